@@ -30,7 +30,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "launch/unique_fd.h"
+#include "client/launch/unique_fd.h"
 
 namespace daxsnap::launch {
 

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The device side of a pool: finding a DAX device, writing its header, turning
+// it into memory and mounting its kmemfs. snapctl and snapd share it. It knows
+// nothing about snapshots.
+//
+// All functions need root unless they say otherwise, block, and keep no state:
+// they are safe to call from any thread. Two callers that change one device at
+// the same time are serialised by a lock on /run/daxsnap/DEVICE.lock.
+#ifndef DAXSNAP_CLIENT_POOL_POOL_H_
+#define DAXSNAP_CLIENT_POOL_POOL_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace daxsnap::pool {
+
+inline constexpr std::string_view kDefaultMountPoint = "/run/daxsnap/pool";
+
+// Driver that a DAX device is bound to.
+enum class Driver {
+  kNone,       // disabled
+  kDeviceDax,  // a character device /dev/daxX.Y
+  kKmem,       // system memory
+};
+
+std::string_view DriverName(Driver driver);  // "none", "device_dax", "kmem"
+
+struct Device {
+  std::string name;           // "dax0.0"
+  std::uint64_t size = 0;     // bytes
+  std::uint64_t align = 0;    // bytes
+  int target_node = -1;       // NUMA node its memory gets; -1: none
+  Driver driver = Driver::kNone;
+};
+
+// All DAX devices, ordered by name. Needs no root.
+absl::StatusOr<std::vector<Device>> ListDevices();
+
+// The device called `name` ("dax0.0" or "/dev/dax0.0"). Needs no root.
+// NOT_FOUND with the names of those that exist.
+absl::StatusOr<Device> FindDevice(std::string_view name);
+
+// What is kept on the device: the type in its header.
+enum class PoolType { kNone = 1, kBlk = 2, kFs = 3 };
+
+std::string_view PoolTypeName(PoolType type);  // "none", "blk", "fs"
+
+// Inverse of PoolTypeName. INVALID_ARGUMENT with the names there are.
+absl::StatusOr<PoolType> ParsePoolType(std::string_view name);
+
+struct Header {
+  PoolType type = PoolType::kFs;
+  std::string uuid;              // text form
+  std::string label;
+  std::uint64_t range_size = 0;  // bytes
+};
+
+// Reads the header through /dev/daxX.Y (device bound to device_dax:
+// FAILED_PRECONDITION otherwise). No header: nullopt. One that is damaged,
+// newer or of an unknown type: DATA_LOSS or UNIMPLEMENTED with the reason.
+absl::StatusOr<std::optional<Header>> ReadHeader(const Device& device);
+
+enum class Overwrite { kRefuse, kForce };
+
+struct CreateOptions {
+  PoolType type = PoolType::kFs;
+  std::string label;  // UTF-8 without control characters, at most 63 bytes
+  // Whether to write over a device that has a header already, intact or not.
+  Overwrite overwrite = Overwrite::kRefuse;
+};
+
+// Makes the device an empty pool: writes the root slots, makes them durable,
+// then the header, and makes it durable, so that a crash leaves an empty pool or
+// none. What the device held is lost. FAILED_PRECONDITION: it is in use as
+// memory, or another program has it open; ALREADY_EXISTS: it has a header and
+// `overwrite` is kRefuse.
+absl::StatusOr<Header> Create(const Device& device, const CreateOptions& options);
+
+// The same on `size` bytes at `base`, for tests and for files. `flush` makes
+// [address, address+length) durable before it returns.
+using FlushFunction = void (*)(const void* address, std::size_t length);
+absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
+                                      const CreateOptions& options,
+                                      FlushFunction flush);
+
+struct AttachOptions {
+  // Where to mount; made, 0700, if it is not there.
+  std::string mount_point = std::string(kDefaultMountPoint);
+  // Mount options of kmemfs, "" for the defaults: "byref=off,commit=5".
+  std::string mount_options;
+};
+
+struct Attached {
+  Device device;
+  std::string mount_point;      // empty for types without a file system
+  bool was_attached = false;    // nothing had to be done
+};
+
+// Brings the device up: binds it to kmem, whose driver puts its memory online
+// and keeps what is stored, and mounts its kmemfs. Steps done already are not
+// repeated. Refuses a device without a header of ours (FAILED_PRECONDITION): it
+// would become plain memory. If the kernel refuses it, the error carries the
+// kernel's reason from its log, and the device is bound to device_dax again.
+absl::StatusOr<Attached> Attach(std::string_view device, const AttachOptions& options);
+
+// Commits and unmounts the pool at `mount_point`. The memory stays system memory
+// until the next boot: giving it back would mean to move every page in use.
+// FAILED_PRECONDITION if something still uses the mount; NOT_FOUND if nothing
+// is mounted there.
+absl::Status Detach(std::string_view mount_point);
+
+// A mounted kmemfs, from /proc/self/mountinfo. Needs no root.
+struct Mount {
+  std::string device;  // "dax0.0"
+  std::string mount_point;
+};
+absl::StatusOr<std::vector<Mount>> ListMounts();
+
+// Writes [address, address+length) back from the CPU caches and waits: by clwb,
+// clflushopt or clflush, whichever the CPU has, and a fence.
+void FlushCpuCaches(const void* address, std::size_t length);
+
+}  // namespace daxsnap::pool
+
+#endif  // DAXSNAP_CLIENT_POOL_POOL_H_
