@@ -25,11 +25,11 @@
 
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "client/launch/unique_fd.h"
 
 namespace daxsnap::launch {
@@ -94,7 +94,7 @@ absl::StatusOr<LaunchedTask> Launch(const LaunchSpec& spec);
 
 // Makes "daxsnap-<name>-<8 random hex digits>.scope", with characters that unit
 // names cannot have replaced by '_' and the name cut to 128 bytes.
-std::string ScopeName(std::string_view name);
+std::string ScopeName(absl::string_view name);
 
 // Makes the kernel accept PIDs up to the end of `range`: raises
 // /proc/sys/kernel/pid_max if it is lower, never lowers it. snapd calls it at

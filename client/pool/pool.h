@@ -13,15 +13,15 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace daxsnap::pool {
 
-inline constexpr std::string_view kDefaultMountPoint = "/run/daxsnap/pool";
+inline constexpr absl::string_view kDefaultMountPoint = "/run/daxsnap/pool";
 
 // Driver that a DAX device is bound to.
 enum class Driver {
@@ -30,7 +30,7 @@ enum class Driver {
   kKmem,       // system memory
 };
 
-std::string_view DriverName(Driver driver);  // "none", "device_dax", "kmem"
+absl::string_view DriverName(Driver driver);  // "none", "device_dax", "kmem"
 
 struct Device {
   std::string name;           // "dax0.0"
@@ -45,15 +45,15 @@ absl::StatusOr<std::vector<Device>> ListDevices();
 
 // The device called `name` ("dax0.0" or "/dev/dax0.0"). Needs no root.
 // NOT_FOUND with the names of those that exist.
-absl::StatusOr<Device> FindDevice(std::string_view name);
+absl::StatusOr<Device> FindDevice(absl::string_view name);
 
 // What is kept on the device: the type in its header.
 enum class PoolType { kNone = 1, kBlk = 2, kFs = 3 };
 
-std::string_view PoolTypeName(PoolType type);  // "none", "blk", "fs"
+absl::string_view PoolTypeName(PoolType type);  // "none", "blk", "fs"
 
 // Inverse of PoolTypeName. INVALID_ARGUMENT with the names there are.
-absl::StatusOr<PoolType> ParsePoolType(std::string_view name);
+absl::StatusOr<PoolType> ParsePoolType(absl::string_view name);
 
 struct Header {
   PoolType type = PoolType::kFs;
@@ -108,13 +108,13 @@ struct Attached {
 // repeated. Refuses a device without a header of ours (FAILED_PRECONDITION): it
 // would become plain memory. If the kernel refuses it, the error carries the
 // kernel's reason from its log, and the device is bound to device_dax again.
-absl::StatusOr<Attached> Attach(std::string_view device, const AttachOptions& options);
+absl::StatusOr<Attached> Attach(absl::string_view device, const AttachOptions& options);
 
 // Commits and unmounts the pool at `mount_point`. The memory stays system memory
 // until the next boot: giving it back would mean to move every page in use.
 // FAILED_PRECONDITION if something still uses the mount; NOT_FOUND if nothing
 // is mounted there.
-absl::Status Detach(std::string_view mount_point);
+absl::Status Detach(absl::string_view mount_point);
 
 // A mounted kmemfs, from /proc/self/mountinfo. Needs no root.
 struct Mount {
