@@ -15,15 +15,19 @@ die() {
 }
 
 # timed NAME CMD...: runs CMD with its output on stderr, and says how long it took.
+# Never call it in a condition: bash then ignores `set -e` inside CMD.
 timed() {
   local name=$1 begin=$SECONDS
   shift
+  DAXSNAP_STEP=$name
   say "$name ..."
-  if ! "$@" >&2; then
-    die "$name failed after $((SECONDS - begin)) s"
-  fi
+  "$@" >&2
   say "$name: $((SECONDS - begin)) s"
+  DAXSNAP_STEP=
 }
+DAXSNAP_STEP=
+set -E
+trap 'say "error: ${DAXSNAP_STEP:+$DAXSNAP_STEP: }line $LINENO: $BASH_COMMAND"' ERR
 
 # need PROGRAM...: the missing programs, if any, end the script.
 need() {
