@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A CRIU plugin that stands in for the real one where there is no kmemfs, and
+ * fails on purpose. DAXSNAP_TEST_PLUGIN says what it does with a range:
+ *
+ *   copy      fills the image from /proc/PID/mem
+ *   mix       copies two ranges of three, leaves the third to CRIU
+ *   decline   leaves all to CRIU
+ *   noop      makes the image long enough, no more: what CRIU itself costs
+ *   fail:N    declines, but fails the Nth range with -EIO
+ *
+ * When CRIU ends it appends a line "stage S ret R calls C pages P" to the file
+ * DAXSNAP_TEST_PLUGIN_LOG (P: pages that it took).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "criu-log.h"
+#include "criu-plugin.h"
+
+#undef LOG_PREFIX
+#define LOG_PREFIX "test plugin: "
+
+enum mode { COPY, MIX, DECLINE, NOOP, FAIL };
+
+static enum mode mode;
+static unsigned long calls, pages, fail_at;
+static char buf[1 << 20];
+
+static int test_init(int stage)
+{
+	const char *arg = getenv("DAXSNAP_TEST_PLUGIN");
+
+	if (!arg)
+		return -1;
+	if (!strcmp(arg, "copy"))
+		mode = COPY;
+	else if (!strcmp(arg, "mix"))
+		mode = MIX;
+	else if (!strcmp(arg, "decline"))
+		mode = DECLINE;
+	else if (!strcmp(arg, "noop"))
+		mode = NOOP;
+	else if (sscanf(arg, "fail:%lu", &fail_at) == 1)
+		mode = FAIL;
+	else
+		return -1;
+	return 0;
+}
+
+static void test_exit(int stage, int ret)
+{
+	const char *path = getenv("DAXSNAP_TEST_PLUGIN_LOG");
+	FILE *f;
+
+	if (!path)
+		return;
+	f = fopen(path, "ae");
+	if (!f) {
+		pr_perror("can't open %s", path);
+		return;
+	}
+	fprintf(f, "stage %d ret %d calls %lu pages %lu\n", stage, ret, calls, pages);
+	fclose(f);
+}
+
+static int extend(int fd, uint64_t end)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	if ((uint64_t)st.st_size < end && ftruncate(fd, end))
+		return -errno;
+	return 0;
+}
+
+static int copy(int pid, uint64_t vaddr, uint64_t len, int fd, uint64_t off)
+{
+	char path[32];
+	uint64_t done = 0;
+	int mem, ret = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	mem = open(path, O_RDONLY | O_CLOEXEC);
+	if (mem < 0)
+		return -errno;
+
+	while (done < len) {
+		size_t want = len - done < sizeof(buf) ? len - done : sizeof(buf);
+		ssize_t n = pread(mem, buf, want, vaddr + done);
+
+		if (n <= 0 || pwrite(fd, buf, n, off + done) != n) {
+			ret = -EIO;
+			break;
+		}
+		done += n;
+	}
+
+	close(mem);
+	return ret;
+}
+
+static int test_dump_pages(int pid, uint64_t vaddr, uint64_t nr_pages, int img_fd, uint64_t img_off)
+{
+	uint64_t len = nr_pages * sysconf(_SC_PAGESIZE);
+	int ret;
+
+	calls++;
+	if (mode == FAIL && calls == fail_at) {
+		pr_err("fails range %lu as told\n", calls);
+		return -EIO;
+	}
+	if (mode == FAIL || mode == DECLINE || (mode == MIX && calls % 3 == 0))
+		return -ENOTSUP;
+
+	if (mode == NOOP)
+		ret = extend(img_fd, img_off + len);
+	else
+		ret = copy(pid, vaddr, len, img_fd, img_off);
+	if (!ret)
+		pages += nr_pages;
+	return ret;
+}
+
+CR_PLUGIN_REGISTER("daxsnap-test", test_init, test_exit)
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__DUMP_PAGES, test_dump_pages)
