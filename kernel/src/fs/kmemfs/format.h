@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * On-media format of kmemfs: structures, and pure functions over them.
+ *
+ * Compiles in the kernel and in user space, where mkfs, the unit tests, the
+ * fuzzer and the crash model use the very code that the kernel runs. See
+ * docs/on-media-format.md for the picture.
+ *
+ * Everything is little-endian, packed, in 4 KiB pages. A page number counts
+ * from the start of the DAX device; 0 is the device header and so never a
+ * valid reference. Each metadata page ends its head with a crc32c (initial
+ * value ~0, final inversion) of the whole page, the crc field taken as zero.
+ */
+#ifndef KMEMFS_FORMAT_H
+#define KMEMFS_FORMAT_H
+
+#ifdef __KERNEL__
+#include <linux/types.h>
+#else
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/types.h>
+#endif
+#include <linux/kmem_persist_header.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KMEMFS_PAGE_SIZE	KMEM_PERSIST_PAGE_SIZE
+#define KMEMFS_ROOT_SLOTS	2	/* device pages 1 and 2 */
+#define KMEMFS_NAME_MAX		255	/* bytes */
+#define KMEMFS_ROOT_INO		1	/* the root directory */
+#define KMEMFS_MAX_PAGES	0x80000000ULL	/* of a device: 8 TiB */
+#define KMEMFS_MAX_FILE_PAGES	0x100000000ULL	/* of a file: 16 TiB */
+#define KMEMFS_MAX_HEIGHT	4	/* levels of index pages above the leaves */
+#define KMEMFS_MAX_OWNED	0x1000000000ULL	/* pages, each counted once for each owner */
+
+enum kmemfs_page_kind {
+	KMEMFS_KIND_ROOT	= 0x544f4f52,	/* "ROOT" */
+	KMEMFS_KIND_INDEX	= 0x58444e49,	/* "INDX" */
+	KMEMFS_KIND_INODES	= 0x444f4e49,	/* "INOD" */
+	KMEMFS_KIND_EXTENTS	= 0x53545845,	/* "EXTS" */
+};
+
+/**
+ * struct kmemfs_page_head - first 64 bytes of every metadata page
+ * @kind: enum kmemfs_page_kind
+ * @crc: of the page
+ * @uuid: of the pool: a page of an earlier life of the device is not ours
+ * @generation: of the commit that wrote the page; never above the root's
+ * @owner: whose page: 0 for the inode table's, else the inode number
+ * @nr: entries in use; the bytes of the others are zero
+ * @level: 0 for leaves, else the height above them
+ * @first: what the page's first entry stands for: first inode number (INODES),
+ *	first file page (EXTENTS), ordinal of the first leaf below (INDEX)
+ * @reserved: zero
+ */
+struct kmemfs_page_head {
+	__le32	kind;
+	__le32	crc;
+	__u8	uuid[16];
+	__le64	generation;
+	__le64	owner;
+	__le32	nr;
+	__le32	level;
+	__le64	first;
+	__u8	reserved[8];
+} __packed __aligned(8);
+
+/**
+ * struct kmemfs_root - a root slot; the valid one of highest generation rules
+ * @head: kind ROOT; generation is that of the commit, from 1
+ * @itable: page of the top of the inode table; 0: no inode but an empty root
+ *	directory with mode 0700, owned by root, and all counts are zero
+ * @itable_height: index levels above the INODES pages: as few as hold them
+ * @reserved0: zero
+ * @nr_inode_pages: leaves of the inode table, absent ones included
+ * @nr_inodes: inodes in use, the root directory included (if itable is 0: 0)
+ * @nr_meta_pages: metadata pages below this root
+ * @nr_file_pages: pages owned by inodes; a page counts once for each time a run
+ *	has it, at most KMEMFS_MAX_OWNED
+ * @incompat: features without which this tree must not be read: none yet
+ * @compat: features that a reader may ignore: none yet
+ * @commit_time: CLOCK_REALTIME, ns
+ * @reserved: zero
+ */
+struct kmemfs_root {
+	struct kmemfs_page_head head;
+	__le64	itable;
+	__le32	itable_height;
+	__le32	reserved0;
+	__le64	nr_inode_pages;
+	__le64	nr_inodes;
+	__le64	nr_meta_pages;
+	__le64	nr_file_pages;
+	__le64	incompat;
+	__le64	compat;
+	__le64	commit_time;
+	__u8	reserved[KMEMFS_PAGE_SIZE - 64 - 72];
+} __packed __aligned(8);
+
+#define KMEMFS_INDEX_ENTRIES	((KMEMFS_PAGE_SIZE - 64) / 8)	/* 504 */
+
+/**
+ * struct kmemfs_index - inner page of the inode table or of an extent tree
+ * @head: kind INDEX; @nr entries from the start are in use; in the inode table
+ *	all entries of all pages but the last of a level
+ * @page: the pages one level below; 0, in the inode table only: absent, all
+ *	inodes there are free
+ */
+struct kmemfs_index {
+	struct kmemfs_page_head head;
+	__le64	page[KMEMFS_INDEX_ENTRIES];
+} __packed __aligned(8);
+
+/**
+ * struct kmemfs_run - consecutive file pages in consecutive device pages
+ * @file_page: first page in the file
+ * @count: pages, at least 1
+ * @page: first device page
+ */
+struct kmemfs_run {
+	__le32	file_page;
+	__le32	count;
+	__le64	page;
+} __packed __aligned(8);
+
+#define KMEMFS_RUNS_PER_PAGE	((KMEMFS_PAGE_SIZE - 64) / 16)	/* 252 */
+
+/**
+ * struct kmemfs_extents - leaf of an extent tree
+ * @head: kind EXTENTS
+ * @run: ascending, not overlapping, also from leaf to leaf; what no run
+ *	covers is a hole
+ */
+struct kmemfs_extents {
+	struct kmemfs_page_head head;
+	struct kmemfs_run run[KMEMFS_RUNS_PER_PAGE];
+} __packed __aligned(8);
+
+/**
+ * struct kmemfs_inode_record - an inode with its one name
+ * @ino: its number; 0: this record is free and all its bytes are zero
+ * @parent: inode number of the directory it is in; the root's is itself
+ * @size: bytes (regular file, symlink); 0 for a directory
+ * @atime: ns since the epoch, signed
+ * @mtime: ns since the epoch, signed
+ * @ctime: ns since the epoch, signed
+ * @btime: ns since the epoch, signed
+ * @extents: top page of the extent tree; 0: no pages
+ * @nr_runs: runs in the extent tree
+ * @nr_pages: pages owned
+ * @mode: type and permissions: S_IFREG, S_IFDIR or S_IFLNK
+ * @uid: owner
+ * @gid: group
+ * @extents_height: index levels above the EXTENTS pages
+ * @generation: of the inode number, for file handles
+ * @flags: zero
+ * @reserved: zero
+ * @name_len: bytes of name; 0 for the root only
+ * @name: no terminator, zero padded; no '/' and no NUL; not "." or ".."
+ */
+struct kmemfs_inode_record {
+	__le64	ino;
+	__le64	parent;
+	__le64	size;
+	__le64	atime;
+	__le64	mtime;
+	__le64	ctime;
+	__le64	btime;
+	__le64	extents;
+	__le64	nr_runs;
+	__le64	nr_pages;
+	__le32	mode;
+	__le32	uid;
+	__le32	gid;
+	__le32	extents_height;
+	__le32	generation;
+	__le32	flags;
+	__u8	reserved[215];
+	__u8	name_len;
+	__u8	name[256];
+} __packed __aligned(8);
+
+#define KMEMFS_INODES_PER_PAGE	7
+
+/**
+ * struct kmemfs_inodes - leaf of the inode table
+ * @head: kind INODES; nr is always KMEMFS_INODES_PER_PAGE; inode number n is
+ *	record n % 7 of leaf n / 7 (inode number 0 is never used)
+ * @record: the inodes
+ */
+struct kmemfs_inodes {
+	struct kmemfs_page_head head;
+	struct kmemfs_inode_record record[KMEMFS_INODES_PER_PAGE];
+} __packed __aligned(8);
+
+/* ---- reading ------------------------------------------------------------ */
+
+/**
+ * struct kmemfs_media - a device's bytes
+ * @page: address of a device page, or NULL when the number is not valid here;
+ *	valid until the media goes away
+ * @ctx: for @page
+ * @nr_pages: of the device
+ * @first: first page that data and metadata may use
+ * @end: one past the last such page; at most @nr_pages
+ * @uuid: of the pool
+ */
+struct kmemfs_media {
+	const void *(*page)(const struct kmemfs_media *m, __u64 page);
+	void *ctx;
+	__u64 nr_pages;
+	__u64 first;
+	__u64 end;
+	__u8 uuid[16];
+};
+
+/* struct kmemfs_root in host order */
+struct kmemfs_root_info {
+	__u64 generation;
+	__u64 itable;
+	__u32 itable_height;
+	__u64 nr_inode_pages;
+	__u64 nr_inodes;
+	__u64 nr_meta_pages;
+	__u64 nr_file_pages;
+	__s64 commit_time;
+};
+
+/**
+ * kmemfs_root_pick() - find the root that rules
+ * @m: the device
+ * @slot: out: which of the two slots (0 or 1)
+ * @info: out: what it says
+ * @why: out: reason of a failure
+ *
+ * A slot counts if its crc, kind and uuid are right; one that was torn by a
+ * power cut, or never written, does not. The counting slot with the highest
+ * generation rules, and then all of it must hold: an older root is never taken
+ * in place of a newer one that somebody wrote.
+ *
+ * Return: 0; -EUCLEAN if no slot counts, if the ruling one does not hold, or if
+ * both have the same generation; -EOPNOTSUPP if the ruling one has unknown
+ * incompat features.
+ */
+int kmemfs_root_pick(const struct kmemfs_media *m, unsigned int *slot,
+		     struct kmemfs_root_info *info, struct kmem_persist_why *why);
+
+/**
+ * struct kmemfs_visitor - what a walk reports; any may be NULL
+ * @meta: a metadata page
+ * @inode: an inode in use, before its runs; @record is on media
+ * @run: a run of file @ino
+ *
+ * A callback returns 0 to go on; anything else ends the walk with that value.
+ */
+struct kmemfs_visitor {
+	int (*meta)(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level);
+	int (*inode)(void *ctx, const struct kmemfs_inode_record *record);
+	int (*run)(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page);
+};
+
+/**
+ * kmemfs_walk() - visit everything below a root
+ * @m: the device
+ * @root: from kmemfs_root_pick()
+ * @v: callbacks
+ * @ctx: for the callbacks
+ * @why: out: reason of a failure
+ *
+ * Checks each page it follows (bounds, kind, crc, uuid, generation, owner,
+ * level, first, order, zero padding, the fields of each record) before it
+ * reports it, and that each extent tree has the runs and pages that its inode
+ * says. Stack is bounded and time linear in pages and runs whatever the media
+ * says: no page can stand at two places of the same tree, because each says
+ * which place is its own.
+ *
+ * Return: 0, -EUCLEAN, or what a callback returned.
+ */
+int kmemfs_walk(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
+		const struct kmemfs_visitor *v, void *ctx, struct kmem_persist_why *why);
+
+/**
+ * kmemfs_walk_runs() - visit the runs of one inode
+ * As kmemfs_walk(), for @record and its extent tree only; @v->inode is unused.
+ */
+int kmemfs_walk_runs(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
+		     const struct kmemfs_inode_record *record,
+		     const struct kmemfs_visitor *v, void *ctx, struct kmem_persist_why *why);
+
+/**
+ * struct kmemfs_check - memory that a verification needs, given by the caller
+ * @meta: bit per device page, zeroed by the caller; out: metadata pages
+ * @data: bit per device page, zeroed by the caller; out: pages owned by files
+ * @alloc: memory for nr * size bytes, zeroed, or NULL; for per-inode state
+ * @free: of such memory
+ */
+struct kmemfs_check {
+	unsigned long *meta;
+	unsigned long *data;
+	void *(*alloc)(size_t nr, size_t size);
+	void (*free)(void *p);
+};
+
+/**
+ * kmemfs_verify() - decide whether a tree holds
+ * Everything kmemfs_walk() checks, and across pages: no metadata page used
+ * twice or owned by a file; counts of the root and of the inodes are right;
+ * parents exist, are directories, and lead to the root without a cycle; no
+ * two inodes of a directory have the same name; a symlink has one page and a
+ * size of 1 to 4095; a directory has no pages; pages beyond a file's size
+ * are not there.
+ *
+ * Return: 0, -EUCLEAN or -ENOMEM. Time is linear in runs, in owned pages / 64,
+ * and n log n in inodes.
+ *
+ * Not decided here: what the data pages hold, and how often a page is owned; a
+ * caller that counts references must mind their overflow.
+ */
+int kmemfs_verify(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
+		  struct kmemfs_check *check, struct kmem_persist_why *why);
+
+/* ---- writing ------------------------------------------------------------ */
+
+/**
+ * struct kmemfs_sink - where a commit's pages go
+ * @alloc: a fresh device page for metadata: its address, and its number in
+ *	@page; NULL when there is none. Its bytes may be anything.
+ * @flush: write back [@addr, @addr + @len) towards the persistence domain
+ * @fence: what was flushed before is durable before anything flushed after
+ * @ctx: for the above
+ * @uuid: of the pool
+ * @generation: of the commit being written
+ * @nr_meta_pages: out: pages that the tree writers took from @alloc so far; the
+ *	writers count, @alloc does not
+ *
+ * Not thread safe. Pages allocated by a writer that failed are the caller's
+ * to give back.
+ */
+struct kmemfs_sink {
+	void *(*alloc)(struct kmemfs_sink *s, __u64 *page);
+	void (*flush)(struct kmemfs_sink *s, const void *addr, size_t len);
+	void (*fence)(struct kmemfs_sink *s);
+	void *ctx;
+	__u8 uuid[16];
+	__u64 generation;
+	__u64 nr_meta_pages;
+};
+
+/**
+ * struct kmemfs_tree - an inode table or extent tree being written, bottom up
+ * @sink: where
+ * @owner: for the pages' heads
+ * @index: index page being filled, a level; NULL: none yet
+ * @index_page: its number
+ * @nr: its entries
+ * @leaves: leaves added so far
+ * @leaf: extents page being filled
+ * @leaf_page: its number
+ * @leaf_nr: its runs
+ * @nr_runs: runs added (adjacent ones merged)
+ * @nr_pages: pages in these runs
+ * @first_leaf: number of the only leaf, while there is just one
+ *
+ * The fields are the writer's own.
+ */
+struct kmemfs_tree {
+	struct kmemfs_sink *sink;
+	__u64 owner;
+	struct kmemfs_index *index[KMEMFS_MAX_HEIGHT];
+	__u64 index_page[KMEMFS_MAX_HEIGHT];
+	__u32 nr[KMEMFS_MAX_HEIGHT];
+	__u64 leaves;
+	struct kmemfs_extents *leaf;
+	__u64 leaf_page;
+	__u32 leaf_nr;
+	__u64 nr_runs;
+	__u64 nr_pages;
+	__u64 first_leaf;
+};
+
+void kmemfs_tree_init(struct kmemfs_tree *t, struct kmemfs_sink *sink, __u64 owner);
+/*
+ * Add a run to an extent tree, in file order, merged with the one before it if
+ * it continues it in the file and on the device. 0, -ENOSPC, -EFBIG (beyond
+ * KMEMFS_MAX_FILE_PAGES), or -EINVAL (empty, or not after the one before).
+ */
+int kmemfs_tree_add_run(struct kmemfs_tree *t, __u64 file_page, __u64 count, __u64 page);
+/* Add a leaf (INODES page; 0: absent) to an inode table, in order; 0, -ENOSPC or -EFBIG */
+int kmemfs_tree_add_leaf(struct kmemfs_tree *t, __u64 page);
+/*
+ * Seal and flush what is left. *top is 0, and *height too, for a tree without
+ * leaves. 0, -ENOSPC or -EFBIG. The tree is done then, whatever is returned.
+ */
+int kmemfs_tree_finish(struct kmemfs_tree *t, __u64 *top, __u32 *height);
+
+/*
+ * Start an INODES leaf of the numbers [7 * leaf, 7 * leaf + 7) in @page, which
+ * the caller allocated and counts: all records free.
+ */
+void kmemfs_inodes_init(struct kmemfs_inodes *page, const struct kmemfs_sink *s, __u64 leaf);
+/* Seal and flush it */
+void kmemfs_inodes_finish(struct kmemfs_inodes *page, struct kmemfs_sink *s);
+
+/**
+ * kmemfs_publish() - make a commit durable
+ * @s: sink of the commit; all its pages and all data pages have been flushed
+ * @slot: address of the slot to overwrite: the one that does not rule
+ * @info: the new root; its generation must be @s->generation
+ *
+ * Fence; write the slot; flush; fence. After it returns the commit is durable.
+ */
+void kmemfs_publish(struct kmemfs_sink *s, struct kmemfs_root *slot,
+		    const struct kmemfs_root_info *info);
+
+/* Fill the two root slots of a new pool: slot 0 generation 1, empty tree; slot 1 zero */
+void kmemfs_mkfs(struct kmemfs_root slots[KMEMFS_ROOT_SLOTS], const __u8 uuid[16], __s64 now_ns);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KMEMFS_FORMAT_H */

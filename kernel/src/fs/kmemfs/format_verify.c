@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+/**
+ * DOC: deciding what on a kmemfs device can be trusted
+ *
+ * First which root rules, then whether the tree below it holds. What can be
+ * seen on one page is checked by the walk (format.c); here is what needs the
+ * whole: that no page has two uses that exclude each other, that directories
+ * make one tree, that names are unique, and that the counts are right.
+ *
+ * Pages are tracked in two bitmaps, one bit a page each. Inodes are gathered in
+ * an array, which is first in the order of inode numbers, to find parents, and
+ * then in the order of (parent, name), to find names used twice.
+ */
+#include "format_internal.h"
+
+/* ---- root slots --------------------------------------------------------- */
+
+static const struct kmemfs_root *slot_read(const struct kmemfs_media *m, unsigned int slot)
+{
+	const struct kmemfs_root *root = m->page(m, 1 + slot);
+
+	if (!root || le32_to_cpu(root->head.kind) != KMEMFS_KIND_ROOT ||
+	    memcmp(root->head.uuid, m->uuid, sizeof(m->uuid)) ||
+	    le32_to_cpu(root->head.crc) != kmemfs_page_crc(root))
+		return NULL;
+	return root;
+}
+
+int kmemfs_media_check(const struct kmemfs_media *m, struct kmem_persist_why *why)
+{
+	if (m->nr_pages > KMEMFS_MAX_PAGES || m->end > m->nr_pages || m->first > m->end ||
+	    m->first < KMEM_PERSIST_HEAD_PAGES)
+		return kmemfs_refuse(why, "pages %llu to %llu of a device of %llu are no pool",
+				     m->first, m->end, m->nr_pages);
+	return 0;
+}
+
+/* The fewest index levels over @leaves leaves; above KMEMFS_MAX_HEIGHT: too many */
+static u32 height_for(u64 leaves)
+{
+	u64 room = 1;
+	u32 height = 0;
+
+	while (room < leaves && height <= KMEMFS_MAX_HEIGHT) {
+		room *= KMEMFS_INDEX_ENTRIES;
+		height++;
+	}
+	return height;
+}
+
+int kmemfs_root_check_counts(const struct kmemfs_media *m, const struct kmemfs_root_info *info,
+			     struct kmem_persist_why *why)
+{
+	int err = kmemfs_media_check(m, why);
+
+	if (err)
+		return err;
+	if (!info->itable) {
+		if (info->itable_height || info->nr_inode_pages || info->nr_inodes ||
+		    info->nr_meta_pages || info->nr_file_pages)
+			return kmemfs_refuse(why, "root: counts without an inode table");
+		return 0;
+	}
+	if (!info->nr_inode_pages || info->itable_height > KMEMFS_MAX_HEIGHT ||
+	    info->itable_height != height_for(info->nr_inode_pages))
+		return kmemfs_refuse(why, "root: inode table of height %u for %llu pages",
+				     info->itable_height, info->nr_inode_pages);
+	if (info->nr_meta_pages > m->nr_pages)
+		return kmemfs_refuse(why, "root: %llu metadata pages on a device of %llu",
+				     info->nr_meta_pages, m->nr_pages);
+	if (info->nr_file_pages > KMEMFS_MAX_OWNED)
+		return kmemfs_refuse(why, "root: %llu file pages are too many",
+				     info->nr_file_pages);
+	return 0;
+}
+
+static int root_check(const struct kmemfs_media *m, const struct kmemfs_root *root,
+		      struct kmemfs_root_info *info, struct kmem_persist_why *why)
+{
+	const struct kmemfs_page_head *head = &root->head;
+
+	if (root->incompat) {
+		kmem_persist_why_set(why, "root: unknown incompatible features %#llx",
+				     (unsigned long long)le64_to_cpu(root->incompat));
+		return -EOPNOTSUPP;
+	}
+	if (!head->generation || head->owner || head->nr || head->level || head->first)
+		return kmemfs_refuse(why, "root: bad head");
+	if (root->reserved0 || !kmemfs_all_zero(head->reserved, head + 1) ||
+	    !kmemfs_all_zero(root->reserved, root + 1))
+		return kmemfs_refuse(why, "root: reserved bytes not zero");
+
+	info->generation = le64_to_cpu(head->generation);
+	info->itable = le64_to_cpu(root->itable);
+	info->itable_height = le32_to_cpu(root->itable_height);
+	info->nr_inode_pages = le64_to_cpu(root->nr_inode_pages);
+	info->nr_inodes = le64_to_cpu(root->nr_inodes);
+	info->nr_meta_pages = le64_to_cpu(root->nr_meta_pages);
+	info->nr_file_pages = le64_to_cpu(root->nr_file_pages);
+	info->commit_time = (s64)le64_to_cpu(root->commit_time);
+	return kmemfs_root_check_counts(m, info, why);
+}
+
+int kmemfs_root_pick(const struct kmemfs_media *m, unsigned int *slot,
+		     struct kmemfs_root_info *info, struct kmem_persist_why *why)
+{
+	const struct kmemfs_root *root[KMEMFS_ROOT_SLOTS];
+	u64 generation[KMEMFS_ROOT_SLOTS];
+	unsigned int i;
+	int err;
+
+	err = kmemfs_media_check(m, why);
+	if (err)
+		return err;
+	for (i = 0; i < KMEMFS_ROOT_SLOTS; i++) {
+		root[i] = slot_read(m, i);
+		generation[i] = root[i] ? le64_to_cpu(root[i]->head.generation) : 0;
+	}
+	if (!root[0] && !root[1])
+		return kmemfs_refuse(why, "no valid root slot");
+	if (root[0] && root[1] && generation[0] == generation[1])
+		return kmemfs_refuse(why, "both root slots have generation %llu", generation[0]);
+	*slot = !root[0] || (root[1] && generation[1] > generation[0]);
+	return root_check(m, root[*slot], info, why);
+}
+
+/* ---- bitmaps ------------------------------------------------------------ */
+
+/* Bits [from, from + nr) of the word that @from is in; nr is cut to that word */
+static unsigned long word_mask(u64 from, u64 nr)
+{
+	const unsigned int shift = from % BITS_PER_LONG;
+	const unsigned long ones = nr < BITS_PER_LONG ? (1UL << nr) - 1 : ~0UL;
+
+	return ones << shift;
+}
+
+static u64 word_rest(u64 from, u64 nr)
+{
+	const u64 rest = BITS_PER_LONG - from % BITS_PER_LONG;
+
+	return nr < rest ? nr : rest;
+}
+
+static bool range_any(const unsigned long *map, u64 from, u64 nr)
+{
+	u64 step;
+
+	for (; nr; from += step, nr -= step) {
+		if (map[from / BITS_PER_LONG] & word_mask(from, nr))
+			return true;
+		step = word_rest(from, nr);
+	}
+	return false;
+}
+
+static void range_set(unsigned long *map, u64 from, u64 nr)
+{
+	u64 step;
+
+	for (; nr; from += step, nr -= step) {
+		map[from / BITS_PER_LONG] |= word_mask(from, nr);
+		step = word_rest(from, nr);
+	}
+}
+
+/* ---- the tree as a whole ------------------------------------------------ */
+
+/**
+ * struct node - an inode in use
+ * @record: on media
+ * @mark: nodes with a way to the root directory that is known have MARK_DONE;
+ *	others the number, from 1, of the search that passed them, or 0
+ */
+struct node {
+	const struct kmemfs_inode_record *record;
+	u64 mark;
+};
+
+#define MARK_DONE	(~0ULL)
+
+struct verify {
+	const struct kmemfs_root_info *root;
+	struct kmemfs_check *check;
+	struct kmem_persist_why *why;
+	u64 nr_meta_pages;
+	u64 nr_file_pages;
+	u64 nr_inodes;
+	struct node *node;
+};
+
+static int verify_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
+{
+	struct verify *v = ctx;
+
+	(void)kind;
+	(void)level;
+	if (range_any(v->check->meta, page, 1))
+		return kmemfs_refuse(v->why, "page %llu: used twice for metadata", page);
+	if (range_any(v->check->data, page, 1))
+		return kmemfs_refuse(v->why, "page %llu: both data and metadata", page);
+	range_set(v->check->meta, page, 1);
+	v->nr_meta_pages++;
+	return 0;
+}
+
+static int verify_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page)
+{
+	struct verify *v = ctx;
+
+	(void)file_page;
+	/* Refused before the bitmaps are touched: this bounds the time */
+	if (count > v->root->nr_file_pages - v->nr_file_pages)
+		return kmemfs_refuse(v->why, "root: more than %llu file pages",
+				     v->root->nr_file_pages);
+	v->nr_file_pages += count;
+	if (range_any(v->check->meta, page, count))
+		return kmemfs_refuse(v->why, "inode %llu: run of %llu pages at %llu has metadata",
+				     ino, count, page);
+	range_set(v->check->data, page, count);
+	cond_resched();
+	return 0;
+}
+
+static int verify_inode(void *ctx, const struct kmemfs_inode_record *record)
+{
+	struct verify *v = ctx;
+
+	(void)record;
+	v->nr_inodes++;
+	return 0;
+}
+
+static int gather_inode(void *ctx, const struct kmemfs_inode_record *record)
+{
+	struct verify *v = ctx;
+
+	if (v->nr_inodes == v->root->nr_inodes)
+		return kmemfs_refuse(v->why, "device changes while it is verified");
+	v->node[v->nr_inodes++].record = record;
+	return 0;
+}
+
+static u64 node_ino(const struct node *node)
+{
+	return le64_to_cpu(node->record->ino);
+}
+
+/* Nodes are in the order of their numbers here */
+static struct node *find_node(const struct verify *v, u64 ino)
+{
+	u64 low = 0, high = v->nr_inodes, mid;
+
+	while (low < high) {
+		mid = low + (high - low) / 2;
+		if (node_ino(&v->node[mid]) == ino)
+			return &v->node[mid];
+		if (node_ino(&v->node[mid]) < ino)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return NULL;
+}
+
+static struct node *find_parent(const struct verify *v, const struct node *node)
+{
+	struct node *parent = find_node(v, le64_to_cpu(node->record->parent));
+
+	return parent && S_ISDIR(le32_to_cpu(parent->record->mode)) ? parent : NULL;
+}
+
+/* Each node is passed at most twice over all searches */
+static int check_way_to_root(const struct verify *v, struct node *start, u64 search)
+{
+	struct node *node;
+
+	for (node = start; node->mark != MARK_DONE;) {
+		if (node->mark == search)
+			return kmemfs_refuse(v->why, "inode %llu: is its own ancestor",
+					     node_ino(node));
+		node->mark = search;
+		cond_resched();
+		node = find_parent(v, node);
+		if (!node)
+			return kmemfs_refuse(v->why, "inode %llu: no way to the root directory",
+					     node_ino(start));
+	}
+	for (node = start; node->mark != MARK_DONE; node = find_parent(v, node))
+		node->mark = MARK_DONE;
+	return 0;
+}
+
+static int check_ways(const struct verify *v)
+{
+	struct node *root = find_node(v, KMEMFS_ROOT_INO);
+	struct node *node;
+	u64 i;
+	int err;
+
+	if (!root)
+		return kmemfs_refuse(v->why, "no root directory");
+	root->mark = MARK_DONE;
+	for (i = 0; i < v->nr_inodes; i++) {
+		node = &v->node[i];
+		if (!find_parent(v, node))
+			return kmemfs_refuse(v->why, "inode %llu: parent %llu is no directory",
+					     node_ino(node),
+					     (unsigned long long)le64_to_cpu(node->record->parent));
+		err = check_way_to_root(v, node, i + 1);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* By parent, then name; never equal otherwise */
+static int compare_names(const void *a, const void *b)
+{
+	const struct kmemfs_inode_record *x = ((const struct node *)a)->record;
+	const struct kmemfs_inode_record *y = ((const struct node *)b)->record;
+	const u64 px = le64_to_cpu(x->parent);
+	const u64 py = le64_to_cpu(y->parent);
+
+	cond_resched();
+	if (px != py)
+		return px < py ? -1 : 1;
+	if (x->name_len != y->name_len)
+		return x->name_len < y->name_len ? -1 : 1;
+	return memcmp(x->name, y->name, x->name_len);
+}
+
+static int check_names(const struct verify *v)
+{
+	u64 i;
+
+	sort(v->node, v->nr_inodes, sizeof(*v->node), compare_names, NULL);
+	for (i = 1; i < v->nr_inodes; i++)
+		if (!compare_names(&v->node[i - 1], &v->node[i]))
+			return kmemfs_refuse(v->why, "inodes %llu and %llu have the same name",
+					     node_ino(&v->node[i - 1]), node_ino(&v->node[i]));
+	return 0;
+}
+
+static int check_directories(const struct kmemfs_media *m, struct verify *v)
+{
+	const struct kmemfs_visitor gather = { .inode = gather_inode };
+	int err;
+
+	v->node = v->check->alloc(v->root->nr_inodes, sizeof(*v->node));
+	if (!v->node) {
+		kmem_persist_why_set(v->why, "no memory to verify %llu inodes",
+				     v->root->nr_inodes);
+		return -ENOMEM;
+	}
+	v->nr_inodes = 0;
+	err = kmemfs_walk_table(m, v->root, &gather, v, false, v->why);
+	if (!err)
+		err = check_ways(v);
+	if (!err)
+		err = check_names(v);
+	v->check->free(v->node);
+	return err;
+}
+
+static int check_count(const struct verify *v, const char *what, u64 found, u64 said)
+{
+	if (found != said)
+		return kmemfs_refuse(v->why, "root: says %llu %s, found %llu", said, what, found);
+	return 0;
+}
+
+int kmemfs_verify(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
+		  struct kmemfs_check *check, struct kmem_persist_why *why)
+{
+	const struct kmemfs_visitor count = {
+		.meta = verify_meta,
+		.inode = verify_inode,
+		.run = verify_run,
+	};
+	struct verify v = { .root = root, .check = check, .why = why };
+	int err;
+
+	err = kmemfs_walk(m, root, &count, &v, why);
+	if (!err)
+		err = check_count(&v, "inodes", v.nr_inodes, root->nr_inodes);
+	if (!err)
+		err = check_count(&v, "metadata pages", v.nr_meta_pages, root->nr_meta_pages);
+	if (!err)
+		err = check_count(&v, "file pages", v.nr_file_pages, root->nr_file_pages);
+	if (err || !root->itable)
+		return err;
+	if (!v.nr_inodes)
+		return kmemfs_refuse(why, "no root directory");
+	return check_directories(m, &v);
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+/**
+ * DOC: writing the on-media format of kmemfs
+ *
+ * A tree is written bottom up and left to right, into pages that nothing on
+ * media refers to yet. A level above is started only when the one below needs
+ * a second page, so trees are as low as they can be. A page is flushed when it
+ * is full, once; the root slot comes last, after a fence, and makes it all
+ * count at once.
+ */
+#include "format_internal.h"
+
+static void head_fill(struct kmemfs_page_head *head, const struct kmemfs_sink *s,
+		      enum kmemfs_page_kind kind, u64 owner, u32 nr, u32 level, u64 first)
+{
+	head->kind = cpu_to_le32(kind);
+	memcpy(head->uuid, s->uuid, sizeof(head->uuid));
+	head->generation = cpu_to_le64(s->generation);
+	head->owner = cpu_to_le64(owner);
+	head->nr = cpu_to_le32(nr);
+	head->level = cpu_to_le32(level);
+	head->first = cpu_to_le64(first);
+}
+
+/* Nothing may change in the page after this */
+static void page_seal(struct kmemfs_sink *s, struct kmemfs_page_head *head)
+{
+	head->crc = 0;
+	head->crc = cpu_to_le32(kmemfs_page_crc(head));
+	s->flush(s, head, KMEMFS_PAGE_SIZE);
+}
+
+static void *page_alloc(struct kmemfs_sink *s, u64 *page)
+{
+	void *bytes = s->alloc(s, page);
+
+	if (!bytes)
+		return NULL;
+	s->nr_meta_pages++;
+	memset(bytes, 0, KMEMFS_PAGE_SIZE);
+	return bytes;
+}
+
+void kmemfs_tree_init(struct kmemfs_tree *t, struct kmemfs_sink *sink, __u64 owner)
+{
+	memset(t, 0, sizeof(*t));
+	t->sink = sink;
+	t->owner = owner;
+}
+
+static void index_seal(struct kmemfs_tree *t, u32 i)
+{
+	t->index[i]->head.nr = cpu_to_le32(t->nr[i]);
+	page_seal(t->sink, &t->index[i]->head);
+}
+
+/* Start the index page of t->index[i], whose first leaf is @first */
+static int index_start(struct kmemfs_tree *t, u32 i, u64 first)
+{
+	t->nr[i] = 0;
+	t->index[i] = page_alloc(t->sink, &t->index_page[i]);
+	if (!t->index[i])
+		return -ENOSPC;
+	head_fill(&t->index[i]->head, t->sink, KMEMFS_KIND_INDEX, t->owner, 0, i + 1, first);
+	return 0;
+}
+
+static void index_append(struct kmemfs_tree *t, u32 i, u64 page)
+{
+	t->index[i]->page[t->nr[i]++] = cpu_to_le64(page);
+}
+
+/* Add a page of level @level, whose first leaf is @first, to the index above it */
+static int index_add(struct kmemfs_tree *t, u32 level, u64 page, u64 first)
+{
+	u64 full, full_first;
+	u32 i;
+	int err;
+
+	for (i = level; i < KMEMFS_MAX_HEIGHT; i++) {
+		if (!t->index[i]) {
+			err = index_start(t, i, first);
+			if (!err)
+				index_append(t, i, page);
+			return err;
+		}
+		if (t->nr[i] < KMEMFS_INDEX_ENTRIES) {
+			index_append(t, i, page);
+			return 0;
+		}
+		/* Start the next page of this level; the full one goes up */
+		index_seal(t, i);
+		full = t->index_page[i];
+		full_first = le64_to_cpu(t->index[i]->head.first);
+		err = index_start(t, i, first);
+		if (err)
+			return err;
+		index_append(t, i, page);
+		page = full;
+		first = full_first;
+	}
+	return -EFBIG;
+}
+
+int kmemfs_tree_add_leaf(struct kmemfs_tree *t, __u64 page)
+{
+	const u64 nr = t->leaves;
+	int err;
+
+	if (!nr) {
+		t->first_leaf = page;
+		t->leaves = 1;
+		return 0;
+	}
+	if (nr == 1) {
+		err = index_add(t, 0, t->first_leaf, 0);
+		if (err)
+			return err;
+	}
+	err = index_add(t, 0, page, nr);
+	if (!err)
+		t->leaves++;
+	return err;
+}
+
+static int extents_seal(struct kmemfs_tree *t)
+{
+	struct kmemfs_extents *leaf = t->leaf;
+
+	head_fill(&leaf->head, t->sink, KMEMFS_KIND_EXTENTS, t->owner, t->leaf_nr, 0,
+		  le32_to_cpu(leaf->run[0].file_page));
+	page_seal(t->sink, &leaf->head);
+	t->leaf = NULL;
+	return kmemfs_tree_add_leaf(t, t->leaf_page);
+}
+
+static int run_append(struct kmemfs_tree *t, u64 file_page, u64 count, u64 page)
+{
+	struct kmemfs_run *run;
+	int err;
+
+	if (t->leaf && t->leaf_nr == KMEMFS_RUNS_PER_PAGE) {
+		err = extents_seal(t);
+		if (err)
+			return err;
+	}
+	if (!t->leaf) {
+		t->leaf = page_alloc(t->sink, &t->leaf_page);
+		if (!t->leaf)
+			return -ENOSPC;
+		t->leaf_nr = 0;
+	}
+	run = &t->leaf->run[t->leaf_nr++];
+	run->file_page = cpu_to_le32(file_page);
+	run->count = cpu_to_le32(count);
+	run->page = cpu_to_le64(page);
+	t->nr_runs++;
+	t->nr_pages += count;
+	return 0;
+}
+
+int kmemfs_tree_add_run(struct kmemfs_tree *t, __u64 file_page, __u64 count, __u64 page)
+{
+	struct kmemfs_run *last = NULL;
+	u64 last_end = 0, last_count = 0;
+
+	if (t->leaf && t->leaf_nr) {
+		last = &t->leaf->run[t->leaf_nr - 1];
+		last_count = le32_to_cpu(last->count);
+		last_end = le32_to_cpu(last->file_page) + last_count;
+	}
+	if (!count || file_page < last_end)
+		return -EINVAL;
+	if (file_page >= KMEMFS_MAX_FILE_PAGES || count > KMEMFS_MAX_FILE_PAGES - file_page)
+		return -EFBIG;
+	/* Counts stay below 2^32: a device has at most KMEMFS_MAX_PAGES pages */
+	if (last && file_page == last_end && page == le64_to_cpu(last->page) + last_count &&
+	    last_count + count <= KMEMFS_MAX_PAGES) {
+		last->count = cpu_to_le32(last_count + count);
+		t->nr_pages += count;
+		return 0;
+	}
+	if (count > KMEMFS_MAX_PAGES)
+		return -EFBIG;
+	return run_append(t, file_page, count, page);
+}
+
+int kmemfs_tree_finish(struct kmemfs_tree *t, __u64 *top, __u32 *height)
+{
+	u64 page, first;
+	u32 i;
+	int err;
+
+	if (t->leaf) {
+		err = extents_seal(t);
+		if (err)
+			return err;
+	}
+	if (t->leaves < 2) {
+		*top = t->first_leaf;
+		*height = 0;
+		return 0;
+	}
+	for (i = 0; i + 1 < KMEMFS_MAX_HEIGHT && t->index[i + 1]; i++) {
+		index_seal(t, i);
+		page = t->index_page[i];
+		first = le64_to_cpu(t->index[i]->head.first);
+		err = index_add(t, i + 1, page, first);
+		if (err)
+			return err;
+	}
+	index_seal(t, i);
+	*top = t->index_page[i];
+	*height = i + 1;
+	return 0;
+}
+
+void kmemfs_inodes_init(struct kmemfs_inodes *page, const struct kmemfs_sink *s, __u64 leaf)
+{
+	memset(page, 0, sizeof(*page));
+	head_fill(&page->head, s, KMEMFS_KIND_INODES, 0, KMEMFS_INODES_PER_PAGE, 0,
+		  leaf * KMEMFS_INODES_PER_PAGE);
+}
+
+void kmemfs_inodes_finish(struct kmemfs_inodes *page, struct kmemfs_sink *s)
+{
+	page_seal(s, &page->head);
+}
+
+static void root_fill(struct kmemfs_root *slot, const __u8 uuid[16],
+		      const struct kmemfs_root_info *info)
+{
+	memset(slot, 0, sizeof(*slot));
+	slot->head.kind = cpu_to_le32(KMEMFS_KIND_ROOT);
+	memcpy(slot->head.uuid, uuid, sizeof(slot->head.uuid));
+	slot->head.generation = cpu_to_le64(info->generation);
+	slot->itable = cpu_to_le64(info->itable);
+	slot->itable_height = cpu_to_le32(info->itable_height);
+	slot->nr_inode_pages = cpu_to_le64(info->nr_inode_pages);
+	slot->nr_inodes = cpu_to_le64(info->nr_inodes);
+	slot->nr_meta_pages = cpu_to_le64(info->nr_meta_pages);
+	slot->nr_file_pages = cpu_to_le64(info->nr_file_pages);
+	slot->commit_time = cpu_to_le64((u64)info->commit_time);
+	slot->head.crc = cpu_to_le32(kmemfs_page_crc(slot));
+}
+
+void kmemfs_publish(struct kmemfs_sink *s, struct kmemfs_root *slot,
+		    const struct kmemfs_root_info *info)
+{
+	s->fence(s);
+	root_fill(slot, s->uuid, info);
+	s->flush(s, slot, sizeof(*slot));
+	s->fence(s);
+}
+
+void kmemfs_mkfs(struct kmemfs_root slots[KMEMFS_ROOT_SLOTS], const __u8 uuid[16], __s64 now_ns)
+{
+	const struct kmemfs_root_info empty = { .generation = 1, .commit_time = now_ns };
+
+	root_fill(&slots[0], uuid, &empty);
+	memset(&slots[1], 0, sizeof(slots[1]));
+}
