@@ -78,9 +78,9 @@ struct CreateOptions {
 
 // Makes the device an empty pool: writes the root slots, makes them durable,
 // then the header, and makes it durable, so that a crash leaves an empty pool or
-// none. What the device held is lost. FAILED_PRECONDITION: it is in use as
-// memory, or another program has it open; ALREADY_EXISTS: it has a header and
-// `overwrite` is kRefuse.
+// none, or what was there before. What the device held is lost; that nobody else has it open is up to the
+// caller. FAILED_PRECONDITION: it is in use as memory; ALREADY_EXISTS: it has a
+// header, intact or not, and `overwrite` is kRefuse.
 absl::StatusOr<Header> Create(const Device& device, const CreateOptions& options);
 
 // The same on `size` bytes at `base`, for tests and for files. `flush` makes
