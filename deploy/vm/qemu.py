@@ -84,10 +84,9 @@ def command_line(state, options, kernel):
     ]
 
 
-def start(state, options, kernel):
+def start(state, command):
     """Starts QEMU; returns it and the connection on which the guest reports."""
     (state / "ready.sock").unlink(missing_ok=True)
-    command = command_line(state, options, kernel)
     with socket.socket(socket.AF_UNIX) as listener, open(state / "qemu.log", "w") as log:
         listener.bind(str(state / "ready.sock"))
         listener.listen(1)
