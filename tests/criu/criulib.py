@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tasks to dump, CRIU's commands, and the comparison of image directories."""
+
+import ctypes
+import filecmp
+import fcntl
+import os
+import pathlib
+import re
+import signal
+import socket
+import struct
+import subprocess
+
+KMEMFS_SUPER_MAGIC = 0x4B4D4653
+# struct kmemfs_info: uuid, label, generation, node, page_size, then nine u64,
+# dirty, reserved (include/uapi/linux/kmemfs.h)
+KMEMFS_INFO = struct.Struct("=16s64sQiI9QI15I")
+KMEMFS_IOC_INFO = (2 << 30) | (KMEMFS_INFO.size << 16) | (0xDB << 8) | 0x41
+PR_SET_CHILD_SUBREAPER = 36
+MPOL_PREFERRED = 1
+SYS_SET_MEMPOLICY = 238  # x86-64
+
+# Not CRIU's images of the task.
+NOT_COMPARED = {"stats-dump", "daxsnap-stats.img"}
+# Differ between two dumps by stock CRIU: uptime and a random id; the clocks.
+ONLY_PRESENCE = {"inventory.img", "timens-0.img"}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Failure(Exception):
+    """A promise that does not hold."""
+
+
+def check(holds, what):
+    if not holds:
+        raise Failure(what)
+
+
+def become_subreaper():
+    """Restored tasks, whose parent ends, become children of this process."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
+
+
+def filesystem_type(path):
+    buf = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(path), buf):
+        raise OSError(ctypes.get_errno(), "statfs", str(path))
+    return struct.unpack_from("=q", buf)[0]
+
+
+def pool_node(pool):
+    fd = os.open(pool, os.O_RDONLY)
+    try:
+        data = fcntl.ioctl(fd, KMEMFS_IOC_INFO, bytes(KMEMFS_INFO.size))
+    finally:
+        os.close(fd)
+    return KMEMFS_INFO.unpack(data)[3]
+
+
+def prefer_node(node):
+    mask = (ctypes.c_ulong * 16)()
+    mask[node // 64] = 1 << (node % 64)
+    if _libc.syscall(SYS_SET_MEMPOLICY, MPOL_PREFERRED, mask, 1024):
+        raise OSError(ctypes.get_errno(), "set_mempolicy")
+
+
+def status_field(pid, field):
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return re.search(rf"^{field}:\s*(\S+)", text, re.M).group(1)
+
+
+class Task:
+    """A criu_task that has set its memory up and stopped itself."""
+
+    def __init__(self, program, kind, mib, directory, node=None):
+        directory.mkdir(exist_ok=True)
+        self.log = directory / "task.log"
+        # As a child of ours that we wait for ourselves: WUNTRACED is needed.
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self._exec(program, kind, mib, directory, node)
+            finally:
+                os._exit(127)
+        self.alive = True
+        pid, status = os.waitpid(self.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.alive = False
+            raise Failure(f"criu_task {kind} did not get ready: {self.log.read_text()}")
+
+    def _exec(self, program, kind, mib, directory, node):
+        os.setsid()
+        # The kernel keeps the CPU number in each thread's memory (rseq): were it
+        # to change between two dumps, so would a page.
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        null = os.open("/dev/null", os.O_RDONLY)
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for fd, source in ((0, null), (1, log), (2, log)):
+            os.dup2(source, fd)
+        os.closerange(3, 256)
+        os.chdir("/")
+        if node is not None:
+            prefer_node(node)
+        os.execve(program, [str(program), kind, str(mib), str(directory)], {"PATH": "/usr/bin:/bin"})
+
+    def cont(self):
+        os.kill(self.pid, signal.SIGCONT)
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def was_killed(self):
+        """Reaps a task that CRIU dumped and killed, with its children."""
+        _, status = os.waitpid(self.pid, 0)
+        self.reap()
+        check(os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
+              f"a dumped task ended with status {status:#x}")
+
+    def reap(self):
+        """All of the task's process group, so that CRIU can use the pids again."""
+        self.alive = False
+        try:
+            while True:
+                os.waitpid(-self.pid, 0)
+        except ChildProcessError:
+            pass
+
+    def restored(self):
+        """The task is back, as our child."""
+        self.alive = True
+
+    def check_untraced(self):
+        check(status_field(self.pid, "TracerPid") == "0", f"pid {self.pid} is still traced")
+
+    def finish(self):
+        """Lets the task check itself; returns when it found everything right."""
+        self.cont()
+        _, status = os.waitpid(self.pid, 0)
+        self.alive = False
+        check(status == 0, f"the task's own check: status {status:#x}: {self.log.read_text()}")
+
+    def kill(self):
+        """Of whatever is left of the task and its children, at the end of a test."""
+        if not self.alive:
+            return
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.reap()
+
+
+class Criu:
+    """One criu binary with what it loads."""
+
+    def __init__(self, binary, scratch, libdir=None, env=None):
+        self.binary = binary
+        self.scratch = scratch
+        self.libdir = libdir
+        self.env = {"PATH": os.environ.get("PATH", ""), **(env or {})}
+        self.runs = 0
+
+    def command(self, action, images, *args, work=None):
+        images.mkdir(exist_ok=True)
+        if work is None:
+            self.runs += 1
+            work = self.scratch / f"work-{self.binary.name}-{action}-{images.name}-{self.runs}"
+        work.mkdir(exist_ok=True)
+        argv = [self.binary, action, "-D", images, "-W", work, "-o", "log", "-v4", *args]
+        argv += ["--libdir", self.libdir or self.empty_libdir()]
+        return [str(a) for a in argv], work / "log"
+
+    def empty_libdir(self):
+        path = self.scratch / "no-plugins"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def run(self, action, images, *args, expect_failure=False):
+        argv, log = self.command(action, images, *args)
+        done = subprocess.run(argv, env=self.env, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, check=False)
+        text = log.read_text(errors="replace") if log.exists() else done.stderr
+        if expect_failure:
+            check(done.returncode != 0, f"{' '.join(argv)} succeeded")
+        else:
+            check(done.returncode == 0,
+                  f"{' '.join(argv)} failed with {done.returncode}:\n{done.stderr}{error_lines(text)}")
+        return text
+
+    def dump(self, task, images, *args, leave_running=True, expect_failure=False):
+        args = ("-t", task.pid, *(("--leave-running",) if leave_running else ()), *args)
+        return self.run("dump", images, *args, expect_failure=expect_failure)
+
+    def restore(self, task, images, *args):
+        """Restores a task that was killed, as a child of this process."""
+        self.run("restore", images, "--restore-detached", *args)
+        task.restored()
+
+    def start(self, action, images, *args, pass_fds=()):
+        argv, log = self.command(action, images, *args)
+        # pylint: disable-next=consider-using-with
+        process = subprocess.Popen(argv, env=self.env, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   pass_fds=pass_fds)
+        return process, log
+
+    def start_until_ready(self, action, images, *args):
+        """Starts a command that serves others; returns when it does."""
+        ready, status_fd = os.pipe()
+        process, log = self.start(action, images, "--status-fd", status_fd, *args,
+                                  pass_fds=(status_fd,))
+        os.close(status_fd)
+        with os.fdopen(ready, "rb") as pipe:
+            if pipe.read(1) != b"\0":
+                process.wait()
+                raise Failure(f"criu {action} did not get ready:\n{error_lines(log.read_text())}")
+        return process, log
+
+
+def wait_for(process, log, what):
+    check(process.wait() == 0, f"{what} failed:\n{error_lines(log.read_text(errors='replace'))}")
+
+
+def error_lines(text):
+    lines = [line for line in text.splitlines() if "Error" in line or "Warn" in line]
+    return "\n".join(lines[:20])
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def images_of(directory):
+    return {p.name for p in directory.iterdir() if p.is_file()} - NOT_COMPARED
+
+
+def compare_images(expected, actual, only=None):
+    """The same files with the same bytes, but for what two stock dumps differ in."""
+    names = images_of(expected)
+    others = images_of(actual)
+    if only:
+        names = {n for n in names if n.startswith(only)}
+        others = {n for n in others if n.startswith(only)}
+    check(names == others, f"image files differ: {sorted(names ^ others)}")
+    check(any(n.startswith("pagemap-") for n in names), f"no pagemaps in {expected}")
+    for name in sorted(names - ONLY_PRESENCE):
+        a, b = expected / name, actual / name
+        if not filecmp.cmp(a, b, shallow=False):
+            raise Failure(f"{name} differs: {first_difference(a, b)}")
+
+
+def first_difference(a, b):
+    with a.open("rb") as fa, b.open("rb") as fb:
+        offset = 0
+        while True:
+            x, y = fa.read(1 << 20), fb.read(1 << 20)
+            if x != y:
+                at = next((i for i, (p, q) in enumerate(zip(x, y)) if p != q), min(len(x), len(y)))
+                return f"at byte {offset + at} ({a.stat().st_size} and {b.stat().st_size} bytes)"
+            offset += len(x)
+
+
+def pages_in(directory):
+    return sum(p.stat().st_size for p in directory.glob("pages-*.img")) // 4096
+
+
+def read_varints(data):
+    """A protobuf message whose fields are all varints: {field number: value}."""
+    fields, pos = {}, 0
+
+    def varint():
+        nonlocal pos
+        value = shift = 0
+        while True:
+            byte = data[pos]
+            pos += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while pos < len(data):
+        key = varint()
+        check(key & 7 == 0, "not a message of varints")
+        fields[key >> 3] = varint()
+    return fields
+
+
+class PluginStats:
+    """daxsnap-stats.img (criu-plugin/daxsnap-stats.proto)."""
+
+    def __init__(self, images):
+        f = read_varints((images / "daxsnap-stats.img").read_bytes())
+        self.by_reference, self.shared, self.copied, self.hole = f[1], f[2], f[3], f[4]
+        self.declined, self.calls, self.capture_us = f[5], f[6], f[7]
+
+    def __str__(self):
+        return " ".join(f"{k}={v}" for k, v in vars(self).items())
