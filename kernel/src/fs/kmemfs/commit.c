@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * kmemfs: making changes durable
+ */
+
+/**
+ * DOC: commits
+ *
+ * A commit covers the whole filesystem and is atomic. With changes held up
+ * (commit_sem) it writes the extent trees of changed files, the inode table's
+ * leaves that have changed inodes, and its inner pages, all to fresh pages, and
+ * notes which data pages must be written back. If it runs out of anything it
+ * gives the fresh pages back, and nothing has happened. Otherwise it marks all
+ * this as committed and lets changes go on, which from now on go to other
+ * pages. Then it writes the data back, writes the root slot that does not rule,
+ * and only when that is durable lets go of what the commit before had.
+ */
+
+#define pr_fmt(fmt) "kmemfs: " fmt
+
+#include <linux/libnvdimm.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include "kmemfs.h"
+
+/* A list of device pages */
+struct kmemfs_pages {
+	u32 *page;
+	size_t nr;
+	size_t room;
+};
+
+/**
+ * struct kmemfs_commit - a commit being written
+ * @k: the pool
+ * @sink: for the format's writers
+ * @fresh: pages that it has allocated
+ * @old: metadata pages that it replaces
+ * @leaves: the inode table's leaves that it writes: leaf number -> page (0: none)
+ * @pending: pages that the commit before has and this one has not
+ * @root: what it will say
+ * @first_index: the inode table's inner pages start here in @fresh
+ */
+struct kmemfs_commit {
+	struct kmemfs *k;
+	struct kmemfs_sink sink;
+	struct kmemfs_pages fresh;
+	struct kmemfs_pages old;
+	struct xarray leaves;
+	struct list_head pending;
+	struct kmemfs_root_info root;
+	size_t first_index;
+};
+
+static int kmemfs_pages_add(struct kmemfs_pages *list, u32 page)
+{
+	if (list->nr == list->room) {
+		size_t room = max_t(size_t, 256, list->room * 2);
+		u32 *bigger = kvmalloc_array(room, sizeof(u32), GFP_KERNEL);
+
+		if (!bigger)
+			return -ENOMEM;
+		if (list->nr)
+			memcpy(bigger, list->page, list->nr * sizeof(u32));
+		kvfree(list->page);
+		list->page = bigger;
+		list->room = room;
+	}
+	list->page[list->nr++] = page;
+	return 0;
+}
+
+/* Keep some pages for commits that must succeed in a full pool */
+void kmemfs_refill_reserve(struct kmemfs *k)
+{
+	while (k->nr_reserve < KMEMFS_RESERVE_PAGES) {
+		u32 page = pool_page_alloc(&k->region, GFP_KERNEL | __GFP_MOVABLE | __GFP_NOWARN);
+
+		if (!page)
+			break;
+		k->reserve[k->nr_reserve++] = page;
+	}
+}
+
+/* Metadata pages that nothing refers to any more */
+static void kmemfs_release(struct kmemfs *k, struct kmemfs_pages *list)
+{
+	size_t i;
+
+	for (i = 0; i < list->nr; i++) {
+		if (k->nr_reserve < KMEMFS_RESERVE_PAGES)
+			k->reserve[k->nr_reserve++] = list->page[i];
+		else
+			pool_page_put(&k->region, list->page[i]);
+	}
+	kvfree(list->page);
+}
+
+/* ---- what the format's writers ask for ---------------------------------- */
+
+static void *kmemfs_sink_alloc(struct kmemfs_sink *s, __u64 *number)
+{
+	struct kmemfs_commit *c = s->ctx;
+	struct kmemfs *k = c->k;
+	u32 page = pool_page_alloc(&k->region, GFP_NOFS | __GFP_MOVABLE | __GFP_NOWARN);
+
+	if (!page && k->nr_reserve)
+		page = k->reserve[--k->nr_reserve];
+	if (!page)
+		return NULL;
+	if (kmemfs_pages_add(&c->fresh, page)) {
+		pool_page_put(&k->region, page);
+		return NULL;
+	}
+	*number = page;
+	return kmemfs_addr(k, page);
+}
+
+static void kmemfs_sink_flush(struct kmemfs_sink *s, const void *addr, size_t len)
+{
+	arch_wb_cache_pmem((void *)addr, len);
+}
+
+static void kmemfs_sink_fence(struct kmemfs_sink *s)
+{
+	pmem_wmb();
+}
+
+/* ---- collecting ---------------------------------------------------------- */
+
+static int kmemfs_old_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
+{
+	struct kmemfs_commit *c = ctx;
+
+	return kmemfs_pages_add(&c->old, page);
+}
+
+static const struct kmemfs_visitor kmemfs_old_visitor = { .meta = kmemfs_old_meta };
+
+/* The extent tree of @record goes */
+static int kmemfs_drop_tree(struct kmemfs_commit *c, const struct kmemfs_inode_record *record)
+{
+	struct kmem_persist_why why = {};
+	struct kmemfs_media m;
+	int r;
+
+	kmemfs_media_init(c->k, &m);
+	r = kmemfs_walk_runs(&m, &c->k->root, record, &kmemfs_old_visitor, c, &why);
+	if (r == -EUCLEAN)
+		pr_err_ratelimited("%s: committed metadata is damaged: %s\n", c->k->kp->name,
+				   why.text);
+	return r;
+}
+
+static int kmemfs_write_chunk(struct kmemfs *k, struct kmemfs_tree *t, unsigned long first,
+			      const struct kmemfs_chunk *chunk)
+{
+	unsigned int i = 0, n;
+	int r = 0;
+
+	while (i < KMEMFS_CHUNK_SIZE && !r) {
+		u32 page = KMEMFS_PAGE(chunk->entry[i]);
+
+		if (!page) {
+			i++;
+			continue;
+		}
+		for (n = 0; i + n < KMEMFS_CHUNK_SIZE; n++) {
+			u32 entry = chunk->entry[i + n];
+
+			if (KMEMFS_PAGE(entry) != page + n)
+				break;
+			if ((entry & KMEMFS_NEW) && !test_bit(page + n, k->durable))
+				__set_bit(page + n, k->flushing);
+		}
+		r = kmemfs_tree_add_run(t, first + i, n, page);
+		i += n;
+	}
+	return r;
+}
+
+static int kmemfs_write_extents(struct kmemfs_commit *c, struct kmemfs_inode *ki)
+{
+	struct kmemfs_chunk *chunk;
+	struct kmemfs_tree t;
+	unsigned long ci;
+	int r;
+
+	kmemfs_tree_init(&t, &c->sink, ki->vfs.i_ino);
+	xa_for_each(&ki->chunks, ci, chunk) {
+		r = kmemfs_write_chunk(c->k, &t, ci << KMEMFS_CHUNK_SHIFT, chunk);
+		if (r)
+			return r;
+		cond_resched();
+	}
+	r = kmemfs_tree_finish(&t, &ki->new_tree.top, &ki->new_tree.height);
+	ki->new_tree.nr_runs = t.nr_runs;
+	return r;
+}
+
+static __le64 kmemfs_time(struct timespec64 ts)
+{
+	return cpu_to_le64(timespec64_to_ns(&ts));
+}
+
+static void kmemfs_write_record(struct kmemfs_inode_record *record,
+				const struct kmemfs_inode *ki)
+{
+	const struct inode *inode = &ki->vfs;
+
+	record->ino = cpu_to_le64(inode->i_ino);
+	record->parent = cpu_to_le64(ki->parent);
+	record->size = cpu_to_le64(S_ISDIR(inode->i_mode) ? 0 : i_size_read(inode));
+	record->atime = kmemfs_time(inode_get_atime(inode));
+	record->mtime = kmemfs_time(inode_get_mtime(inode));
+	record->ctime = kmemfs_time(inode_get_ctime(inode));
+	record->btime = kmemfs_time(ki->btime);
+	record->extents = cpu_to_le64(ki->new_tree.top);
+	record->nr_runs = cpu_to_le64(ki->new_tree.nr_runs);
+	record->nr_pages = cpu_to_le64(ki->nr_pages);
+	record->mode = cpu_to_le32(inode->i_mode);
+	record->uid = cpu_to_le32(from_kuid(&init_user_ns, inode->i_uid));
+	record->gid = cpu_to_le32(from_kgid(&init_user_ns, inode->i_gid));
+	record->extents_height = cpu_to_le32(ki->new_tree.height);
+	record->generation = cpu_to_le32(inode->i_generation);
+	record->name_len = strlen(ki->name);
+	memcpy(record->name, ki->name, record->name_len);
+}
+
+/* What the last commit says of the leaf's inodes goes, if it is not taken over */
+static int kmemfs_drop_records(struct kmemfs_commit *c, u32 page)
+{
+	const struct kmemfs_inodes *old = kmemfs_addr(c->k, page);
+	int i, r;
+
+	for (i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
+		const struct kmemfs_inode_record *record = &old->record[i];
+		u64 ino = le64_to_cpu(record->ino);
+		struct kmemfs_inode *ki;
+
+		if (!ino)
+			continue;
+		c->root.nr_inodes--;
+		c->root.nr_file_pages -= le64_to_cpu(record->nr_pages);
+		ki = xa_load(&c->k->inodes, ino);
+		if (!record->extents ||
+		    (ki && !ki->data_dirty && ki->tree.top == le64_to_cpu(record->extents)))
+			continue;
+		r = kmemfs_drop_tree(c, record);
+		if (r)
+			return r;
+	}
+	return kmemfs_pages_add(&c->old, page);
+}
+
+static int kmemfs_write_inode(struct kmemfs_commit *c, struct kmemfs_inode *ki,
+			      struct kmemfs_inode_record *record)
+{
+	int r = 0;
+
+	if (ki->data_dirty)
+		r = kmemfs_write_extents(c, ki);
+	else
+		ki->new_tree = ki->tree;
+	if (r)
+		return r;
+	kmemfs_write_record(record, ki);
+	c->root.nr_inodes++;
+	c->root.nr_file_pages += ki->nr_pages;
+	return 0;
+}
+
+/* Write leaf @n of the inode table, @old its page in the last commit or 0 */
+static int kmemfs_write_leaf(struct kmemfs_commit *c, unsigned long n, u32 old)
+{
+	unsigned long first = n * KMEMFS_INODES_PER_PAGE, ino;
+	struct kmemfs_inodes *leaf = NULL;
+	struct kmemfs_inode *ki;
+	u64 page = 0;
+	int r;
+
+	/* first, so that a change that is not held up (atime) marks it again */
+	xa_clear_mark(&c->k->leaves, n, KMEMFS_LEAF_DIRTY);
+	r = xa_err(xa_store(&c->leaves, n, xa_mk_value(0), GFP_NOFS));
+	if (r) {
+		xa_set_mark(&c->k->leaves, n, KMEMFS_LEAF_DIRTY);
+		return r;
+	}
+	if (old) {
+		r = kmemfs_drop_records(c, old);
+		if (r)
+			return r;
+	}
+	for (ino = first; ino < first + KMEMFS_INODES_PER_PAGE; ino++) {
+		ki = xa_load(&c->k->inodes, ino);
+		if (!ki)
+			continue;
+		if (!leaf) {
+			leaf = kmemfs_sink_alloc(&c->sink, &page);
+			if (!leaf)
+				return -ENOSPC;
+			c->sink.nr_meta_pages++;
+			kmemfs_inodes_init(leaf, &c->sink, n);
+		}
+		r = kmemfs_write_inode(c, ki, &leaf->record[ino - first]);
+		if (r)
+			return r;
+	}
+	if (leaf)
+		kmemfs_inodes_finish(leaf, &c->sink);
+	return xa_err(xa_store(&c->leaves, n, xa_mk_value(page), GFP_NOFS));
+}
+
+static int kmemfs_write_itable(struct kmemfs_commit *c)
+{
+	unsigned long n, next = 0;
+	struct kmemfs_tree t;
+	size_t i;
+	void *v;
+	int r;
+
+	c->first_index = c->fresh.nr;
+	kmemfs_tree_init(&t, &c->sink, 0);
+	xa_for_each(&c->k->leaves, n, v) {
+		void *written = xa_load(&c->leaves, n);
+		u64 page = xa_to_value(written ?: v);
+
+		if (!page)
+			continue;
+		for (; next < n; next++) {
+			r = kmemfs_tree_add_leaf(&t, 0);
+			if (r)
+				return r;
+		}
+		r = kmemfs_tree_add_leaf(&t, page);
+		if (r)
+			return r;
+		next++;
+	}
+	r = kmemfs_tree_finish(&t, &c->root.itable, &c->root.itable_height);
+	if (r)
+		return r;
+	c->root.nr_inode_pages = t.leaves;
+	for (i = 0; i < c->k->nr_index && !r; i++)
+		r = kmemfs_pages_add(&c->old, c->k->index[i]);
+	return r;
+}
+
+/* Write all metadata. Nothing in memory says yet that it is committed. */
+static int kmemfs_collect(struct kmemfs_commit *c)
+{
+	struct kmemfs *k = c->k;
+	unsigned long n;
+	void *v;
+	int r;
+
+	xa_for_each_marked(&k->leaves, n, v, KMEMFS_LEAF_DIRTY) {
+		r = kmemfs_write_leaf(c, n, xa_to_value(v));
+		if (r)
+			return r;
+		cond_resched();
+	}
+	r = kmemfs_write_itable(c);
+	if (r)
+		return r;
+	c->root.generation = c->sink.generation;
+	c->root.nr_meta_pages += c->sink.nr_meta_pages - c->old.nr;
+	c->root.commit_time = ktime_get_real_ns();
+	return 0;
+}
+
+static void kmemfs_mark_committed(struct kmemfs_inode *ki)
+{
+	struct kmemfs_chunk *chunk;
+	unsigned long ci;
+	int i;
+
+	ki->tree = ki->new_tree;
+	if (!ki->data_dirty)
+		return;
+	ki->data_dirty = false;
+	xa_for_each(&ki->chunks, ci, chunk) {
+		spin_lock(&ki->lock);
+		for (i = 0; i < KMEMFS_CHUNK_SIZE; i++)
+			chunk->entry[i] &= ~KMEMFS_NEW;
+		spin_unlock(&ki->lock);
+		cond_resched();
+	}
+}
+
+/* All is written: from here on memory is what the commit says */
+static void kmemfs_collected(struct kmemfs_commit *c, u32 *index)
+{
+	struct kmemfs *k = c->k;
+	unsigned long n, ino;
+	void *v;
+
+	xa_for_each(&c->leaves, n, v) {
+		/* overwrites an entry: does not allocate, and leaves the mark as it is */
+		xa_store(&k->leaves, n, v, GFP_NOFS);
+		for (ino = n * KMEMFS_INODES_PER_PAGE; ino < (n + 1) * KMEMFS_INODES_PER_PAGE; ino++) {
+			struct kmemfs_inode *ki = xa_load(&k->inodes, ino);
+
+			if (ki)
+				kmemfs_mark_committed(ki);
+		}
+	}
+	kvfree(k->index);
+	k->index = index;
+	k->nr_index = c->fresh.nr - c->first_index;
+	memcpy(index, c->fresh.page + c->first_index, k->nr_index * sizeof(u32));
+	kmemfs_take_pending(k, &c->pending);
+}
+
+static void kmemfs_undo(struct kmemfs_commit *c)
+{
+	struct kmemfs *k = c->k;
+	unsigned long n;
+	void *v;
+
+	xa_for_each(&c->leaves, n, v)
+		xa_set_mark(&k->leaves, n, KMEMFS_LEAF_DIRTY);
+	bitmap_zero(k->flushing, k->region.end);
+	kmemfs_release(k, &c->fresh);
+	kvfree(c->old.page);
+}
+
+/* ---- making it durable --------------------------------------------------- */
+
+static void kmemfs_flush_data(struct kmemfs *k)
+{
+	unsigned long start, end;
+
+	for_each_set_bitrange(start, end, k->flushing, k->region.end) {
+		unsigned long i;
+
+		arch_wb_cache_pmem(kmemfs_addr(k, start), (end - start) * PAGE_SIZE);
+		kmemfs_count(k, KMEMFS_FLUSHED, end - start);
+		for (i = start; i < end; i++)
+			set_bit(i, k->durable);
+		bitmap_clear(k->flushing, start, end - start);
+		cond_resched();
+	}
+}
+
+static void kmemfs_finish(struct kmemfs_commit *c)
+{
+	struct kmemfs *k = c->k;
+	struct kmemfs_root *slots = k->kp->head + KMEMFS_PAGE_SIZE;
+	unsigned int slot = !k->slot;
+
+	kmemfs_flush_data(k);
+	kmemfs_publish(&c->sink, &slots[slot], &c->root);
+	k->slot = slot;
+	k->root = c->root;
+	kmemfs_release(k, &c->old);
+	kmemfs_put_pending(k, &c->pending, true);
+	kvfree(c->fresh.page);
+}
+
+static int kmemfs_commit_locked(struct kmemfs *k)
+{
+	struct kmemfs_commit c = {
+		.k = k,
+		.sink = {
+			.alloc = kmemfs_sink_alloc,
+			.flush = kmemfs_sink_flush,
+			.fence = kmemfs_sink_fence,
+			.ctx = &c,
+			.generation = k->root.generation + 1,
+		},
+		.root = k->root,
+		.pending = LIST_HEAD_INIT(c.pending),
+	};
+	u32 *index = NULL;
+	int r;
+
+	memcpy(c.sink.uuid, k->kp->header.uuid, sizeof(c.sink.uuid));
+	xa_init(&c.leaves);
+	kmemfs_refill_reserve(k);
+
+	down_write(&k->commit_sem);
+	WRITE_ONCE(k->dirty, false);
+	r = kmemfs_collect(&c);
+	if (!r) {
+		index = kvmalloc_array(c.fresh.nr - c.first_index + 1, sizeof(u32), GFP_NOFS);
+		if (!index)
+			r = -ENOMEM;
+	}
+	if (r)
+		kmemfs_undo(&c);
+	else
+		kmemfs_collected(&c, index);
+	up_write(&k->commit_sem);
+
+	if (r)
+		kmemfs_changed(k);
+	else
+		kmemfs_finish(&c);
+	xa_destroy(&c.leaves);
+	return r;
+}
+
+/*
+ * Make everything durable that has been done so far. Return 0, or -ENOSPC,
+ * -ENOMEM or -EUCLEAN: then the last commit still holds, and so do the changes
+ * in memory.
+ */
+int kmemfs_commit(struct kmemfs *k)
+{
+	int r = 0;
+
+	mutex_lock(&k->commit_lock);
+	if (READ_ONCE(k->dirty))
+		r = kmemfs_commit_locked(k);
+	mutex_unlock(&k->commit_lock);
+	return r;
+}
+
+int kmemfs_fsync(struct file *file, loff_t start, loff_t end, int datasync)
+{
+	return kmemfs_commit(kmemfs_of(file_inode(file)));
+}

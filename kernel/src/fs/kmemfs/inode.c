@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * kmemfs: inodes in memory, their attributes, their end
+ */
+
+#include <linux/pagemap.h>
+#include <linux/posix_acl.h>
+#include <linux/slab.h>
+#include "kmemfs.h"
+
+#define KMEMFS_LEAF(ino)	((ino) / KMEMFS_INODES_PER_PAGE)
+
+/* The inode differs from the last commit's. May be called under mmap_lock. */
+void kmemfs_dirty_inode(struct inode *inode, int flags)
+{
+	struct kmemfs *k = kmemfs_of(inode);
+
+	if (!inode->i_nlink)
+		return;
+	xa_set_mark(&k->leaves, KMEMFS_LEAF(inode->i_ino), KMEMFS_LEAF_DIRTY);
+	kmemfs_changed(k);
+}
+
+/* An inode of a given number that nobody can find yet */
+struct inode *kmemfs_new_inode(struct super_block *sb, const struct inode *dir, umode_t mode,
+			       u64 ino)
+{
+	struct inode *inode = new_inode(sb);
+
+	if (!inode)
+		return NULL;
+	inode->i_ino = ino;
+	inode->i_mapping->a_ops = &kmemfs_aops;
+	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER);
+	inode_init_owner(&nop_mnt_idmap, inode, dir, mode);
+	switch (mode & S_IFMT) {
+	case S_IFREG:
+		inode->i_op = &kmemfs_file_iops;
+		inode->i_fop = &kmemfs_file_fops;
+		break;
+	case S_IFDIR:
+		inode->i_op = &kmemfs_dir_iops;
+		inode->i_fop = &kmemfs_dir_fops;
+		inc_nlink(inode);
+		break;
+	case S_IFLNK:
+		inode->i_op = &kmemfs_symlink_iops;
+		break;
+	}
+	return inode;
+}
+
+/* Make room in the inode table, so that marking the inode dirty cannot fail */
+static int kmemfs_reserve_leaf(struct kmemfs *k, u64 ino)
+{
+	int r = xa_insert(&k->leaves, KMEMFS_LEAF(ino), xa_mk_value(0), GFP_KERNEL);
+
+	return r == -EBUSY ? 0 : r;
+}
+
+/* Give up an inode that no name leads to yet */
+void kmemfs_abort_inode(struct inode *inode)
+{
+	xa_release(&kmemfs_of(inode)->inodes, inode->i_ino);
+	clear_nlink(inode);
+	iput(inode);
+}
+
+/*
+ * A new inode called @name in @dir, unknown to commits until its number is
+ * stored in k->inodes, which cannot fail. Caller holds @dir's i_rwsem.
+ */
+struct inode *kmemfs_create_inode(struct mnt_idmap *idmap, struct inode *dir,
+				  const struct qstr *name, umode_t mode)
+{
+	struct kmemfs *k = kmemfs_of(dir);
+	struct kmemfs_inode *ki;
+	struct inode *inode;
+	int ino, r;
+
+	if (name->len > KMEMFS_NAME_MAX)
+		return ERR_PTR(-ENAMETOOLONG);
+	ino = ida_alloc_min(&k->inos, KMEMFS_ROOT_INO + 1, GFP_KERNEL);
+	if (ino < 0)
+		return ERR_PTR(ino);
+	inode = kmemfs_new_inode(dir->i_sb, dir, mode, ino);
+	if (!inode) {
+		ida_free(&k->inos, ino);
+		return ERR_PTR(-ENOMEM);
+	}
+	inode_init_owner(idmap, inode, dir, mode);
+	inode->i_generation = get_random_u32();
+	ki = KMEMFS_I(inode);
+	ki->btime = simple_inode_init_ts(inode);
+	ki->parent = dir->i_ino;
+	r = -ENOMEM;
+	ki->name = kmemdup_nul(name->name, name->len, GFP_KERNEL_ACCOUNT);
+	if (!ki->name)
+		goto err;
+	r = kmemfs_reserve_leaf(k, ino);
+	if (r)
+		goto err;
+	r = xa_reserve(&k->inodes, ino, GFP_KERNEL);
+	if (r)
+		goto err;
+	return inode;
+err:
+	kmemfs_abort_inode(inode);
+	return ERR_PTR(r);
+}
+
+void kmemfs_evict_inode(struct inode *inode)
+{
+	struct kmemfs *k = kmemfs_of(inode);
+	struct kmemfs_inode *ki = KMEMFS_I(inode);
+
+	truncate_inode_pages_final(&inode->i_data);
+	clear_inode(inode);
+	kmemfs_drop_all(ki);
+	kfree(ki->name);
+	ki->name = NULL;
+	if (!inode->i_nlink)
+		ida_free(&k->inos, inode->i_ino);
+}
+
+/* A change of the content, for mtime and ctime */
+void kmemfs_touch(struct inode *inode)
+{
+	inode_set_mtime_to_ts(inode, inode_set_ctime_current(inode));
+	kmemfs_dirty_inode(inode, 0);
+}
+
+/* Change the size; what is cut off is gone, what is added is a hole. Caller holds i_rwsem. */
+int kmemfs_truncate(struct inode *inode, loff_t size)
+{
+	struct kmemfs *k = kmemfs_of(inode);
+	int r;
+
+	r = inode_newsize_ok(inode, size);
+	if (r || size == i_size_read(inode))
+		return r;
+	if (size < i_size_read(inode)) {
+		/* what lies beyond the end must read as zero if the file grows again */
+		r = kmemfs_zero_tail(inode, size);
+		if (r)
+			return r;
+	}
+	down_read(&k->commit_sem);
+	if (size < i_size_read(inode))
+		kmemfs_drop_range(KMEMFS_I(inode), DIV_ROUND_UP_ULL(size, PAGE_SIZE),
+				  KMEMFS_MAX_FILE_PAGES);
+	i_size_write(inode, size);
+	kmemfs_touch(inode);
+	up_read(&k->commit_sem);
+	truncate_pagecache(inode, size);
+	return 0;
+}
+
+int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
+{
+	struct inode *inode = d_inode(dentry);
+	struct kmemfs *k = kmemfs_of(inode);
+	int r;
+
+	r = setattr_prepare(idmap, dentry, attr);
+	if (r)
+		return r;
+	if (attr->ia_valid & ATTR_SIZE) {
+		r = kmemfs_truncate(inode, attr->ia_size);
+		if (r)
+			return r;
+	}
+	down_read(&k->commit_sem);
+	setattr_copy(idmap, inode, attr);
+	kmemfs_dirty_inode(inode, 0);
+	up_read(&k->commit_sem);
+	return 0;
+}
+
+int kmemfs_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
+		   u32 request_mask, unsigned int query_flags)
+{
+	struct inode *inode = d_inode(path->dentry);
+
+	generic_fillattr(idmap, request_mask, inode, stat);
+	if (request_mask & STATX_BTIME) {
+		stat->btime = KMEMFS_I(inode)->btime;
+		stat->result_mask |= STATX_BTIME;
+	}
+	return 0;
+}
+
+static void kmemfs_free_link(void *link)
+{
+	kfree(link);
+}
+
+/* The target is the file's one page; it is short and seldom read: make a copy each time */
+static const char *kmemfs_get_link(struct dentry *dentry, struct inode *inode,
+				   struct delayed_call *done)
+{
+	struct kmemfs *k = kmemfs_of(inode);
+	char *link;
+	u32 page;
+
+	if (!dentry)
+		return ERR_PTR(-ECHILD);
+	link = kzalloc(inode->i_size + 1, GFP_KERNEL);
+	if (!link)
+		return ERR_PTR(-ENOMEM);
+	kmemfs_get_pages(KMEMFS_I(inode), 0, 1, &page);
+	if (page) {
+		memcpy(link, kmemfs_addr(k, page), inode->i_size);
+		pool_page_put(&k->region, page);
+	}
+	set_delayed_call(done, kmemfs_free_link, link);
+	return link;
+}
+
+const struct inode_operations kmemfs_file_iops = {
+	.setattr = kmemfs_setattr,
+	.getattr = kmemfs_getattr,
+};
+
+const struct inode_operations kmemfs_symlink_iops = {
+	.get_link = kmemfs_get_link,
+	.setattr = kmemfs_setattr,
+	.getattr = kmemfs_getattr,
+};

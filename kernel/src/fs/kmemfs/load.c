@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * kmemfs: from the committed tree to inodes and names, and their end
+ */
+
+#define pr_fmt(fmt) "kmemfs: " fmt
+
+#include <linux/dcache.h>
+#include <linux/slab.h>
+#include "kmemfs.h"
+
+struct kmemfs_loading {
+	struct kmemfs *k;
+	struct super_block *sb;
+	struct kmemfs_media media;
+	struct kmemfs_inode *ki;
+	size_t room;
+};
+
+static struct timespec64 kmemfs_load_time(__le64 ns)
+{
+	return ns_to_timespec64((s64)le64_to_cpu(ns));
+}
+
+/* Remember where the inode table is, to free its pages when they are replaced */
+static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
+{
+	struct kmemfs_loading *l = ctx;
+	const struct kmemfs_page_head *head = l->media.page(&l->media, page);
+	struct kmemfs *k = l->k;
+
+	if (kind == KMEMFS_KIND_INODES)
+		return xa_err(xa_store(&k->leaves,
+				       le64_to_cpu(head->first) / KMEMFS_INODES_PER_PAGE,
+				       xa_mk_value(page), GFP_KERNEL));
+	if (kind != KMEMFS_KIND_INDEX || head->owner)
+		return 0;
+	if (k->nr_index == l->room) {
+		u32 *bigger = kvmalloc_array(l->room + 512, sizeof(u32), GFP_KERNEL);
+
+		if (!bigger)
+			return -ENOMEM;
+		if (k->nr_index)
+			memcpy(bigger, k->index, k->nr_index * sizeof(u32));
+		kvfree(k->index);
+		k->index = bigger;
+		l->room += 512;
+	}
+	k->index[k->nr_index++] = page;
+	return 0;
+}
+
+static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record)
+{
+	struct kmemfs_loading *l = ctx;
+	u64 ino = le64_to_cpu(record->ino);
+	struct kmemfs_inode *ki;
+	struct inode *inode;
+	int r;
+
+	inode = kmemfs_new_inode(l->sb, NULL, le32_to_cpu(record->mode), ino);
+	if (!inode)
+		return -ENOMEM;
+	ki = KMEMFS_I(inode);
+	inode->i_uid = make_kuid(&init_user_ns, le32_to_cpu(record->uid));
+	inode->i_gid = make_kgid(&init_user_ns, le32_to_cpu(record->gid));
+	inode->i_generation = le32_to_cpu(record->generation);
+	i_size_write(inode, le64_to_cpu(record->size));
+	inode_set_atime_to_ts(inode, kmemfs_load_time(record->atime));
+	inode_set_mtime_to_ts(inode, kmemfs_load_time(record->mtime));
+	inode_set_ctime_to_ts(inode, kmemfs_load_time(record->ctime));
+	ki->btime = kmemfs_load_time(record->btime);
+	ki->parent = le64_to_cpu(record->parent);
+	ki->tree.top = le64_to_cpu(record->extents);
+	ki->tree.height = le32_to_cpu(record->extents_height);
+	ki->tree.nr_runs = le64_to_cpu(record->nr_runs);
+	ki->name = kmemdup_nul(record->name, record->name_len, GFP_KERNEL_ACCOUNT);
+	r = ki->name ? xa_err(xa_store(&l->k->inodes, ino, ki, GFP_KERNEL)) : -ENOMEM;
+	if (r) {
+		iput(inode);
+		return r;
+	}
+	l->ki = ki;
+	r = ida_alloc_range(&l->k->inos, ino, ino, GFP_KERNEL);
+	return r < 0 ? r : 0;
+}
+
+static int kmemfs_load_visit_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page)
+{
+	struct kmemfs_loading *l = ctx;
+
+	return kmemfs_load_run(l->ki, file_page, count, page);
+}
+
+static const struct kmemfs_visitor kmemfs_load_visitor = {
+	.meta = kmemfs_load_meta,
+	.inode = kmemfs_load_inode,
+	.run = kmemfs_load_visit_run,
+};
+
+/* The root directory of a pool that has never had a commit */
+static int kmemfs_load_empty(struct kmemfs_loading *l)
+{
+	struct inode *inode = kmemfs_new_inode(l->sb, NULL, S_IFDIR | 0700, KMEMFS_ROOT_INO);
+	struct kmemfs_inode *ki;
+	int r;
+
+	if (!inode)
+		return -ENOMEM;
+	ki = KMEMFS_I(inode);
+	ki->btime = simple_inode_init_ts(inode);
+	ki->parent = KMEMFS_ROOT_INO;
+	ki->name = kstrdup("", GFP_KERNEL_ACCOUNT);
+	r = ki->name ? xa_err(xa_store(&l->k->inodes, KMEMFS_ROOT_INO, ki, GFP_KERNEL)) : -ENOMEM;
+	if (r) {
+		iput(inode);
+		return r;
+	}
+	r = xa_err(xa_store(&l->k->leaves, 0, xa_mk_value(0), GFP_KERNEL));
+	xa_set_mark(&l->k->leaves, 0, KMEMFS_LEAF_DIRTY);
+	return r;
+}
+
+static bool kmemfs_has_name(const struct kmemfs_inode *ki)
+{
+	return !hlist_empty(&ki->vfs.i_dentry);
+}
+
+/* Give an inode its dentry; its directory has one */
+static int kmemfs_load_name(struct kmemfs *k, struct kmemfs_inode *ki)
+{
+	struct kmemfs_inode *dir = xa_load(&k->inodes, ki->parent);
+	struct dentry *parent = d_find_any_alias(&dir->vfs), *dentry;
+
+	dentry = d_alloc_name(parent, ki->name);
+	dput(parent);
+	if (!dentry)
+		return -ENOMEM;
+	d_add(dentry, &ki->vfs);
+	if (S_ISDIR(ki->vfs.i_mode))
+		inc_nlink(&dir->vfs);
+	return 0;
+}
+
+/* Name an inode and all above it, top down. The tree has been verified: they lead to the root. */
+static int kmemfs_load_path(struct kmemfs *k, struct kmemfs_inode *ki)
+{
+	struct kmemfs_inode *below = NULL;
+	int r;
+
+	for (; !kmemfs_has_name(ki); ki = xa_load(&k->inodes, ki->parent)) {
+		ki->below = below;
+		below = ki;
+	}
+	for (ki = below; ki; ki = ki->below) {
+		r = kmemfs_load_name(k, ki);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int kmemfs_load_names(struct kmemfs *k, struct super_block *sb)
+{
+	struct kmemfs_inode *ki = xa_load(&k->inodes, KMEMFS_ROOT_INO);
+	unsigned long ino;
+	int r;
+
+	ihold(&ki->vfs);	/* d_make_root() drops it when it fails */
+	sb->s_root = d_make_root(&ki->vfs);
+	if (!sb->s_root)
+		return -ENOMEM;
+	iput(&ki->vfs);
+	xa_for_each(&k->inodes, ino, ki) {
+		r = kmemfs_load_path(k, ki);
+		if (r)
+			return r;
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Inodes that never got a name would be left behind */
+static void kmemfs_drop_nameless(struct kmemfs *k)
+{
+	struct kmemfs_inode *ki;
+	unsigned long ino;
+
+	xa_for_each(&k->inodes, ino, ki) {
+		if (!kmemfs_has_name(ki)) {
+			xa_erase(&k->inodes, ino);
+			iput(&ki->vfs);
+		}
+	}
+}
+
+/* Make inodes and names of the committed tree. On failure kmemfs_unload() cleans up. */
+int kmemfs_load(struct kmemfs *k, struct super_block *sb)
+{
+	struct kmemfs_loading l = { .k = k, .sb = sb };
+	struct kmem_persist_why why = {};
+	int r;
+
+	kmemfs_media_init(k, &l.media);
+	if (k->root.itable)
+		r = kmemfs_walk(&l.media, &k->root, &kmemfs_load_visitor, &l, &why);
+	else
+		r = kmemfs_load_empty(&l);
+	if (r == -EUCLEAN)
+		pr_err("%s: %s\n", k->kp->name, why.text);
+	if (!r)
+		r = kmemfs_load_names(k, sb);
+	if (r)
+		kmemfs_drop_nameless(k);
+	return r;
+}
+
+/* All inodes are gone; what the last commit refers to stays */
+void kmemfs_unload(struct kmemfs *k)
+{
+	LIST_HEAD(pending);
+
+	kmemfs_take_pending(k, &pending);
+	kmemfs_put_pending(k, &pending, false);
+	while (k->nr_reserve)
+		pool_page_put(&k->region, k->reserve[--k->nr_reserve]);
+	xa_destroy(&k->leaves);
+	xa_destroy(&k->inodes);
+	ida_destroy(&k->inos);
+	kvfree(k->index);
+	k->index = NULL;
+	k->nr_index = 0;
+	k->dirty = false;
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * kmemfs: a persistence type of DAX KMEM
+ */
+
+/**
+ * DOC: attaching
+ *
+ * Before any memory of the device comes online the committed tree is verified
+ * as a whole. Then it is walked once more: the reference that a page has from
+ * coming online becomes that of its first owner, and each further owner takes
+ * one. There is no free map and there are no counts on media, so nothing can
+ * leak across a crash. The references stay as long as the device is attached,
+ * mounted or not.
+ */
+
+#define pr_fmt(fmt) "kmemfs: " fmt
+
+#include <linux/device.h>
+#include <linux/mm.h>
+#include <linux/mmzone.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+#include <linux/vmstat.h>
+#include "kmemfs.h"
+
+static_assert(PAGE_SIZE == KMEMFS_PAGE_SIZE);
+
+unsigned long kmemfs_free_pages(const struct kmemfs *k)
+{
+	struct zone *zones = NODE_DATA(k->region.nid)->node_zones;
+	unsigned long nr = 0;
+	int i;
+
+	for (i = 0; i < MAX_NR_ZONES; i++)
+		nr += zone_page_state(&zones[i], NR_FREE_PAGES);
+	return nr;
+}
+
+static void kmemfs_media_common(const struct kmem_persist *kp, struct kmemfs_media *m)
+{
+	m->ctx = (void *)kp;
+	m->nr_pages = kp->nr_pages;
+	m->first = max_t(u64, kp->first, KMEM_PERSIST_HEAD_PAGES);
+	m->end = kp->end;
+	memcpy(m->uuid, kp->header.uuid, sizeof(m->uuid));
+}
+
+static const void *kmemfs_image_page(const struct kmemfs_media *m, __u64 page)
+{
+	const struct kmem_persist *kp = m->ctx;
+
+	return page < kp->nr_pages ? kp->image + page * KMEMFS_PAGE_SIZE : NULL;
+}
+
+static const void *kmemfs_online_page(const struct kmemfs_media *m, __u64 page)
+{
+	const struct kmem_persist *kp = m->ctx;
+
+	if (page < KMEM_PERSIST_HEAD_PAGES)
+		return kp->head + page * KMEMFS_PAGE_SIZE;
+	if (page < m->first || page >= m->end)
+		return NULL;
+	return page_address(kmem_persist_page(kp, page));
+}
+
+static void kmemfs_online_media(const struct kmem_persist *kp, struct kmemfs_media *m)
+{
+	kmemfs_media_common(kp, m);
+	m->page = kmemfs_online_page;
+}
+
+/* The device's bytes, once it is attached */
+void kmemfs_media_init(struct kmemfs *k, struct kmemfs_media *m)
+{
+	kmemfs_online_media(k->kp, m);
+}
+
+static void *kmemfs_check_alloc(size_t nr, size_t size)
+{
+	return kvcalloc(nr, size, GFP_KERNEL);
+}
+
+static void kmemfs_check_free(void *p)
+{
+	kvfree(p);
+}
+
+static int kmemfs_persist_check(struct kmem_persist *kp, struct kmem_persist_why *why)
+{
+	struct kmemfs_check check = {
+		.alloc = kmemfs_check_alloc,
+		.free = kmemfs_check_free,
+	};
+	struct kmemfs_root_info root;
+	struct kmemfs_media m = { .page = kmemfs_image_page };
+	unsigned int slot;
+	int r;
+
+	kmemfs_media_common(kp, &m);
+	if (kp->nr_pages > KMEMFS_MAX_PAGES) {
+		kmem_persist_why_set(why, "device has %lu pages, kmemfs knows %llu at most",
+				     kp->nr_pages, KMEMFS_MAX_PAGES);
+		return -EOPNOTSUPP;
+	}
+	r = kmemfs_root_pick(&m, &slot, &root, why);
+	if (r)
+		return r;
+	check.meta = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
+	check.data = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
+	r = -ENOMEM;
+	if (check.meta && check.data)
+		r = kmemfs_verify(&m, &root, &check, why);
+	vfree(check.meta);
+	vfree(check.data);
+	return r;
+}
+
+/* One more owner of a page; the first one makes it ours */
+static int kmemfs_keep(struct kmem_persist *kp, u64 page)
+{
+	if (!__test_and_set_bit(page, kp->keep))
+		pool_page_adopt(kmem_persist_page(kp, page));
+	else if (!try_get_page(kmem_persist_page(kp, page)))
+		return -EOVERFLOW;
+	return 0;
+}
+
+static int kmemfs_keep_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
+{
+	return kmemfs_keep(ctx, page);
+}
+
+static int kmemfs_keep_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page)
+{
+	int r = 0;
+
+	for (; count && !r; count--)
+		r = kmemfs_keep(ctx, page++);
+	return r;
+}
+
+static const struct kmemfs_visitor kmemfs_keep_visitor = {
+	.meta = kmemfs_keep_meta,
+	.run = kmemfs_keep_run,
+};
+
+static void kmemfs_free(struct kmemfs *k)
+{
+	vfree(k->durable);
+	vfree(k->flushing);
+	kvfree(k);
+}
+
+static struct kmemfs *kmemfs_alloc(struct kmem_persist *kp)
+{
+	struct kmemfs *k = kvzalloc(sizeof(*k), GFP_KERNEL);
+
+	if (!k)
+		return NULL;
+	k->durable = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
+	k->flushing = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
+	if (!k->durable || !k->flushing) {
+		kmemfs_free(k);
+		return NULL;
+	}
+	k->kp = kp;
+	k->region.nid = kp->nid;
+	k->region.start_pfn = kp->start_pfn;
+	k->region.first = max_t(unsigned long, kp->first, KMEM_PERSIST_HEAD_PAGES);
+	k->region.end = kp->end;
+	init_rwsem(&k->commit_sem);
+	mutex_init(&k->commit_lock);
+	spin_lock_init(&k->pending_lock);
+	INIT_LIST_HEAD(&k->pending);
+	return k;
+}
+
+static int kmemfs_persist_attach(struct kmem_persist *kp)
+{
+	struct kmem_persist_why why = {};
+	struct kmemfs_media m;
+	struct kmemfs *k = kmemfs_alloc(kp);
+	int r;
+
+	if (!k)
+		return -ENOMEM;
+	kmemfs_online_media(kp, &m);
+	r = kmemfs_root_pick(&m, &k->slot, &k->root, &why);
+	if (!r)
+		r = kmemfs_walk(&m, &k->root, &kmemfs_keep_visitor, kp, &why);
+	if (r) {
+		dev_err(kp->dev, "the device changed while it was attached: %s\n", why.text);
+		kmemfs_free(k);
+		return r;
+	}
+	kp->private = k;
+	return 0;
+}
+
+static void kmemfs_persist_attached(struct kmem_persist *kp)
+{
+	struct kmemfs *k = kp->private;
+
+	dev_info(kp->dev, "kmemfs: generation %llu: %llu inodes, %llu pages of files, %llu of metadata\n",
+		 k->root.generation, k->root.nr_inodes, k->root.nr_file_pages,
+		 k->root.nr_meta_pages);
+}
+
+/* Stored pages have nowhere to go */
+static int kmemfs_persist_detach(struct kmem_persist *kp)
+{
+	return -EBUSY;
+}
+
+static struct kmem_persist_type kmemfs_persist_type = {
+	.id = KMEM_PERSIST_FS,
+	.name = "fs",
+	.check = kmemfs_persist_check,
+	.attach = kmemfs_persist_attach,
+	.attached = kmemfs_persist_attached,
+	.detach = kmemfs_persist_detach,
+};
+
+int __init kmemfs_register_persist(void)
+{
+	return kmem_persist_register_type(&kmemfs_persist_type);
+}

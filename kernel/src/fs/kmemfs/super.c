@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * kmemfs: mounting
+ */
+
+/**
+ * DOC: kmemfs
+ *
+ * A filesystem in the memory of one DAX KMEM device, which is ordinary memory
+ * of its NUMA node at the same time. A stored page is an allocated page on
+ * which the files that have it hold references; free space is free memory.
+ *
+ * A file can take the private pages of a task by reference (ioctl.c), and
+ * reading a file into untouched memory gives the page to the reader (file.c),
+ * both copy-on-write. Nothing is durable until a commit (commit.c); attaching
+ * (persist.c) brings back the last one, mounting (load.c) shows it.
+ *
+ * A struct kmemfs belongs to the attached device and outlives its mounts.
+ */
+
+#define pr_fmt(fmt) "kmemfs: " fmt
+
+#include <linux/fs_context.h>
+#include <linux/fs_parser.h>
+#include <linux/module.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/statfs.h>
+#include "kmemfs.h"
+
+#define KMEMFS_COMMIT_INTERVAL	30	/* seconds */
+
+static struct kmem_cache *kmemfs_inode_cache;
+struct kmem_cache *kmemfs_chunk_cache;
+
+/* There is something to commit */
+void kmemfs_changed(struct kmemfs *k)
+{
+	if (READ_ONCE(k->dirty))
+		return;
+	WRITE_ONCE(k->dirty, true);
+	if (k->commit_interval)
+		queue_delayed_work(system_unbound_wq, &k->commit_work, k->commit_interval * HZ);
+}
+
+static void kmemfs_commit_work(struct work_struct *work)
+{
+	struct kmemfs *k = container_of(to_delayed_work(work), struct kmemfs, commit_work);
+	int r = kmemfs_commit(k);
+
+	if (r)
+		pr_err_ratelimited("%s: commit failed (%d), the last one still holds\n",
+				   k->kp->name, r);
+}
+
+/* ---- super block operations ---------------------------------------------- */
+
+static struct inode *kmemfs_alloc_inode(struct super_block *sb)
+{
+	struct kmemfs_inode *ki = alloc_inode_sb(sb, kmemfs_inode_cache, GFP_KERNEL);
+
+	if (!ki)
+		return NULL;
+	xa_init(&ki->chunks);
+	ki->nr_pages = 0;
+	ki->data_dirty = false;
+	ki->tree = (struct kmemfs_tree_ref){};
+	ki->new_tree = (struct kmemfs_tree_ref){};
+	ki->parent = 0;
+	ki->name = NULL;
+	ki->btime = (struct timespec64){};
+	ki->below = NULL;
+	return &ki->vfs;
+}
+
+static void kmemfs_free_inode(struct inode *inode)
+{
+	kmem_cache_free(kmemfs_inode_cache, KMEMFS_I(inode));
+}
+
+static void kmemfs_put_super(struct super_block *sb)
+{
+	struct kmemfs *k = KMEMFS_SB(sb);
+
+	kmemfs_unload(k);
+	k->sb = NULL;
+	kmem_persist_put(k->kp);
+}
+
+static int kmemfs_sync_fs(struct super_block *sb, int wait)
+{
+	return wait ? kmemfs_commit(KMEMFS_SB(sb)) : 0;
+}
+
+static int kmemfs_statfs(struct dentry *dentry, struct kstatfs *buf)
+{
+	struct kmemfs *k = KMEMFS_SB(dentry->d_sb);
+
+	buf->f_type = KMEMFS_SUPER_MAGIC;
+	buf->f_bsize = PAGE_SIZE;
+	buf->f_blocks = k->region.end - k->region.first;
+	buf->f_bfree = kmemfs_free_pages(k);
+	buf->f_bavail = buf->f_bfree;
+	buf->f_namelen = KMEMFS_NAME_MAX;
+	buf->f_fsid = uuid_to_fsid(k->kp->header.uuid);
+	return 0;
+}
+
+static int kmemfs_show_options(struct seq_file *m, struct dentry *root)
+{
+	struct kmemfs *k = KMEMFS_SB(root->d_sb);
+
+	if (!k->byref)
+		seq_puts(m, ",byref=off");
+	if (k->commit_interval != KMEMFS_COMMIT_INTERVAL)
+		seq_printf(m, ",commit=%u", k->commit_interval);
+	return 0;
+}
+
+static const struct super_operations kmemfs_sops = {
+	.alloc_inode = kmemfs_alloc_inode,
+	.free_inode = kmemfs_free_inode,
+	.dirty_inode = kmemfs_dirty_inode,
+	.drop_inode = generic_delete_inode,
+	.evict_inode = kmemfs_evict_inode,
+	.put_super = kmemfs_put_super,
+	.sync_fs = kmemfs_sync_fs,
+	.statfs = kmemfs_statfs,
+	.show_options = kmemfs_show_options,
+};
+
+/* ---- mounting ------------------------------------------------------------- */
+
+enum kmemfs_param { Opt_byref, Opt_commit };
+
+static const struct constant_table kmemfs_param_byref[] = {
+	{ "off", 0 },
+	{ "on", 1 },
+	{}
+};
+
+static const struct fs_parameter_spec kmemfs_param_spec[] = {
+	fsparam_enum("byref", Opt_byref, kmemfs_param_byref),
+	fsparam_u32("commit", Opt_commit),
+	{}
+};
+
+/**
+ * struct kmemfs_context - a mount being made
+ * @kp: the device, until the super block has it
+ * @byref: option
+ * @commit: option, seconds
+ */
+struct kmemfs_context {
+	struct kmem_persist *kp;
+	bool byref;
+	unsigned int commit;
+};
+
+static int kmemfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
+{
+	struct kmemfs_context *ctx = fc->fs_private;
+	struct fs_parse_result result;
+	int opt = fs_parse(fc, kmemfs_param_spec, param, &result);
+
+	switch (opt) {
+	case Opt_byref:
+		ctx->byref = result.uint_32;
+		return 0;
+	case Opt_commit:
+		if (result.uint_32 > 3600)
+			return invalfc(fc, "commit= is at most 3600 seconds");
+		ctx->commit = result.uint_32;
+		return 0;
+	default:
+		return opt;
+	}
+}
+
+static void kmemfs_apply_options(struct kmemfs *k, const struct kmemfs_context *ctx)
+{
+	k->byref = ctx->byref;
+	k->commit_interval = ctx->commit;
+}
+
+static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
+{
+	struct kmemfs_context *ctx = fc->fs_private;
+	struct kmemfs *k = KMEMFS_SB(sb);
+	int i;
+
+	sb->s_maxbytes = KMEMFS_MAX_FILE_PAGES << PAGE_SHIFT;
+	sb->s_blocksize = PAGE_SIZE;
+	sb->s_blocksize_bits = PAGE_SHIFT;
+	sb->s_magic = KMEMFS_SUPER_MAGIC;
+	sb->s_op = &kmemfs_sops;
+	sb->s_time_gran = 1;
+	sb->s_time_min = div_s64(S64_MIN, NSEC_PER_SEC) + 1;
+	sb->s_time_max = div_s64(S64_MAX, NSEC_PER_SEC) - 1;
+	super_set_uuid(sb, k->kp->header.uuid, sizeof(k->kp->header.uuid));
+
+	xa_init(&k->leaves);
+	xa_init(&k->inodes);
+	ida_init(&k->inos);
+	INIT_DELAYED_WORK(&k->commit_work, kmemfs_commit_work);
+	atomic64_set(&k->file_pages, 0);
+	for (i = 0; i < KMEMFS_NR_COUNTERS; i++)
+		atomic64_set(&k->counter[i], 0);
+	kmemfs_apply_options(k, ctx);
+	k->sb = sb;
+	ctx->kp = NULL;		/* put_super() has it, or kill_sb() */
+	return kmemfs_load(k, sb);
+}
+
+static int kmemfs_get_tree(struct fs_context *fc)
+{
+	struct kmemfs_context *ctx = fc->fs_private;
+	const char *name;
+
+	if (!fc->source)
+		return invalfc(fc, "no device given");
+	name = kbasename(fc->source);
+	ctx->kp = kmem_persist_get(name, KMEM_PERSIST_FS);
+	if (!ctx->kp) {
+		errorfc(fc, "%s is not an attached device with a kmemfs pool", name);
+		return -ENODEV;
+	}
+	return get_tree_keyed(fc, kmemfs_fill_super, ctx->kp->private);
+}
+
+static int kmemfs_reconfigure(struct fs_context *fc)
+{
+	struct kmemfs *k = KMEMFS_SB(fc->root->d_sb);
+	int r = 0;
+
+	if (fc->sb_flags & SB_RDONLY)
+		r = kmemfs_commit(k);
+	if (!r)
+		kmemfs_apply_options(k, fc->fs_private);
+	return r;
+}
+
+static void kmemfs_free_fc(struct fs_context *fc)
+{
+	struct kmemfs_context *ctx = fc->fs_private;
+
+	if (ctx->kp)
+		kmem_persist_put(ctx->kp);
+	kfree(ctx);
+}
+
+static const struct fs_context_operations kmemfs_context_ops = {
+	.parse_param = kmemfs_parse_param,
+	.get_tree = kmemfs_get_tree,
+	.reconfigure = kmemfs_reconfigure,
+	.free = kmemfs_free_fc,
+};
+
+static int kmemfs_init_fs_context(struct fs_context *fc)
+{
+	struct kmemfs_context *ctx = kzalloc(sizeof(*ctx), GFP_KERNEL);
+
+	if (!ctx)
+		return -ENOMEM;
+	ctx->byref = true;
+	ctx->commit = KMEMFS_COMMIT_INTERVAL;
+	if (fc->purpose == FS_CONTEXT_FOR_RECONFIGURE) {
+		struct kmemfs *k = KMEMFS_SB(fc->root->d_sb);
+
+		ctx->byref = k->byref;
+		ctx->commit = k->commit_interval;
+	}
+	fc->fs_private = ctx;
+	fc->ops = &kmemfs_context_ops;
+	return 0;
+}
+
+/* The last commit comes before the names go: an inode without one would count as deleted */
+static void kmemfs_kill_sb(struct super_block *sb)
+{
+	struct kmemfs *k = KMEMFS_SB(sb);
+	bool loaded = sb->s_root, filled = k && k->sb == sb;
+
+	if (filled) {
+		int r = sb_rdonly(sb) || !loaded ? 0 : kmemfs_commit(k);
+
+		if (r)
+			pr_err("%s: changes since generation %llu are lost: commit failed (%d)\n",
+			       k->kp->name, k->root.generation, r);
+		k->commit_interval = 0;
+		cancel_delayed_work_sync(&k->commit_work);
+	}
+	kill_litter_super(sb);
+	/* put_super() is not called for a super block without a root */
+	if (filled && !loaded) {
+		kmemfs_unload(k);
+		k->sb = NULL;
+		kmem_persist_put(k->kp);
+	}
+}
+
+static struct file_system_type kmemfs_type = {
+	.owner = THIS_MODULE,
+	.name = "kmemfs",
+	.init_fs_context = kmemfs_init_fs_context,
+	.parameters = kmemfs_param_spec,
+	.kill_sb = kmemfs_kill_sb,
+};
+MODULE_ALIAS_FS("kmemfs");
+
+static void kmemfs_inode_init_once(void *p)
+{
+	struct kmemfs_inode *ki = p;
+
+	inode_init_once(&ki->vfs);
+	spin_lock_init(&ki->lock);
+}
+
+static int __init kmemfs_init(void)
+{
+	int r;
+
+	kmemfs_inode_cache = kmem_cache_create("kmemfs_inode", sizeof(struct kmemfs_inode), 0,
+					       SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT,
+					       kmemfs_inode_init_once);
+	kmemfs_chunk_cache = KMEM_CACHE(kmemfs_chunk, 0);
+	r = kmemfs_inode_cache && kmemfs_chunk_cache ? 0 : -ENOMEM;
+	if (!r)
+		r = register_filesystem(&kmemfs_type);
+	if (!r)
+		r = kmemfs_register_persist();
+	return r;
+}
+fs_initcall(kmemfs_init);

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * kmemfs: which device page is which page of a file
+ */
+
+/**
+ * DOC: page tables of files
+ *
+ * Stored pages are not page cache: one page may be in several files, at
+ * several offsets, and in processes besides. So each file has a table of its
+ * own, chunks of 1024 entries in an xarray. An entry is a device page on which
+ * the file holds one reference.
+ *
+ * An entry that the last commit does not have carries KMEMFS_NEW. When such an
+ * entry goes, its reference is dropped at once. One that the last commit does
+ * have must outlive it (a power cut would bring it back): it becomes pending,
+ * and is dropped when a commit without it is durable. Chunks of deleted files
+ * become pending as they are, so deleting needs no memory.
+ */
+
+#include <linux/slab.h>
+#include "kmemfs.h"
+
+static struct kmemfs_chunk *kmemfs_chunk_of(struct kmemfs_inode *ki, unsigned long index)
+{
+	return xa_load(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT);
+}
+
+static unsigned long kmemfs_slot(unsigned long index)
+{
+	return index & (KMEMFS_CHUNK_SIZE - 1);
+}
+
+/* Entries of one chunk in [index, index + nr) */
+static unsigned long kmemfs_chunk_span(unsigned long index, unsigned long nr)
+{
+	return min(nr, KMEMFS_CHUNK_SIZE - kmemfs_slot(index));
+}
+
+/* The entry of a file page, or NULL in a hole. Caller holds ki->lock. */
+u32 *kmemfs_entry_locked(struct kmemfs_inode *ki, unsigned long index)
+{
+	struct kmemfs_chunk *chunk = kmemfs_chunk_of(ki, index);
+
+	lockdep_assert_held(&ki->lock);
+	if (!chunk || !chunk->entry[kmemfs_slot(index)])
+		return NULL;
+	return &chunk->entry[kmemfs_slot(index)];
+}
+
+/*
+ * Take references on the pages of [index, index + nr), at most up to the end of
+ * a chunk. Return how many entries of @pages were filled (0 in holes).
+ */
+unsigned long kmemfs_get_pages(struct kmemfs_inode *ki, unsigned long index, unsigned long nr,
+			       u32 *pages)
+{
+	struct kmemfs *k = kmemfs_of(&ki->vfs);
+	struct kmemfs_chunk *chunk;
+	unsigned long i;
+
+	nr = kmemfs_chunk_span(index, nr);
+	spin_lock(&ki->lock);
+	chunk = kmemfs_chunk_of(ki, index);
+	for (i = 0; i < nr; i++) {
+		u32 page = chunk ? KMEMFS_PAGE(chunk->entry[kmemfs_slot(index) + i]) : 0;
+
+		if (page)
+			pool_page_get(&k->region, page);
+		pages[i] = page;
+	}
+	spin_unlock(&ki->lock);
+	return nr;
+}
+
+static struct kmemfs_chunk *kmemfs_new_chunk(struct kmemfs_inode *ki, unsigned long index,
+					     int *error)
+{
+	struct kmemfs_chunk *chunk = kmem_cache_zalloc(kmemfs_chunk_cache, GFP_KERNEL_ACCOUNT);
+
+	*error = -ENOMEM;
+	if (!chunk)
+		return NULL;
+	*error = xa_err(xa_store(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT, chunk, GFP_KERNEL));
+	if (*error) {
+		kmem_cache_free(kmemfs_chunk_cache, chunk);
+		return NULL;
+	}
+	return chunk;
+}
+
+/* Make room for entries of [index, index + nr). Caller holds i_rwsem. */
+int kmemfs_prepare(struct kmemfs_inode *ki, unsigned long index, unsigned long nr)
+{
+	int error;
+
+	while (nr) {
+		unsigned long span = kmemfs_chunk_span(index, nr);
+
+		if (!kmemfs_chunk_of(ki, index) && !kmemfs_new_chunk(ki, index, &error))
+			return error;
+		index += span;
+		nr -= span;
+	}
+	return 0;
+}
+
+/* Pages that the last commit has and a file has no more */
+void kmemfs_add_pending(struct kmemfs *k, const u32 *pages, unsigned long nr)
+{
+	struct kmemfs_chunk *chunk, *fresh = NULL;
+	unsigned long i = 0;
+
+	while (i < nr) {
+		spin_lock(&k->pending_lock);
+		chunk = k->pending_tail;
+		if (!chunk && fresh) {
+			chunk = fresh;
+			fresh = NULL;
+			k->pending_tail = chunk;
+			list_add_tail(&chunk->list, &k->pending);
+		}
+		while (chunk && i < nr && chunk->nr < KMEMFS_CHUNK_SIZE)
+			chunk->entry[chunk->nr++] = KMEMFS_PAGE(pages[i++]);
+		if (chunk && chunk->nr == KMEMFS_CHUNK_SIZE)
+			k->pending_tail = NULL;
+		spin_unlock(&k->pending_lock);
+		if (i < nr && !fresh)
+			fresh = kmem_cache_zalloc(kmemfs_chunk_cache, GFP_KERNEL | __GFP_NOFAIL);
+	}
+	if (fresh)
+		kmem_cache_free(kmemfs_chunk_cache, fresh);
+	kmemfs_changed(k);
+}
+
+void kmemfs_take_pending(struct kmemfs *k, struct list_head *chunks)
+{
+	spin_lock(&k->pending_lock);
+	list_splice_tail_init(&k->pending, chunks);
+	k->pending_tail = NULL;
+	spin_unlock(&k->pending_lock);
+}
+
+/* Free pending chunks; @release: their pages too, as a commit without them is durable */
+void kmemfs_put_pending(struct kmemfs *k, struct list_head *chunks, bool release)
+{
+	struct kmemfs_chunk *chunk, *next;
+
+	list_for_each_entry_safe(chunk, next, chunks, list) {
+		list_del(&chunk->list);
+		if (release)
+			pool_pages_put(&k->region, chunk->entry, KMEMFS_CHUNK_SIZE);
+		kmem_cache_free(kmemfs_chunk_cache, chunk);
+		cond_resched();
+	}
+}
+
+/* Let go of entries that have left a table */
+static void kmemfs_drop_entries(struct kmemfs *k, u32 *entry, unsigned long nr)
+{
+	unsigned long i, kept = 0;
+
+	for (i = 0; i < nr; i++) {
+		if (!entry[i])
+			continue;
+		if (entry[i] & KMEMFS_NEW)
+			pool_page_put(&k->region, KMEMFS_PAGE(entry[i]));
+		else
+			entry[kept++] = entry[i];
+	}
+	if (kept)
+		kmemfs_add_pending(k, entry, kept);
+}
+
+static void kmemfs_account(struct kmemfs_inode *ki, long delta)
+{
+	if (!delta)
+		return;
+	ki->nr_pages += delta;
+	ki->vfs.i_blocks += delta * (PAGE_SIZE / 512);
+	atomic64_add(delta, &kmemfs_of(&ki->vfs)->file_pages);
+}
+
+/*
+ * Replace the entries of [index, index + nr) by @pages, whose references the
+ * file takes over. POOL_PAGE_NEW in @pages: the content has not been written
+ * back yet. Caller holds i_rwsem and commit_sem, and has prepared the range.
+ * @pages is overwritten.
+ */
+void kmemfs_set_entries(struct kmemfs_inode *ki, unsigned long index, unsigned long nr,
+			u32 *pages)
+{
+	struct kmemfs *k = kmemfs_of(&ki->vfs);
+
+	while (nr) {
+		unsigned long i, span = kmemfs_chunk_span(index, nr);
+		struct kmemfs_chunk *chunk;
+		long delta = 0;
+
+		spin_lock(&ki->lock);
+		chunk = kmemfs_chunk_of(ki, index);
+		for (i = 0; i < span; i++) {
+			u32 *entry = &chunk->entry[kmemfs_slot(index) + i];
+
+			if (pages[i] & POOL_PAGE_NEW)
+				clear_bit(KMEMFS_PAGE(pages[i]), k->durable);
+			if (pages[i])
+				pages[i] |= KMEMFS_NEW;
+			delta += !!pages[i] - !!*entry;
+			swap(*entry, pages[i]);
+		}
+		chunk->nr += delta;
+		kmemfs_account(ki, delta);
+		spin_unlock(&ki->lock);
+		kmemfs_drop_entries(k, pages, span);
+		index += span;
+		pages += span;
+		nr -= span;
+	}
+	ki->data_dirty = true;
+	kmemfs_dirty_inode(&ki->vfs, 0);
+}
+
+/* A chunk that has left its table; @unlinked: what the last commit has becomes pending */
+static void kmemfs_drop_chunk(struct kmemfs *k, struct kmemfs_chunk *chunk, bool unlinked)
+{
+	unsigned int i, kept = 0;
+
+	for (i = 0; i < KMEMFS_CHUNK_SIZE; i++) {
+		u32 entry = chunk->entry[i];
+
+		if (entry & KMEMFS_NEW) {
+			pool_page_put(&k->region, KMEMFS_PAGE(entry));
+			chunk->entry[i] = 0;
+		} else if (entry) {
+			kept++;
+		}
+	}
+	if (!kept || !unlinked) {
+		kmem_cache_free(kmemfs_chunk_cache, chunk);
+		return;
+	}
+	spin_lock(&k->pending_lock);
+	list_add(&chunk->list, &k->pending);
+	spin_unlock(&k->pending_lock);
+	kmemfs_changed(k);
+}
+
+/* Make a hole of [index, end). Caller holds i_rwsem and commit_sem. */
+void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned long end)
+{
+	struct kmemfs *k = kmemfs_of(&ki->vfs);
+	struct kmemfs_chunk *chunk;
+	unsigned long ci;
+
+	if (index >= end)
+		return;
+	xa_for_each_range(&ki->chunks, ci, chunk, index >> KMEMFS_CHUNK_SHIFT,
+			  (end - 1) >> KMEMFS_CHUNK_SHIFT) {
+		unsigned long first = ci << KMEMFS_CHUNK_SHIFT;
+		unsigned long from = max(index, first) - first;
+		unsigned long to = min(end - first, KMEMFS_CHUNK_SIZE);
+		unsigned long i;
+
+		if (to - from == KMEMFS_CHUNK_SIZE) {
+			spin_lock(&ki->lock);
+			xa_erase(&ki->chunks, ci);
+			kmemfs_account(ki, -(long)chunk->nr);
+			spin_unlock(&ki->lock);
+			kmemfs_drop_chunk(k, chunk, true);
+		} else {
+			for (i = from; i < to; i++) {
+				u32 entry;
+
+				spin_lock(&ki->lock);
+				entry = chunk->entry[i];
+				if (entry) {
+					chunk->entry[i] = 0;
+					chunk->nr--;
+					kmemfs_account(ki, -1);
+				}
+				spin_unlock(&ki->lock);
+				kmemfs_drop_entries(k, &entry, 1);
+			}
+		}
+		cond_resched();
+	}
+	ki->data_dirty = true;
+	kmemfs_dirty_inode(&ki->vfs, 0);
+}
+
+/*
+ * The inode leaves memory. If it was unlinked its pages go, those that the last
+ * commit has as pending. Otherwise (umount) the commit keeps its references.
+ */
+void kmemfs_drop_all(struct kmemfs_inode *ki)
+{
+	struct kmemfs *k = kmemfs_of(&ki->vfs);
+	struct kmemfs_chunk *chunk;
+	unsigned long ci;
+
+	xa_for_each(&ki->chunks, ci, chunk) {
+		kmemfs_drop_chunk(k, chunk, !ki->vfs.i_nlink);
+		cond_resched();
+	}
+	xa_destroy(&ki->chunks);
+	kmemfs_account(ki, -(long)ki->nr_pages);
+}
+
+/* A run of the last commit; its references are the commit's */
+int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long count, u32 page)
+{
+	struct kmemfs *k = kmemfs_of(&ki->vfs);
+	int error;
+
+	bitmap_set(k->durable, page, count);
+	kmemfs_account(ki, count);
+	while (count) {
+		unsigned long i, span = kmemfs_chunk_span(index, count);
+		struct kmemfs_chunk *chunk = kmemfs_chunk_of(ki, index);
+
+		if (!chunk)
+			chunk = kmemfs_new_chunk(ki, index, &error);
+		if (!chunk)
+			return error;
+		for (i = 0; i < span; i++)
+			chunk->entry[kmemfs_slot(index) + i] = page++;
+		chunk->nr += span;
+		index += span;
+		count -= span;
+	}
+	return 0;
+}
+
+/* SEEK_DATA and SEEK_HOLE, within a file of @size bytes; caller holds i_rwsem */
+loff_t kmemfs_seek(struct kmemfs_inode *ki, loff_t offset, int whence, loff_t size)
+{
+	unsigned long index = offset >> PAGE_SHIFT, end = DIV_ROUND_UP(size, PAGE_SIZE);
+	bool want_data = whence == SEEK_DATA;
+
+	if (offset < 0 || offset >= size)
+		return -ENXIO;
+	while (index < end) {
+		struct kmemfs_chunk *chunk = kmemfs_chunk_of(ki, index);
+		bool is_data = chunk && chunk->entry[kmemfs_slot(index)];
+
+		if (is_data == want_data)
+			return max_t(loff_t, offset, (loff_t)index << PAGE_SHIFT);
+		index += chunk ? 1 : KMEMFS_CHUNK_SIZE - kmemfs_slot(index);
+	}
+	return want_data ? -ENXIO : size;
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR Apache-2.0 */
+/*
+ * kmemfs: a filesystem whose files own pages of a DAX KMEM node by reference.
+ */
+#ifndef _UAPI_LINUX_KMEMFS_H
+#define _UAPI_LINUX_KMEMFS_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define KMEMFS_SUPER_MAGIC	0x4b4d4653	/* "KMFS": statfs(2) f_type */
+
+/**
+ * struct kmemfs_capture - argument of KMEMFS_IOC_CAPTURE
+ * @pidfd: in: the target task (pidfd_open(2)); the caller needs ptrace attach
+ *	access to it and CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN
+ * @flags: in: must be zero
+ * @addr: in: first byte of the target's memory; page aligned
+ * @len: in: bytes; page aligned, not zero
+ * @offset: in: where in the file the content goes; page aligned, may lie
+ *	beyond the end of the file, which grows to cover the range
+ * @pages_by_reference: out: pages newly taken by reference
+ * @pages_shared: out: pages that were pool pages already: one more reference
+ * @pages_copied: out: pages that could not be taken and were copied
+ * @pages_hole: out: pages without content, holes in the file
+ *
+ * The file range becomes the content of the target's range. On error the
+ * file range is unchanged or a prefix of it is captured, the counts say how
+ * much, and the target is unharmed.
+ */
+struct kmemfs_capture {
+	__s32 pidfd;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u64 offset;
+	__u64 pages_by_reference;
+	__u64 pages_shared;
+	__u64 pages_copied;
+	__u64 pages_hole;
+};
+
+/**
+ * struct kmemfs_info - result of KMEMFS_IOC_INFO, on any file or directory
+ * @uuid: of the pool, from the device header
+ * @label: of the pool, zero terminated
+ * @generation: of the last durable commit
+ * @node: NUMA node of the device
+ * @page_size: bytes of a page, the unit of all counts below
+ * @total_pages: pages of the device that are memory
+ * @free_pages: free pages of the node (free memory and free space are one)
+ * @file_pages: pages owned by files, a page counted once for each owner
+ * @meta_pages: pages that hold metadata
+ * @captured_by_reference: since mount: sum of pages_by_reference
+ * @captured_shared: since mount: sum of pages_shared
+ * @captured_copied: since mount: sum of pages_copied
+ * @read_installed: since mount: pages mapped by read(2) instead of copied
+ * @read_copied: since mount: whole, aligned pages that read(2) copied
+ * @flushed_pages: since mount: pages written back to the persistence domain
+ * @dirty: not zero if there are changes that are not durable yet
+ */
+struct kmemfs_info {
+	__u8  uuid[16];
+	__u8  label[64];
+	__u64 generation;
+	__s32 node;
+	__u32 page_size;
+	__u64 total_pages;
+	__u64 free_pages;
+	__u64 file_pages;
+	__u64 meta_pages;
+	__u64 captured_by_reference;
+	__u64 captured_shared;
+	__u64 captured_copied;
+	__u64 read_installed;
+	__u64 read_copied;
+	__u64 flushed_pages;
+	__u32 dirty;
+	__u32 reserved[15];
+};
+
+#define KMEMFS_IOC_CAPTURE	_IOWR(0xdb, 0x40, struct kmemfs_capture)
+#define KMEMFS_IOC_INFO		_IOR(0xdb, 0x41, struct kmemfs_info)
+
+#endif /* _UAPI_LINUX_KMEMFS_H */
