@@ -24,6 +24,7 @@ cache_hash() {
              find . \( -type f -o -type l \) -print0 | LC_ALL=C sort -z |
              xargs -0r sha256sum)
          else
+           [[ -f $arg ]] || { say "no $arg to hash"; exit 1; }
            echo "file ${arg#"$DAXSNAP_ROOT"/} $(sha256sum <"$arg")"
          fi ;;
     esac
