@@ -14,7 +14,8 @@
  *   tree     3 levels of fork with pages of all levels and holes
  *   large    one mapping of MIB, and a sparse one
  *   work     as large, but after SIGCONT it goes on changing and checking its
- *            memory until SIGUSR1, and only then exits
+ *            memory until SIGUSR1, and only then checks all and exits
+ *   idle     as work, but it just waits for SIGUSR1
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,6 +29,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PAGE 4096UL
@@ -227,19 +229,32 @@ static void run_tree(char *area, int level) {
   }
 }
 
-/* large, work */
+/* large, work, idle */
 
-static volatile sig_atomic_t asked;
+enum after { EXIT, WORK, IDLE };
 
-static void on_usr1(int sig) {
-  (void)sig;
-  asked = 1;
+static int asked(void) {
+  static const struct timespec now;
+  sigset_t usr1;
+
+  sigemptyset(&usr1);
+  sigaddset(&usr1, SIGUSR1);
+  return sigtimedwait(&usr1, NULL, &now) == SIGUSR1;
+}
+
+static void idle(void) {
+  sigset_t usr1;
+  int sig;
+
+  sigemptyset(&usr1);
+  sigaddset(&usr1, SIGUSR1);
+  if (sigwait(&usr1, &sig)) die("sigwait");
 }
 
 static void work(char *area, size_t pages, uint64_t *seed) {
   uint64_t random = 1;
 
-  while (!asked) {
+  while (!asked()) {
     random = random * 6364136223846793005UL + 1442695040888963407UL;
     size_t i = (random >> 33) % pages;
 
@@ -249,10 +264,11 @@ static void work(char *area, size_t pages, uint64_t *seed) {
   }
 }
 
-static void run_large(size_t mib, int working) {
+static void run_large(size_t mib, enum after after) {
   size_t pages = mib * (MIB / PAGE);
   char *area = map_anon(pages * PAGE), *sparse = map_anon(pages * PAGE);
   uint64_t *seed = calloc(pages, sizeof(*seed));
+  sigset_t usr1;
 
   if (!seed) die("no memory");
   for (size_t i = 0; i < pages; i++) {
@@ -260,11 +276,14 @@ static void run_large(size_t mib, int working) {
     fill_page(area + i * PAGE, i);
   }
   for (size_t i = 0; i < pages; i += 1 + i % 37) fill_page(sparse + i * PAGE, 3 * pages + i);
-  signal(SIGUSR1, on_usr1);
+  sigemptyset(&usr1);
+  sigaddset(&usr1, SIGUSR1);
+  sigprocmask(SIG_BLOCK, &usr1, NULL);
 
   stop();
 
-  if (working) work(area, pages, seed);
+  if (after == WORK) work(area, pages, seed);
+  if (after == IDLE) idle();
   for (size_t i = 0; i < pages; i++) check_page(area + i * PAGE, seed[i], "page");
   for (size_t i = 0; i < pages; i += 1 + i % 37)
     check_page(sparse + i * PAGE, 3 * pages + i, "sparse page");
@@ -282,8 +301,12 @@ int main(int argc, char **argv) {
     run_files();
   else if (!strcmp(kind, "tree"))
     run_tree(NULL, 0);
-  else if (!strcmp(kind, "large") || !strcmp(kind, "work"))
-    run_large(mib, !strcmp(kind, "work"));
+  else if (!strcmp(kind, "large"))
+    run_large(mib, EXIT);
+  else if (!strcmp(kind, "work"))
+    run_large(mib, WORK);
+  else if (!strcmp(kind, "idle"))
+    run_large(mib, IDLE);
   else
     die("unknown kind %s", kind);
   return 0;
