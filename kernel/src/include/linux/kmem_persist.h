@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Persistence on top of DAX KMEM: memory of a device comes online allocated, a
+ * type looks at what is stored there, keeps it, and the rest is freed.
+ */
+#ifndef _LINUX_KMEM_PERSIST_H
+#define _LINUX_KMEM_PERSIST_H
+
+#include <linux/kmem_persist_header.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/refcount.h>
+
+struct device;
+struct kmem_persist;
+
+/**
+ * struct kmem_persist_type - one way of storing things in KMEM memory
+ * @id: enum kmem_persist_type_id, as in the device's header
+ * @name: for people
+ * @check: decide, before any memory is added, whether what is stored can be
+ *	taken. The whole device is mapped at kp->image meanwhile. Must not write
+ *	to the device. On failure fill @why. Optional.
+ * @attach: all memory is online and allocated, reference count 1 a page. Set
+ *	in kp->keep the pages that are to stay so: those are the type's now. Must
+ *	not free pages, and leaves managed counts to the caller. On failure no
+ *	reference may be left to any page: the memory is then taken out again,
+ *	or, if that fails, stays allocated and unused until the next boot.
+ *	Optional.
+ * @attached: the pages that were not kept are free memory now; next, the device
+ *	can be had from kmem_persist_get(). Optional.
+ * @detach: the driver is being unbound, and nobody holds @kp. Return 0 if
+ *	nothing is stored, with all pages that were kept freed, else -EBUSY:
+ *	everything stays as it is. NULL for a type that never stores anything;
+ *	its memory can be offlined and onlined as any other.
+ *
+ * All are called with the device locked, one at a time for a device.
+ */
+struct kmem_persist_type {
+	u32 id;
+	const char *name;
+	int (*check)(struct kmem_persist *kp, struct kmem_persist_why *why);
+	int (*attach)(struct kmem_persist *kp);
+	void (*attached)(struct kmem_persist *kp);
+	int (*detach)(struct kmem_persist *kp);
+	/* private: of the registry */
+	struct list_head list;
+};
+
+/**
+ * struct kmem_persist - one device with a header
+ * @name: of the DAX device, "dax0.0"
+ * @dev: the DAX device; for messages
+ * @nid: the device's NUMA node; all memory of this node is the device's
+ * @header: copy of the device's header, verified
+ * @start_pfn: page frame of device page 0
+ * @nr_pages: of the device
+ * @first: first device page that is online memory
+ * @end: one past the last
+ * @head: device pages 0 to KMEM_PERSIST_HEAD_PAGES - 1, mapped while the device
+ *	is attached, whether they are online memory or not; never freed, never
+ *	part of @keep
+ * @image: the whole device, during check only
+ * @keep: bit per device page, during attach only
+ * @private: the type's
+ * @refs: users; see kmem_persist_get()
+ */
+struct kmem_persist {
+	const char *name;
+	struct device *dev;
+	int nid;
+	struct kmem_persist_header header;
+	unsigned long start_pfn;
+	unsigned long nr_pages;
+	unsigned long first;
+	unsigned long end;
+	void *head;
+	const void *image;
+	unsigned long *keep;
+	void *private;
+	refcount_t refs;
+	/* private: of the registry */
+	const struct kmem_persist_type *type;
+	struct list_head list;
+	int state;
+	bool managed;
+	void *drvdata;
+};
+
+/* Device pages outside [first, end) have no struct page. */
+static inline struct page *kmem_persist_page(const struct kmem_persist *kp, unsigned long nr)
+{
+	return pfn_to_page(kp->start_pfn + nr);
+}
+
+int kmem_persist_register_type(struct kmem_persist_type *type);
+
+struct kmem_persist *kmem_persist_get(const char *name, u32 type_id);
+void kmem_persist_put(struct kmem_persist *kp);
+
+#endif /* _LINUX_KMEM_PERSIST_H */
