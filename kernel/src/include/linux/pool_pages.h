@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Pool pages: pages of one NUMA node that a store owns by reference while
+ * processes map them as private anonymous memory, read-only, copied on write.
+ */
+#ifndef _LINUX_POOL_PAGES_H
+#define _LINUX_POOL_PAGES_H
+
+#include <linux/bits.h>
+#include <linux/mm.h>
+#include <linux/page-flags.h>
+
+/**
+ * struct pool_region - where pool pages come from
+ * @nid: NUMA node
+ * @start_pfn: page frame that is page number 0
+ * @first: first page number that may be a pool page; at least 1
+ * @end: one past the last; less than (1 << 31) - 1
+ *
+ * Constant while in use. Below, a page number is that of a page of the pool;
+ * 0 stands for "no page". All functions may be called concurrently.
+ */
+struct pool_region {
+	int nid;
+	unsigned long start_pfn;
+	unsigned long first;
+	unsigned long end;
+};
+
+/*
+ * Set by pool_capture() in pages[i] when the page's content is new to the pool
+ * (taken by reference for the first time, or copied), as opposed to shared:
+ * the store must write it back before it may rely on it after a power cut.
+ * Functions that take page numbers ignore it.
+ */
+#define POOL_PAGE_NEW	((u32)BIT(31))
+
+/**
+ * struct pool_capture_stats - what became of the pages of a range
+ * @new: taken by reference
+ * @shared: were pool pages already: one more reference
+ * @copied: could not be taken; copied into new pool pages
+ * @hole: without content
+ */
+struct pool_capture_stats {
+	unsigned long new;
+	unsigned long shared;
+	unsigned long copied;
+	unsigned long hole;
+};
+
+/**
+ * pool_page - the page of a page number
+ * @pool: the region
+ * @nr: page number, not 0
+ *
+ * Return: its struct page, whatever its state.
+ */
+static inline struct page *pool_page(const struct pool_region *pool, u32 nr)
+{
+	return pfn_to_page(pool->start_pfn + (nr & ~POOL_PAGE_NEW));
+}
+
+/*
+ * A pool page is what ksmd's pages are to the rest of mm, but has no stable
+ * node and is not on an LRU list.
+ */
+#define PAGE_MAPPING_POOL	((struct address_space *)PAGE_MAPPING_KSM)
+
+static inline bool folio_test_pool(const struct folio *folio)
+{
+	return IS_ENABLED(CONFIG_POOL_PAGES) &&
+	       READ_ONCE(folio->mapping) == PAGE_MAPPING_POOL && !folio_test_lru(folio);
+}
+
+/**
+ * pool_page_get - take one more reference
+ * @pool: the region
+ * @nr: page number of a pool page on which the caller has a reference
+ */
+static inline void pool_page_get(const struct pool_region *pool, u32 nr)
+{
+	get_page(pool_page(pool, nr));
+}
+
+/**
+ * pool_page_put - give a reference back
+ * @pool: the region
+ * @nr: page number of a pool page
+ *
+ * The page goes back to the allocator with the last reference; page tables
+ * that map it have references of their own.
+ */
+static inline void pool_page_put(const struct pool_region *pool, u32 nr)
+{
+	put_page(pool_page(pool, nr));
+}
+
+u32 pool_page_alloc(const struct pool_region *pool, gfp_t gfp);
+void pool_page_adopt(struct page *page);
+bool pool_page_test(const struct pool_region *pool, struct page *page);
+void pool_pages_put(const struct pool_region *pool, const u32 *pages, unsigned long nr);
+
+int pool_capture(const struct pool_region *pool, struct mm_struct *mm, unsigned long addr,
+		 unsigned long nr, u32 *pages, struct pool_capture_stats *stats);
+
+unsigned long pool_install(const struct pool_region *pool, unsigned long addr,
+			   unsigned long nr, u32 *pages, unsigned long *skip);
+
+#endif /* _LINUX_POOL_PAGES_H */

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Pool pages: allocation, state and release.
+ */
+#include <linux/gfp.h>
+#include <linux/mm.h>
+#include <linux/pagevec.h>
+#include <linux/pool_pages.h>
+
+#include "internal.h"
+
+/**
+ * DOC: Pool pages
+ *
+ * A pool page is an order-0 page of a region of memory, normally a hotplugged
+ * device that is a NUMA node of its own, on which a store (a filesystem, say)
+ * holds one reference for each place where it keeps the page. Processes may map
+ * it as private anonymous memory at the same time.
+ *
+ * To the rest of mm it looks like a page that ksmd merged: anonymous,
+ * mapped read-only everywhere, copied by the next write, free of the rule that
+ * ties a page to one anon_vma, and shown under "KSM:" in smaps. It has no stable
+ * node, so rmap walks find no mapping: it is neither migrated nor reclaimed.
+ * It is on no LRU list. Its content never changes while more than the caller
+ * owns it.
+ *
+ * pool_capture() makes pool pages of a process's memory in place,
+ * pool_install() maps pool pages into a process, pool_page_alloc() makes one
+ * from free memory, pool_page_adopt() from a page that kept its content through
+ * a reboot.
+ *
+ * A page that the store lets go of while processes map it keeps this state until
+ * the last of them unmaps it; then it is freed like any other page.
+ *
+ * Memory cgroups: a captured page stays charged to the group of the process it
+ * was taken from until it is freed; allocated and adopted pages are charged to
+ * none, also when they are mapped.
+ */
+
+/* No OOM kill for a pool that is full, no page of another node. */
+#define POOL_GFP	(__GFP_THISNODE | __GFP_NORETRY | __GFP_NOWARN | __GFP_HIGHMEM | \
+			 __GFP_MOVABLE)
+
+static void make_pool_page(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+
+	__folio_mark_uptodate(folio);
+	__folio_set_swapbacked(folio);
+	folio_set_dirty(folio);
+	folio->index = 0;
+	WRITE_ONCE(folio->mapping, PAGE_MAPPING_POOL);
+}
+
+/**
+ * pool_page_alloc - allocate a pool page
+ * @pool: the region
+ * @gfp: whether it may sleep and reclaim (GFP_KERNEL, GFP_NOFS, GFP_NOWAIT), and
+ *	__GFP_ZERO; without the latter the content is undefined
+ *
+ * Never calls the OOM killer. The cpuset of the calling task applies.
+ *
+ * Return: the page number; the caller has the only reference. 0 if the region
+ * has no free page.
+ */
+u32 pool_page_alloc(const struct pool_region *pool, gfp_t gfp)
+{
+	struct page *page = __alloc_pages(gfp | POOL_GFP, 0, pool->nid, NULL);
+	unsigned long nr;
+
+	if (!page)
+		return 0;
+	nr = page_to_pfn(page) - pool->start_pfn;
+	if (unlikely(nr < pool->first || nr >= pool->end)) {
+		__free_page(page);
+		return 0;
+	}
+	make_pool_page(page);
+	return nr;
+}
+EXPORT_SYMBOL_GPL(pool_page_alloc);
+
+/**
+ * pool_page_adopt - give a page that kept its content the state of a pool page
+ * @page: a page with one reference, the caller's, otherwise as onlining left it
+ *
+ * Managed page counts are the caller's business.
+ */
+void pool_page_adopt(struct page *page)
+{
+	VM_WARN_ON_ONCE_PAGE(page_count(page) != 1 || page->mapping, page);
+	make_pool_page(page);
+}
+EXPORT_SYMBOL_GPL(pool_page_adopt);
+
+/**
+ * pool_page_test - is this a pool page of this region?
+ * @pool: the region
+ * @page: any page with a reference, or mapped under a lock that keeps it so
+ */
+bool pool_page_test(const struct pool_region *pool, struct page *page)
+{
+	unsigned long nr = page_to_pfn(page) - pool->start_pfn;
+
+	return nr >= pool->first && nr < pool->end && folio_test_pool(page_folio(page));
+}
+EXPORT_SYMBOL_GPL(pool_page_test);
+
+/**
+ * pool_pages_put - give references back, one for each entry
+ * @pool: the region
+ * @pages: page numbers; zeroes are skipped
+ * @nr: number of entries
+ *
+ * Does not sleep, but takes long for many pages: call cond_resched() between
+ * some thousand.
+ */
+void pool_pages_put(const struct pool_region *pool, const u32 *pages, unsigned long nr)
+{
+	struct folio_batch batch;
+	unsigned long i;
+
+	folio_batch_init(&batch);
+	for (i = 0; i < nr; i++) {
+		if (pages[i] && !folio_batch_add(&batch, page_folio(pool_page(pool, pages[i]))))
+			folios_put(&batch);
+	}
+	if (folio_batch_count(&batch))
+		folios_put(&batch);
+}
+EXPORT_SYMBOL_GPL(pool_pages_put);
