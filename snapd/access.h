@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Who may do what. Root may do everything. Anybody else may take snapshots of
+// tasks they could ptrace, and see, restore and delete the snapshots of these.
+#ifndef DAXSNAP_SNAPD_ACCESS_H_
+#define DAXSNAP_SNAPD_ACCESS_H_
+
+#include <sys/types.h>
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "snapd/proc.h"
+
+namespace daxsnap {
+
+// The peer of a connection, as the kernel knew it when it connected.
+struct Caller {
+  uid_t uid = static_cast<uid_t>(-1);
+  gid_t gid = static_cast<gid_t>(-1);
+
+  bool is_root() const { return uid == 0; }
+  friend auto operator<=>(const Caller&, const Caller&) = default;
+};
+
+// OK if the caller could ptrace every task of the tree: all its user and group
+// IDs are the caller's, and it is dumpable (which excludes set-user-ID
+// programs). PERMISSION_DENIED otherwise.
+absl::Status CheckTaskAccess(const Caller& caller,
+                             const std::vector<TaskInfo>& tree);
+
+// OK if the snapshot is the caller's own. PERMISSION_DENIED otherwise.
+absl::Status CheckSnapshotAccess(const Caller& caller, uid_t owner,
+                                 const std::string& name);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_ACCESS_H_

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/checkpoint.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "daxsnap/internal/operation.pb.h"
+#include "snapd/errors.h"
+#include "snapd/log.h"
+#include "snapd/machine.h"
+#include "snapd/manifest.h"
+#include "snapd/names.h"
+#include "snapd/preflight.h"
+
+namespace daxsnap {
+namespace {
+
+// How long killed tasks get to end. A large one takes a while to free its
+// memory; one that hangs in the kernel may never end.
+constexpr absl::Duration kEndTimeout = absl::Seconds(30);
+
+bool SameRequest(const v1::Snapshot& snapshot,
+                 const v1::CreateSnapshotRequest& request, const ProcFs& proc) {
+  const v1::Task& root = snapshot.root_task();
+  if (root.pid() != request.pid() || root.boot_id() != proc.BootId() ||
+      snapshot.left_running() != request.leave_running()) {
+    return false;
+  }
+  auto task = proc.ReadTask(request.pid());
+  if (!task.ok()) return absl::IsNotFound(task.status());
+  return task->id.start_ticks == root.start_ticks();
+}
+
+internal::Operation MakeOperation(const std::string& uid,
+                                  const std::string& name, const TaskId& task,
+                                  const std::string& boot_id) {
+  internal::Operation operation;
+  operation.set_uid(uid);
+  operation.set_name(name);
+  operation.set_pid(task.pid);
+  operation.set_start_ticks(task.start_ticks);
+  operation.set_boot_id(boot_id);
+  return operation;
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint(const Parts& parts, const Caller& caller,
+                       const v1::CreateSnapshotRequest& request,
+                       const ProgressSink& progress, Cancellation* cancellation)
+    : parts_(parts),
+      caller_(caller),
+      request_(request),
+      progress_(progress),
+      cancellation_(cancellation) {}
+
+absl::Status Checkpoint::CheckRequest() {
+  if (request_.pid() <= 0) {
+    return MakeError(
+        {.code = absl::StatusCode::kInvalidArgument,
+         .reason = reason::kTaskMissing,
+         .message = absl::StrCat("pid ", request_.pid(), " is not positive"),
+         .hint = "pass the PID of a process",
+         .metadata = {{"pid", absl::StrCat(request_.pid())}}});
+  }
+  if (!request_.name().empty()) {
+    absl::Status status = ValidateSnapshotName(request_.name());
+    if (!status.ok()) return status;
+  }
+  return ValidateLabels({request_.labels().begin(), request_.labels().end()});
+}
+
+absl::StatusOr<std::optional<v1::CreateSnapshotResult>>
+Checkpoint::FindExisting() {
+  if (!parts_.catalog->Has(name_)) return std::nullopt;
+  auto manifest = parts_.catalog->Read(name_);
+  if (!manifest.ok() ||
+      !SameRequest(manifest->snapshot(), request_, *parts_.proc)) {
+    return MakeError(
+        {.code = absl::StatusCode::kAlreadyExists,
+         .reason = reason::kNameTaken,
+         .message = absl::StrCat("a snapshot called ", name_, " exists"),
+         .hint = "pick another name, or delete that snapshot first",
+         .metadata = {{"name", name_}}});
+  }
+  absl::Status allowed =
+      CheckSnapshotAccess(caller_, manifest->snapshot().owner_uid(), name_);
+  if (!allowed.ok()) return allowed;
+  v1::CreateSnapshotResult result;
+  *result.mutable_snapshot() = std::move(*manifest->mutable_snapshot());
+  result.set_already_existed(true);
+  return result;
+}
+
+absl::Status Checkpoint::CheckTasks() {
+  auto root = parts_.proc->ReadTask(request_.pid());
+  if (absl::IsNotFound(root.status())) return TaskMissing(request_.pid());
+  if (!root.ok()) return root.status();
+  if (absl::Status status = CheckTaskAccess(caller_, {*root}); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckTaskKind(*root); !status.ok()) return status;
+  auto tree = parts_.proc->ReadTree(request_.pid());
+  if (!tree.ok()) return TaskMissing(request_.pid());
+  tree_ = *std::move(tree);
+  if (absl::Status status = CheckTaskAccess(caller_, tree_); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckWithoutSelf(tree_, getpid()); !status.ok()) {
+    return status;
+  }
+  return CheckDescriptors(*parts_.proc, tree_);
+}
+
+absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
+  progress_(v1::PROGRESS_PHASE_CHECKING);
+  if (absl::Status status = CheckRequest(); !status.ok()) return status;
+  if (!request_.name().empty()) {
+    name_ = request_.name();
+  } else {
+    auto root = parts_.proc->ReadTask(request_.pid());
+    if (!root.ok()) return TaskMissing(request_.pid());
+    name_ = GenerateSnapshotName(root->comm, request_.pid(), absl::Now());
+  }
+  auto claim = parts_.claims->ClaimName(name_);
+  if (!claim.ok()) return claim.status();
+  auto existing = FindExisting();
+  if (!existing.ok()) return existing.status();
+  if (existing->has_value()) return **std::move(existing);
+
+  if (absl::Status status = CheckTasks(); !status.ok()) return status;
+  std::vector<pid_t> pids;
+  for (const TaskInfo& task : tree_) pids.push_back(task.id.pid);
+  if (absl::Status status = claim->AddPids(pids); !status.ok()) return status;
+
+  auto staged = parts_.catalog->Begin(
+      MakeOperation(NewUuid(), name_, tree_.front().id, parts_.proc->BootId()));
+  if (!staged.ok()) return staged.status();
+  return Take(*std::move(staged));
+}
+
+absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
+    StagedSnapshot staged) {
+  const TaskId task = tree_.front().id;
+  internal::Operation operation =
+      MakeOperation(staged.uid, name_, task, parts_.proc->BootId());
+  DumpCallbacks callbacks;
+  callbacks.started = [&](const TaskId& worker) {
+    operation.set_criu_pid(worker.pid);
+    operation.set_criu_start_ticks(worker.start_ticks);
+    return parts_.catalog->Record(staged, operation);
+  };
+  callbacks.images_complete = [&] { return OnImagesComplete(&staged); };
+
+  if (cancellation_->cancelled()) {
+    return Abandon(std::move(staged), CancelledError());
+  }
+  progress_(v1::PROGRESS_PHASE_DUMPING);
+  auto outcome = parts_.engine->Dump({.task = task,
+                                      .name = name_,
+                                      .leave_running = request_.leave_running(),
+                                      .images = staged.images.get(),
+                                      .work = staged.directory.get()},
+                                     callbacks, cancellation_);
+  if (!outcome.ok()) return Abandon(std::move(staged), outcome.status());
+
+  // Without leave_running the frozen time contains the commit.
+  AddStatistics(staged.directory.get(), outcome->callback_us, &manifest_);
+  v1::Snapshot* snapshot = manifest_.mutable_snapshot();
+  snapshot->mutable_times()->set_dump_us(outcome->dump_us);
+  if (request_.leave_running()) {
+    absl::Status status = MakeManifestOf(staged);
+    if (status.ok()) {
+      AddStatistics(staged.directory.get(), outcome->callback_us, &manifest_);
+      snapshot->mutable_times()->set_dump_us(outcome->dump_us);
+      status = Publish(&staged);
+    }
+    if (!status.ok()) return Abandon(std::move(staged), std::move(status));
+  } else {
+    AwaitEndOfTasks();
+  }
+
+  // What is only known now. The snapshot is durable without it.
+  if (auto info = parts_.pool->Info(); info.ok()) {
+    snapshot->set_pool_generation(info->generation);
+  }
+  snapshot->mutable_times()->set_commit_us(commit_us_);
+  absl::Status finished =
+      parts_.catalog->WriteManifest(staged.directory.get(), manifest_);
+  finished.Update(parts_.catalog->Finish(std::move(staged)));
+  if (!finished.ok()) {
+    LogWarning(absl::StrCat("snapshot ", name_,
+                            " lacks statistics: ", finished.message()));
+  }
+  v1::CreateSnapshotResult result;
+  *result.mutable_snapshot() = std::move(*snapshot);
+  return result;
+}
+
+absl::Status Checkpoint::CheckFrozenTasks() {
+  auto tree = parts_.proc->ReadTree(request_.pid());
+  if (!tree.ok() || tree->front().id != tree_.front().id) {
+    return TaskMissing(request_.pid());
+  }
+  tree_ = *std::move(tree);
+  return CheckTaskAccess(caller_, tree_);
+}
+
+absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
+  if (absl::Status status = CheckFrozenTasks(); !status.ok()) return status;
+  // Resume at once; the commit follows.
+  if (request_.leave_running()) return absl::OkStatus();
+
+  if (absl::Status status = MakeManifestOf(*staged); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = Publish(staged); !status.ok()) return status;
+  for (const TaskInfo& task : tree_) {
+    auto pidfd = OpenPidfd(*parts_.proc, task.id);
+    if (pidfd.ok()) pidfds_.push_back(*std::move(pidfd));
+  }
+  progress_(v1::PROGRESS_PHASE_KILLING);
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
+  auto images = ReadImageSet(staged.images.get());
+  if (!images.ok()) return images.status();
+  ManifestInput input;
+  input.name = name_;
+  input.uid = staged.uid;
+  input.boot_id = parts_.proc->BootId();
+  input.criu_version = parts_.criu_version;
+  input.create_time = absl::Now();
+  input.left_running = request_.leave_running();
+  input.pool_is_kmemfs = parts_.pool->is_kmemfs();
+  auto pool = parts_.pool->Info();
+  if (!pool.ok()) return pool.status();
+  input.pool_uuid = pool->uuid;
+  input.memory_node = pool->node;
+  input.root = tree_.front();
+  for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
+  input.labels.insert(request_.labels().begin(), request_.labels().end());
+  manifest_ = MakeManifest(input, *images);
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
+  if (cancellation_->cancelled()) return CancelledError();
+  progress_(v1::PROGRESS_PHASE_COMMITTING);
+  absl::Status written =
+      parts_.catalog->WriteManifest(staged->directory.get(), manifest_);
+  if (!written.ok()) return written;
+  const absl::Time start = absl::Now();
+  absl::Status published = parts_.catalog->Publish(staged);
+  commit_us_ =
+      static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
+  if (!published.ok()) return published;
+  // The last moment at which it can still be taken back.
+  return cancellation_->cancelled() ? CancelledError() : absl::OkStatus();
+}
+
+absl::Status Checkpoint::Abandon(StagedSnapshot staged, absl::Status cause) {
+  if (staged.published && !request_.leave_running() &&
+      !parts_.proc->IsAlive(tree_.front().id)) {
+    LogError(absl::StrCat("snapshot ", name_,
+                          " stays, as its tasks are gone: ", cause.message()));
+    absl::Status finished = parts_.catalog->Finish(std::move(staged));
+    if (!finished.ok()) LogError(finished.message());
+    return cause;
+  }
+  const std::string uid = staged.uid;
+  if (absl::Status gone = parts_.catalog->Discard(std::move(staged));
+      !gone.ok()) {
+    LogError(absl::StrCat("staging/", uid,
+                          " stays until snapd starts again: ", gone.message()));
+  }
+  return cause;
+}
+
+void Checkpoint::AwaitEndOfTasks() {
+  const absl::Time deadline = absl::Now() + kEndTimeout;
+  for (const UniqueFd& pidfd : pidfds_) {
+    pollfd poll_for = {.fd = pidfd.get(), .events = POLLIN, .revents = 0};
+    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+    if (left_ms <= 0 || poll(&poll_for, 1, static_cast<int>(left_ms)) <= 0) {
+      LogWarning(absl::StrCat("killed tasks of snapshot ", name_,
+                              " have not ended yet"));
+      return;
+    }
+  }
+}
+
+}  // namespace daxsnap

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_SNAPD_CHECKPOINT_H_
+#define DAXSNAP_SNAPD_CHECKPOINT_H_
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "daxsnap/v1/manifest.pb.h"
+#include "daxsnap/v1/snapshot.pb.h"
+#include "snapd/access.h"
+#include "snapd/cancellation.h"
+#include "snapd/catalog.h"
+#include "snapd/claims.h"
+#include "snapd/engine.h"
+#include "snapd/operations.h"
+#include "snapd/pool.h"
+#include "snapd/proc.h"
+
+namespace daxsnap {
+
+// One CreateSnapshot: checks, dump, publication, end of the tasks. Used once,
+// by one thread.
+//
+// The order that nothing may change: the images are complete, the manifest is
+// written, the snapshot is published and durable, and only then the tasks are
+// killed. Until that moment every failure, cancellation included, takes the
+// snapshot back and lets the tasks run on.
+class Checkpoint {
+ public:
+  struct Parts {
+    const ProcFs* proc;
+    Engine* engine;
+    Pool* pool;
+    Catalog* catalog;
+    Claims* claims;
+    std::string criu_version;
+  };
+
+  Checkpoint(const Parts& parts, const Caller& caller,
+             const v1::CreateSnapshotRequest& request,
+             const ProgressSink& progress, Cancellation* cancellation);
+
+  absl::StatusOr<v1::CreateSnapshotResult> Run();
+
+ private:
+  absl::Status CheckRequest();
+  // The snapshot that an earlier, identical call has made, if there is one.
+  absl::StatusOr<std::optional<v1::CreateSnapshotResult>> FindExisting();
+  absl::Status CheckTasks();
+  // The same tree and access as before, looked at while it stands still.
+  absl::Status CheckFrozenTasks();
+  absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);
+  absl::Status OnImagesComplete(StagedSnapshot* staged);
+  absl::Status MakeManifestOf(const StagedSnapshot& staged);
+  absl::Status Publish(StagedSnapshot* staged);
+  // Undoes everything, unless the tasks are gone already: then the snapshot is
+  // all that is left of them and stays.
+  absl::Status Abandon(StagedSnapshot staged, absl::Status cause);
+  void AwaitEndOfTasks();
+
+  const Parts parts_;
+  const Caller caller_;
+  const v1::CreateSnapshotRequest request_;
+  const ProgressSink& progress_;
+  Cancellation* const cancellation_;
+
+  std::string name_;
+  std::vector<TaskInfo> tree_;
+  std::vector<UniqueFd> pidfds_;
+  v1::Manifest manifest_;
+  uint64_t callback_us_ = 0;
+  uint64_t commit_us_ = 0;
+};
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_CHECKPOINT_H_

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/criu_engine.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "daxsnap/internal/criu.pb.h"
+#include "snapd/criu_log.h"
+#include "snapd/criu_session.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "snapd/log.h"
+#include "snapd/machine.h"
+
+namespace daxsnap {
+namespace {
+
+namespace pb = ::daxsnap::internal::criu;
+
+constexpr size_t kMaxLog = size_t{64} << 20;
+// Deleted files that are still open are stored up to this size, in bytes.
+constexpr uint32_t kGhostLimit = 64u << 20;
+constexpr char kDumpLog[] = "criu-dump.log";
+constexpr char kRestoreLog[] = "criu-restore.log";
+
+uint64_t MicrosecondsSince(absl::Time start) {
+  return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
+}
+
+// From now on every write of that process to a file fails with EFBIG; it was
+// started with SIGXFSZ ignored.
+void FailWrites(pid_t pid) {
+  const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+  if (prlimit(pid, RLIMIT_FSIZE, &none, nullptr) != 0 && errno != ESRCH) {
+    LogWarning(absl::StrCat("cannot limit CRIU ", pid, ": errno ", errno));
+  }
+}
+
+void KillCgroup(const std::string& cgroup) {
+  if (cgroup.empty()) return;
+  const std::string path =
+      absl::StrCat("/sys/fs/cgroup", cgroup, "/cgroup.kill");
+  const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (fd.valid()) (void)!write(fd.get(), "1", 1);
+}
+
+pb::Request MakeRequest(pb::RequestType type, int images, int work,
+                        const char* log_file, int log_level) {
+  pb::Request request;
+  request.set_type(type);
+  pb::Options* opts = request.mutable_opts();
+  opts->set_images_dir_fd(images);
+  opts->set_work_dir_fd(work);
+  opts->set_log_file(log_file);
+  opts->set_log_level(log_level);
+  opts->set_notify_scripts(true);
+  opts->set_file_locks(true);
+  opts->set_link_remap(true);
+  opts->set_ghost_limit(kGhostLimit);
+  opts->set_manage_cgroups_mode(pb::IGNORE);
+  return request;
+}
+
+absl::Status MissingCriu(const absl::Status& cause) {
+  return MakeError(
+      {.code = absl::StatusCode::kFailedPrecondition,
+       .reason = reason::kKernelUnsupported,
+       .message = absl::StrCat("cannot start CRIU: ", cause.message()),
+       .hint = "install CRIU, or name it with --criu",
+       .metadata = {{"feature", "criu"}}});
+}
+
+// A directory that is removed with the object.
+class ScratchDirectory {
+ public:
+  static absl::StatusOr<ScratchDirectory> Make(const std::string& parent) {
+    auto top = EnsureDirectories(parent);
+    if (!top.ok()) return top.status();
+    std::string name = NewUuid();
+    auto directory = EnsureDirectory(top->get(), name);
+    if (!directory.ok()) return directory.status();
+    return ScratchDirectory(*std::move(top), std::move(name),
+                            *std::move(directory));
+  }
+  ScratchDirectory(ScratchDirectory&&) noexcept = default;
+  ScratchDirectory& operator=(ScratchDirectory&&) = delete;
+  ~ScratchDirectory() {
+    if (parent_.valid()) (void)RemoveTree(parent_.get(), name_);
+  }
+  int fd() const { return directory_.get(); }
+
+ private:
+  ScratchDirectory(UniqueFd parent, std::string name, UniqueFd directory)
+      : parent_(std::move(parent)),
+        name_(std::move(name)),
+        directory_(std::move(directory)) {}
+
+  UniqueFd parent_;
+  std::string name_;
+  UniqueFd directory_;
+};
+
+}  // namespace
+
+launch::LaunchSpec CriuEngine::Spec(absl::string_view purpose,
+                                    const std::string& name) const {
+  launch::LaunchSpec spec;
+  spec.argv = {options_.criu_path};
+  spec.env = {absl::StrCat("CRIU_LIBS_DIR=", options_.plugin_directory),
+              "PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
+  spec.log_path = absl::StrCat(options_.work_directory, "/criu.log");
+  spec.scope = launch::ScopeName(
+      purpose == "restore" ? name : absl::StrCat(purpose, "-", name));
+  spec.description = absl::StrCat("daxsnap ", purpose, " ", name);
+  return spec;
+}
+
+absl::Status CriuEngine::Failure(absl::string_view action, pid_t pid,
+                                 const std::string& name, int directory,
+                                 const std::string& message) const {
+  const std::string file = action == "dump" ? kDumpLog : kRestoreLog;
+  const std::string log = ReadFileAt(directory, file, kMaxLog).value_or("");
+  const std::string kept_name = absl::StrCat(
+      name, "-",
+      absl::FormatTime("%Y%m%dT%H%M%E3SZ", absl::Now(), absl::UTCTimeZone()),
+      ".", file);
+  auto logs = EnsureDirectories(options_.log_directory);
+  absl::Status kept =
+      logs.ok() ? ReplaceFileAt(logs->get(), kept_name, log) : logs.status();
+  if (!kept.ok()) {
+    LogWarning(absl::StrCat("cannot keep CRIU's log: ", kept.message()));
+  }
+  return CriuError(
+      {.action = action,
+       .pid = pid,
+       .name = name,
+       .log = log,
+       .message = message,
+       .log_path = absl::StrCat(options_.log_directory, "/", kept_name)});
+}
+
+absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
+                                             const DumpCallbacks& callbacks,
+                                             Cancellation* cancellation) {
+  launch::LaunchSpec spec = Spec("dump", request.name);
+  spec.argv.insert(spec.argv.begin(), {"env", "--ignore-signal=XFSZ"});
+  const absl::Time start = absl::Now();
+  auto session = CriuSession::Start(std::move(spec));
+  if (!session.ok()) return MissingCriu(session.status());
+  const pid_t criu_pid = session->task().pid;
+  auto criu = ProcFs().ReadTask(criu_pid);
+  if (!criu.ok()) return criu.status();
+  if (absl::Status status = callbacks.started(criu->id); !status.ok()) {
+    return status;
+  }
+
+  pb::Request dump = MakeRequest(pb::DUMP, request.images, request.work,
+                                 kDumpLog, options_.log_level);
+  dump.mutable_opts()->set_pid(request.task.pid);
+  dump.mutable_opts()->set_leave_running(request.leave_running);
+  DumpOutcome outcome;
+  absl::Status complete;
+  bool completed = false;
+  auto response = session->Run(
+      dump,
+      [&](const std::string& script) -> absl::Status {
+        if (script != "post-dump") return absl::OkStatus();
+        completed = true;
+        const absl::Time begin = absl::Now();
+        complete = callbacks.images_complete();
+        outcome.callback_us = MicrosecondsSince(begin);
+        return complete;
+      },
+      cancellation, [criu_pid] { FailWrites(criu_pid); });
+  outcome.dump_us = MicrosecondsSince(start) - outcome.callback_us;
+
+  if (response.ok() && response->success() && completed) return outcome;
+  // Either way CRIU has resumed the tasks, and so did the kernel if it died.
+  if (!complete.ok()) return complete;
+  if (cancellation->cancelled()) return CancelledError();
+  return Failure("dump", request.task.pid, request.name, request.work,
+                 response.ok() ? response->cr_errmsg()
+                               : std::string(response.status().message()));
+}
+
+absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
+    const RestoreRequest& request, Cancellation* cancellation) {
+  auto work = ScratchDirectory::Make(options_.work_directory);
+  if (!work.ok()) return work.status();
+  launch::LaunchSpec spec = Spec("restore", request.name);
+  spec.numa_node = request.memory_node;
+  const absl::Time start = absl::Now();
+  auto session = CriuSession::Start(std::move(spec));
+  if (!session.ok()) return MissingCriu(session.status());
+  const std::string cgroup = session->task().cgroup;
+  RestoreOutcome outcome;
+  outcome.scope = session->task().scope;
+  outcome.cgroup = cgroup;
+
+  auto response = session->Run(
+      MakeRequest(pb::RESTORE, request.images, work->fd(), kRestoreLog,
+                  options_.log_level),
+      [](const std::string&) { return absl::OkStatus(); }, cancellation,
+      // A restore may be killed: its tasks have done nothing of their own yet.
+      [&cgroup] { KillCgroup(cgroup); });
+  outcome.restore_us = MicrosecondsSince(start);
+  if (response.ok() && response->success() && !cancellation->cancelled()) {
+    outcome.pid = response->restore().pid();
+    return outcome;
+  }
+  KillCgroup(cgroup);
+  if (cancellation->cancelled()) return CancelledError();
+  return Failure("restore", 0, request.name, work->fd(),
+                 response.ok() ? response->cr_errmsg()
+                               : std::string(response.status().message()));
+}
+
+absl::StatusOr<std::string> CriuEngine::Version() {
+  auto session = CriuSession::Start(Spec("version", "criu"));
+  if (!session.ok()) return MissingCriu(session.status());
+  pb::Request request;
+  request.set_type(pb::VERSION);
+  Cancellation never;
+  auto response = session->Run(
+      request, [](const std::string&) { return absl::OkStatus(); }, &never,
+      [] {});
+  if (!response.ok()) return response.status();
+  const pb::Version& version = response->version();
+  std::string text =
+      absl::StrCat(version.major_number(), ".", version.minor_number());
+  if (version.sublevel() != 0) absl::StrAppend(&text, ".", version.sublevel());
+  return text;
+}
+
+}  // namespace daxsnap

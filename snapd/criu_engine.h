@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_SNAPD_CRIU_ENGINE_H_
+#define DAXSNAP_SNAPD_CRIU_ENGINE_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/launch/launch.h"
+#include "snapd/engine.h"
+
+namespace daxsnap {
+
+struct CriuOptions {
+  std::string criu_path = "/opt/daxsnap/sbin/criu";
+  // Directory of daxsnap_plugin.so.
+  std::string plugin_directory = "/opt/daxsnap/lib/criu";
+  // What CRIU writes to stderr, and the work of restores.
+  std::string work_directory = "/run/daxsnap/work";
+  // Logs of failed dumps and restores.
+  std::string log_directory = "/var/log/daxsnap";
+  // 0 (least) to 4. Messages are written while the tasks stand still.
+  int log_level = 2;
+};
+
+// Runs CRIU: one process a call, in a scope of its own, so that nothing that
+// happens to snapd or its unit kills a CRIU that has tasks in its hands.
+//
+// A CRIU at work on a dump is never killed, as that could leave its code in the
+// tasks. It is cancelled by making its next write fail, and by answering its
+// next notification with failure; both make it roll back. If snapd dies, the
+// closed socket does the same. See snapd/README.md.
+class CriuEngine : public Engine {
+ public:
+  explicit CriuEngine(CriuOptions options) : options_(std::move(options)) {}
+
+  absl::StatusOr<DumpOutcome> Dump(const DumpRequest& request,
+                                   const DumpCallbacks& callbacks,
+                                   Cancellation* cancellation) override;
+  absl::StatusOr<RestoreOutcome> Restore(const RestoreRequest& request,
+                                         Cancellation* cancellation) override;
+  absl::StatusOr<std::string> Version() override;
+
+ private:
+  // How to start CRIU for `purpose` on snapshot `name`.
+  launch::LaunchSpec Spec(absl::string_view purpose,
+                          const std::string& name) const;
+  // Keeps the log in `directory` of a failed run, and makes the error of it.
+  absl::Status Failure(absl::string_view action, pid_t pid,
+                       const std::string& name, int directory,
+                       const std::string& message) const;
+
+  const CriuOptions options_;
+};
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_CRIU_ENGINE_H_

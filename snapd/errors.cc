@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/errors.h"
+
+#include <cerrno>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
+namespace daxsnap {
+namespace {
+
+constexpr absl::string_view kErrorInfoUrl =
+    "type.googleapis.com/google.rpc.ErrorInfo";
+constexpr absl::string_view kDomain = "daxsnap";
+
+std::optional<google::rpc::ErrorInfo> InfoOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kErrorInfoUrl);
+  if (!payload.has_value()) return std::nullopt;
+  google::rpc::ErrorInfo info;
+  if (!info.ParseFromString(std::string(*payload))) return std::nullopt;
+  return info;
+}
+
+}  // namespace
+
+absl::Status MakeError(ErrorDetails details) {
+  google::rpc::ErrorInfo info;
+  info.set_domain(std::string(kDomain));
+  info.set_reason(std::string(details.reason));
+  for (auto& [key, value] : details.metadata) {
+    (*info.mutable_metadata())[key] = std::move(value);
+  }
+  (*info.mutable_metadata())["hint"] = std::move(details.hint);
+  absl::Status status(details.code, details.message);
+  status.SetPayload(kErrorInfoUrl, absl::Cord(info.SerializeAsString()));
+  return status;
+}
+
+std::string ErrorReasonOf(const absl::Status& status) {
+  const auto info = InfoOf(status);
+  return info.has_value() ? info->reason() : std::string();
+}
+
+std::map<std::string, std::string> ErrorMetadataOf(const absl::Status& status) {
+  std::map<std::string, std::string> metadata;
+  if (const auto info = InfoOf(status); info.has_value()) {
+    metadata.insert(info->metadata().begin(), info->metadata().end());
+  }
+  return metadata;
+}
+
+std::string SerializedRpcStatus(const absl::Status& status) {
+  google::rpc::Status rpc;
+  rpc.set_code(static_cast<int>(status.code()));
+  rpc.set_message(std::string(status.message()));
+  auto info = InfoOf(status);
+  if (!info.has_value() && status.code() != absl::StatusCode::kCancelled) {
+    info.emplace();
+    info->set_domain(std::string(kDomain));
+    info->set_reason(std::string(reason::kInternal));
+    (*info->mutable_metadata())["hint"] = "report this with the log of snapd";
+  }
+  if (info.has_value()) rpc.add_details()->PackFrom(*info);
+  return rpc.SerializeAsString();
+}
+
+absl::Status ErrnoError(int error, absl::string_view what) {
+  std::string message = absl::StrCat(what, ": ", std::strerror(error));
+  if (error == ENOSPC || error == ENOMEM || error == EDQUOT) {
+    return MakeError({.code = absl::StatusCode::kResourceExhausted,
+                      .reason = reason::kNoSpace,
+                      .message = std::move(message),
+                      .hint = "delete snapshots or end processes"});
+  }
+  return MakeError({.code = absl::StatusCode::kInternal,
+                    .reason = reason::kInternal,
+                    .message = std::move(message),
+                    .hint = "report this with the log of snapd"});
+}
+
+absl::Status CancelledError() {
+  return absl::CancelledError("the call was cancelled; no trace is left");
+}
+
+}  // namespace daxsnap

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/files.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "snapd/errors.h"
+
+namespace daxsnap {
+namespace {
+
+struct CloseDir {
+  void operator()(DIR* dir) const { closedir(dir); }
+};
+using DirStream = std::unique_ptr<DIR, CloseDir>;
+
+absl::StatusOr<DirStream> OpenStream(int directory) {
+  // A descriptor of its own, so that the position is its own too.
+  UniqueFd copy(openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!copy.valid()) return ErrnoError(errno, "cannot open directory");
+  DirStream stream(fdopendir(copy.get()));
+  if (stream == nullptr) return ErrnoError(errno, "cannot read directory");
+  (void)copy.release();
+  return stream;
+}
+
+absl::Status WriteAll(int fd, absl::string_view content) {
+  while (!content.empty()) {
+    const ssize_t written = write(fd, content.data(), content.size());
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return ErrnoError(errno, "cannot write");
+    }
+    content.remove_prefix(static_cast<size_t>(written));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RemoveTreeOn(int parent, const std::string& name, dev_t device);
+
+absl::Status RemoveContents(int directory, dev_t device) {
+  auto entries = ListDirectory(directory);
+  if (!entries.ok()) return entries.status();
+  for (const std::string& entry : *entries) {
+    absl::Status removed = RemoveTreeOn(directory, entry, device);
+    if (!removed.ok()) return removed;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RemoveTreeOn(int parent, const std::string& name, dev_t device) {
+  if (unlinkat(parent, name.c_str(), 0) == 0 || errno == ENOENT) {
+    return absl::OkStatus();
+  }
+  if (errno != EISDIR && errno != EPERM) {
+    return ErrnoError(errno, absl::StrCat("cannot remove ", name));
+  }
+  auto directory = OpenDirectory(parent, name);
+  if (!directory.ok()) return directory.status();
+  struct stat info;
+  if (fstat(directory->get(), &info) != 0) {
+    return ErrnoError(errno, absl::StrCat("cannot stat ", name));
+  }
+  if (info.st_dev != device) {
+    return ErrnoError(EXDEV, absl::StrCat("cannot remove ", name));
+  }
+  absl::Status emptied = RemoveContents(directory->get(), device);
+  if (!emptied.ok()) return emptied;
+  if (unlinkat(parent, name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT) {
+    return ErrnoError(errno, absl::StrCat("cannot remove directory ", name));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<UniqueFd> OpenDirectory(int parent, const std::string& path) {
+  UniqueFd fd(openat(parent, path.c_str(),
+                     O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  if (fd.valid()) return fd;
+  const std::string what = absl::StrCat("cannot open directory ", path);
+  if (errno == ENOENT) return absl::NotFoundError(what);
+  return ErrnoError(errno, what);
+}
+
+absl::StatusOr<UniqueFd> EnsureDirectory(int parent, const std::string& name) {
+  if (mkdirat(parent, name.c_str(), 0700) != 0 && errno != EEXIST) {
+    return ErrnoError(errno, absl::StrCat("cannot make directory ", name));
+  }
+  return OpenDirectory(parent, name);
+}
+
+absl::StatusOr<UniqueFd> EnsureDirectories(const std::string& path) {
+  UniqueFd at(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!at.valid()) return ErrnoError(errno, "cannot open /");
+  for (const absl::string_view part :
+       absl::StrSplit(path, '/', absl::SkipEmpty())) {
+    const std::string name(part);
+    if (mkdirat(at.get(), name.c_str(), 0700) != 0 && errno != EEXIST) {
+      return ErrnoError(errno, absl::StrCat("cannot make directory ", path));
+    }
+    // Parts above ours may be symlinks, such as /var/run.
+    UniqueFd next(
+        openat(at.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!next.valid()) {
+      return ErrnoError(errno, absl::StrCat("cannot open directory ", path));
+    }
+    at = std::move(next);
+  }
+  return at;
+}
+
+bool Exists(int parent, const std::string& name) {
+  struct stat info;
+  return fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+absl::StatusOr<std::vector<std::string>> ListDirectory(int directory) {
+  auto stream = OpenStream(directory);
+  if (!stream.ok()) return stream.status();
+  std::vector<std::string> entries;
+  for (;;) {
+    errno = 0;
+    // The stream belongs to this call alone.
+    const dirent* entry =
+        readdir(stream->get());  // NOLINT(concurrency-mt-unsafe)
+    if (entry == nullptr) break;
+    const absl::string_view name = entry->d_name;
+    if (name != "." && name != "..") entries.emplace_back(name);
+  }
+  if (errno != 0) return ErrnoError(errno, "cannot read directory");
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
+absl::StatusOr<std::string> ReadFileAt(int parent, const std::string& name,
+                                       size_t limit) {
+  UniqueFd fd(openat(parent, name.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) {
+    const std::string what = absl::StrCat("cannot open ", name);
+    // ESRCH: the task of a file in /proc is gone.
+    if (errno == ENOENT || errno == ESRCH) return absl::NotFoundError(what);
+    return ErrnoError(errno, what);
+  }
+  std::string content;
+  char buffer[16384];
+  for (;;) {
+    const ssize_t got = read(fd.get(), buffer, sizeof(buffer));
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      const std::string what = absl::StrCat("cannot read ", name);
+      if (errno == ESRCH) return absl::NotFoundError(what);
+      return ErrnoError(errno, what);
+    }
+    if (got == 0) return content;
+    content.append(buffer, static_cast<size_t>(got));
+    if (content.size() > limit) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(name, " is larger than ", limit, " bytes"));
+    }
+  }
+}
+
+absl::Status ReplaceFileAt(int parent, const std::string& name,
+                           absl::string_view content) {
+  const std::string temporary = absl::StrCat(name, ".new");
+  UniqueFd fd(openat(parent, temporary.c_str(),
+                     O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                     0600));
+  if (!fd.valid()) {
+    return ErrnoError(errno, absl::StrCat("cannot create ", temporary));
+  }
+  absl::Status status = WriteAll(fd.get(), content);
+  if (status.ok() &&
+      renameat(parent, temporary.c_str(), parent, name.c_str()) != 0) {
+    status = ErrnoError(errno, absl::StrCat("cannot rename to ", name));
+  }
+  if (!status.ok()) unlinkat(parent, temporary.c_str(), 0);
+  return status;
+}
+
+absl::Status RemoveTree(int parent, const std::string& name) {
+  struct stat info;
+  if (fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+    if (errno == ENOENT) return absl::OkStatus();
+    return ErrnoError(errno, absl::StrCat("cannot stat ", name));
+  }
+  return RemoveTreeOn(parent, name, info.st_dev);
+}
+
+absl::StatusOr<uint64_t> BytesInDirectory(int directory) {
+  auto entries = ListDirectory(directory);
+  if (!entries.ok()) return entries.status();
+  uint64_t bytes = 0;
+  for (const std::string& entry : *entries) {
+    struct stat info;
+    if (fstatat(directory, entry.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+        S_ISREG(info.st_mode)) {
+      bytes += static_cast<uint64_t>(info.st_size);
+    }
+  }
+  return bytes;
+}
+
+}  // namespace daxsnap

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "client/launch/launch.h"
+#include "client/pool/pool.h"
+#include "snapd/criu_engine.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "snapd/log.h"
+#include "snapd/operations.h"
+#include "snapd/options.h"
+#include "snapd/pool_holder.h"
+#include "snapd/proc.h"
+#include "snapd/socket_server.h"
+#include "snapd/version.h"
+
+namespace daxsnap {
+namespace {
+
+// How long calls get to end by themselves when snapd is told to.
+constexpr absl::Duration kShutdownGrace = absl::Seconds(30);
+// How long the CRIU of a killed snapd gets to roll back, in ms.
+constexpr int kOrphanTimeoutMs = 30000;
+
+absl::Status PoolMissing(std::string message, std::string key,
+                         std::string value) {
+  return MakeError({.code = absl::StatusCode::kFailedPrecondition,
+                    .reason = reason::kPoolMissing,
+                    .message = std::move(message),
+                    .hint = "attach a pool with `snapctl pool attach`",
+                    .metadata = {{std::move(key), std::move(value)}}});
+}
+
+absl::StatusOr<std::unique_ptr<Pool>> OpenDevice(const std::string& device) {
+  auto attached = pool::Attach(device, {});
+  if (!attached.ok()) {
+    return PoolMissing(absl::StrCat("cannot bring up ", device, ": ",
+                                    attached.status().message()),
+                       "device", device);
+  }
+  if (attached->mount_point.empty()) {
+    return PoolMissing(absl::StrCat(device, " holds no file system"), "device",
+                       device);
+  }
+  return Pool::Open(attached->mount_point);
+}
+
+absl::StatusOr<std::unique_ptr<Pool>> OpenDefault() {
+  const std::string path(pool::kDefaultMountPoint);
+  auto mounts = pool::ListMounts();
+  if (!mounts.ok()) return mounts.status();
+  for (const pool::Mount& mount : *mounts) {
+    if (mount.mount_point == path) return Pool::Open(path);
+  }
+  return PoolMissing(absl::StrCat("no pool is mounted on ", path), "path",
+                     path);
+}
+
+PoolHolder::Opener MakeOpener(const Options& options) {
+  if (!options.pool_device.empty()) {
+    return [device = options.pool_device] { return OpenDevice(device); };
+  }
+  if (!options.pool.empty()) {
+    return [path = options.pool] { return Pool::Open(path); };
+  }
+  return OpenDefault;
+}
+
+// Waits for the CRIU of a snapd that was killed: it sees that its socket is
+// closed, lets the tasks go on, and ends.
+bool WaitForOrphan(const TaskId& task) {
+  LogInfo(absl::StrCat("waiting for CRIU (pid ", task.pid,
+                       ") of an earlier snapd to roll back"));
+  auto pidfd = OpenPidfd(ProcFs(), task);
+  if (!pidfd.ok()) return absl::IsNotFound(pidfd.status());
+  pollfd poll_for = {.fd = pidfd->get(), .events = POLLIN, .revents = 0};
+  return poll(&poll_for, 1, kOrphanTimeoutMs) > 0;
+}
+
+absl::Status MakeSocketDirectory(const std::string& socket) {
+  const std::string directory = socket.substr(0, socket.rfind('/'));
+  auto made = EnsureDirectories(directory);
+  if (!made.ok()) return made.status();
+  if (directory != "/run/daxsnap") return absl::OkStatus();
+  // Others must reach the socket.
+  if (fchmod(made->get(), 0755) == 0) return absl::OkStatus();
+  return ErrnoError(errno, absl::StrCat("cannot chmod ", directory));
+}
+
+sigset_t BlockSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  (void)std::signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+absl::Status Serve(const Options& options) {
+  // Before any thread is made, so that all inherit it.
+  const sigset_t signals = BlockSignals();
+  if (absl::Status pids = launch::EnsurePidMax(); !pids.ok()) {
+    LogWarning(absl::StrCat("PIDs of snapshots may collide with those of ",
+                            "other tasks: ", pids.message()));
+  }
+  const ProcFs proc;
+  CriuEngine engine(options.criu);
+  PoolHolder pools(MakeOpener(options), proc, WaitForOrphan);
+  if (auto open = pools.Get(); !open.ok()) {
+    LogError(absl::StrCat("no pool: ", open.status().message()));
+  }
+  Operations operations(&pools, &engine, proc);
+  if (absl::Status made = MakeSocketDirectory(options.socket); !made.ok()) {
+    return made;
+  }
+  auto server = SocketServer::Start(options.socket, &operations);
+  if (!server.ok()) return server.status();
+  LogInfo(absl::StrCat("snapd ", kVersion, " listens on ", options.socket));
+  sd_notify(0, "READY=1");
+  int signal = 0;
+  sigwait(&signals, &signal);
+  LogInfo(absl::StrCat("signal ", signal, ": ending"));
+  sd_notify(0, "STOPPING=1");
+  (*server)->Shutdown(kShutdownGrace);
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace daxsnap
+
+int main(int argc, char** argv) {
+  auto options = daxsnap::ParseOptions(argc, argv);
+  if (!options.ok()) {
+    const std::string message(options.status().message());
+    std::fprintf(stderr, "snapd: %s\n", message.c_str());
+    return 2;
+  }
+  daxsnap::SetLogLevel(options->log_level);
+  if (absl::Status status = daxsnap::Serve(*options); !status.ok()) {
+    daxsnap::LogError(status.message());
+    return 1;
+  }
+  return 0;
+}

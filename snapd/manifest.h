@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Makes manifests of snapshots, and checks before a restore that what they say
+// still holds.
+#ifndef DAXSNAP_SNAPD_MANIFEST_H_
+#define DAXSNAP_SNAPD_MANIFEST_H_
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "daxsnap/v1/manifest.pb.h"
+#include "snapd/criu_images.h"
+#include "snapd/machine.h"
+#include "snapd/proc.h"
+
+namespace daxsnap {
+
+// What a manifest is made of, besides the images.
+struct ManifestInput {
+  std::string name;
+  std::string uid;
+  std::string boot_id;
+  std::string criu_version;
+  absl::Time create_time;
+  bool left_running = false;
+  bool pool_is_kmemfs = false;
+  std::string pool_uuid;
+  int memory_node = -1;
+  TaskInfo root;
+  // What was known of the tasks of the tree, by PID.
+  std::map<pid_t, TaskInfo> tasks;
+  std::map<std::string, std::string> labels;
+};
+
+// Everything but times, page counts and the commit's generation. Stats the
+// files that the images name and reads their build-ids.
+v1::Manifest MakeManifest(const ManifestInput& input, const ImageSet& images);
+
+// Adds what is known once CRIU has ended: times and page counts from the
+// statistics in `directory` (snapshots/NAME), and the size of the images.
+// `callback_us` is the time of CRIU's frozen time that was not CRIU's. What
+// cannot be read stays zero and is logged.
+void AddStatistics(int directory, uint64_t callback_us, v1::Manifest* manifest);
+
+// FILE_CHANGED if a file that the tasks map is gone or another one now.
+absl::Status CheckFiles(const v1::Manifest& manifest);
+
+// CPU_FEATURE_MISSING if this CPU lacks what that of the snapshot had.
+absl::Status CheckCpu(const v1::Manifest& manifest, const CpuInfo& cpu);
+
+// PID_IN_USE if a PID or thread ID of the snapshot belongs to a task.
+absl::Status CheckPidsFree(const v1::Manifest& manifest, const ProcFs& proc);
+
+// All PIDs and thread IDs of the snapshot.
+std::vector<pid_t> PidsOf(const v1::Manifest& manifest);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_MANIFEST_H_

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/operations.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "daxsnap/v1/manifest.pb.h"
+#include "snapd/checkpoint.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "snapd/log.h"
+#include "snapd/machine.h"
+#include "snapd/manifest.h"
+#include "snapd/names.h"
+
+namespace daxsnap {
+namespace {
+
+constexpr int kDefaultPageSize = 100;
+constexpr int kMaxPageSize = 1000;
+// A page ends after so many bytes, well below what gRPC clients accept.
+constexpr size_t kMaxPageBytes = size_t{1} << 20;
+// What a page token begins with before it is encoded: its format.
+constexpr absl::string_view kTokenPrefix = "after:";
+
+std::string MakePageToken(const std::string& last) {
+  return absl::WebSafeBase64Escape(absl::StrCat(kTokenPrefix, last));
+}
+
+absl::StatusOr<std::string> ParsePageToken(const std::string& token) {
+  if (token.empty()) return std::string();
+  std::string text;
+  absl::string_view name;
+  if (absl::WebSafeBase64Unescape(token, &text)) {
+    name = text;
+    if (absl::ConsumePrefix(&name, kTokenPrefix) &&
+        ValidateSnapshotName(std::string(name)).ok()) {
+      return std::string(name);
+    }
+  }
+  return MakeError({.code = absl::StatusCode::kInvalidArgument,
+                    .reason = reason::kPageTokenInvalid,
+                    .message = "the page token is not one of ours",
+                    .hint = "start again without a token"});
+}
+
+absl::StatusOr<size_t> ParsePageSize(int32_t size) {
+  if (size < 0) {
+    return MakeError({.code = absl::StatusCode::kInvalidArgument,
+                      .reason = reason::kPageSizeInvalid,
+                      .message = absl::StrCat("page_size is ", size),
+                      .hint = "pass 0 for the default, or 1 to 1000"});
+  }
+  return static_cast<size_t>(size == 0 ? kDefaultPageSize
+                                       : std::min(size, kMaxPageSize));
+}
+
+// Checks that the images CRIU begins with are there, and opens them.
+absl::StatusOr<UniqueFd> OpenImages(const Catalog& catalog,
+                                    const std::string& name) {
+  auto directory = catalog.Open(name);
+  if (!directory.ok()) return directory.status();
+  auto images = OpenDirectory(directory->get(), "images");
+  for (const char* file : {"inventory.img", "pstree.img"}) {
+    if (images.ok() && Exists(images->get(), file)) continue;
+    return MakeError(
+        {.code = absl::StatusCode::kDataLoss,
+         .reason = reason::kSnapshotDamaged,
+         .message = absl::StrCat("snapshot ", name, " has no ", file),
+         .hint = "delete it and take an older one",
+         .metadata = {{"name", name},
+                      {"path", absl::StrCat("images/", file)}}});
+  }
+  return images;
+}
+
+uint64_t MicrosecondsSince(absl::Time start) {
+  return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
+}
+
+void FillPool(const OpenPool& open, const PoolInfo& from, v1::Pool* pool) {
+  pool->set_path(open.pool->path());
+  pool->set_kind(open.pool->is_kmemfs() ? v1::POOL_KIND_KMEMFS
+                                        : v1::POOL_KIND_DIRECTORY);
+  pool->set_device(open.pool->device());
+  pool->set_uuid(from.uuid);
+  pool->set_label(from.label);
+  pool->set_generation(from.generation);
+  pool->set_dirty(from.dirty);
+  pool->set_node(from.node);
+  pool->set_page_size(from.page_size);
+  pool->set_total_pages(from.total_pages);
+  pool->set_free_pages(from.free_pages);
+  pool->set_file_pages(from.file_pages);
+  pool->set_meta_pages(from.meta_pages);
+  if (!open.pool->is_kmemfs()) return;
+  v1::PoolCounters* counters = pool->mutable_counters();
+  counters->set_captured_by_reference(from.captured_by_reference);
+  counters->set_captured_shared(from.captured_shared);
+  counters->set_captured_copied(from.captured_copied);
+  counters->set_read_installed(from.read_installed);
+  counters->set_read_copied(from.read_copied);
+  counters->set_flushed_pages(from.flushed_pages);
+}
+
+}  // namespace
+
+std::string Operations::CriuVersion() {
+  const std::lock_guard lock(mutex_);
+  if (criu_version_.empty()) {
+    auto version = engine_->Version();
+    if (version.ok()) {
+      criu_version_ = *std::move(version);
+    } else {
+      LogWarning(
+          absl::StrCat("no version of CRIU: ", version.status().message()));
+    }
+  }
+  return criu_version_;
+}
+
+absl::StatusOr<v1::CreateSnapshotResult> Operations::Create(
+    const Caller& caller, const v1::CreateSnapshotRequest& request,
+    const ProgressSink& progress, Cancellation* cancellation) {
+  auto open = pools_->Get();
+  if (!open.ok()) return open.status();
+  Checkpoint checkpoint({.proc = &proc_,
+                         .engine = engine_,
+                         .pool = (*open)->pool.get(),
+                         .catalog = &(*open)->catalog,
+                         .claims = &claims_,
+                         .criu_version = CriuVersion()},
+                        caller, request, progress, cancellation);
+  return checkpoint.Run();
+}
+
+absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
+    const Caller& caller, const v1::RestoreSnapshotRequest& request,
+    const ProgressSink& progress, Cancellation* cancellation) {
+  progress(v1::PROGRESS_PHASE_CHECKING);
+  const absl::Time start = absl::Now();
+  const std::string& name = request.name();
+  auto open = pools_->Get();
+  if (!open.ok()) return open.status();
+  const Catalog& catalog = (*open)->catalog;
+  if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
+    return valid;
+  }
+  auto claim = claims_.ClaimName(name);
+  if (!claim.ok()) return claim.status();
+  auto manifest = catalog.Read(name);
+  if (!manifest.ok()) return manifest.status();
+  absl::Status status =
+      CheckSnapshotAccess(caller, manifest->snapshot().owner_uid(), name);
+  if (status.ok()) status = claim->AddPids(PidsOf(*manifest));
+  if (status.ok()) status = CheckCpu(*manifest, ReadCpuInfo());
+  if (status.ok()) status = CheckFiles(*manifest);
+  if (status.ok()) status = CheckPidsFree(*manifest, proc_);
+  if (!status.ok()) return status;
+  auto images = OpenImages(catalog, name);
+  if (!images.ok()) return images.status();
+  auto before = (*open)->pool->Info();
+  if (!before.ok()) return before.status();
+  if (cancellation->cancelled()) return CancelledError();
+
+  v1::RestoreSnapshotResult result;
+  result.mutable_times()->set_check_us(MicrosecondsSince(start));
+  progress(v1::PROGRESS_PHASE_RESTORING);
+  RestoreRequest restore;
+  restore.name = name;
+  restore.images = images->get();
+  // The node of the pool now; it may have had another number then.
+  if (before->node >= 0) restore.memory_node = before->node;
+  auto outcome = engine_->Restore(restore, cancellation);
+  if (!outcome.ok()) return outcome.status();
+  result.set_pid(outcome->pid);
+  result.set_scope(outcome->scope);
+  result.set_cgroup(outcome->cgroup);
+  result.mutable_times()->set_restore_us(outcome->restore_us);
+  if (auto after = (*open)->pool->Info(); after.ok()) {
+    v1::RestorePages* pages = result.mutable_pages();
+    pages->set_installed(after->read_installed - before->read_installed);
+    pages->set_copied(after->read_copied - before->read_copied);
+  }
+  return result;
+}
+
+absl::StatusOr<v1::GetSnapshotResponse> Operations::Get(
+    const Caller& caller, const v1::GetSnapshotRequest& request) {
+  auto open = pools_->Get();
+  if (!open.ok()) return open.status();
+  auto manifest = (*open)->catalog.Read(request.name());
+  if (!manifest.ok()) return manifest.status();
+  absl::Status allowed = CheckSnapshotAccess(
+      caller, manifest->snapshot().owner_uid(), request.name());
+  if (!allowed.ok()) return allowed;
+  v1::GetSnapshotResponse response;
+  *response.mutable_snapshot() = std::move(*manifest->mutable_snapshot());
+  return response;
+}
+
+absl::StatusOr<v1::ListSnapshotsResponse> Operations::List(
+    const Caller& caller, const v1::ListSnapshotsRequest& request) {
+  auto open = pools_->Get();
+  if (!open.ok()) return open.status();
+  auto limit = ParsePageSize(request.page_size());
+  if (!limit.ok()) return limit.status();
+  auto after = ParsePageToken(request.page_token());
+  if (!after.ok()) return after.status();
+  auto page = (*open)->catalog.List(*after, *limit);
+  if (!page.ok()) return page.status();
+  v1::ListSnapshotsResponse response;
+  size_t bytes = 0;
+  for (const std::string& name : page->names) {
+    if (bytes > kMaxPageBytes) {
+      response.set_next_page_token(MakePageToken(*after));
+      return response;
+    }
+    *after = name;
+    auto manifest = (*open)->catalog.Read(name);
+    if (manifest.ok()) {
+      v1::Snapshot* snapshot = manifest->mutable_snapshot();
+      if (!caller.is_root() && snapshot->owner_uid() != caller.uid) continue;
+      bytes += snapshot->ByteSizeLong();
+      *response.add_snapshots() = std::move(*snapshot);
+    } else if (ErrorReasonOf(manifest.status()) != reason::kSnapshotMissing &&
+               caller.is_root()) {
+      // Whose it was is not known any more.
+      response.add_damaged(name);
+    }
+  }
+  if (page->more) {
+    response.set_next_page_token(MakePageToken(page->names.back()));
+  }
+  return response;
+}
+
+absl::StatusOr<v1::DeleteSnapshotResponse> Operations::Delete(
+    const Caller& caller, const v1::DeleteSnapshotRequest& request) {
+  const std::string& name = request.name();
+  auto open = pools_->Get();
+  if (!open.ok()) return open.status();
+  if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
+    return valid;
+  }
+  auto claim = claims_.ClaimName(name);
+  if (!claim.ok()) return claim.status();
+  if (!caller.is_root()) {
+    auto manifest = (*open)->catalog.Read(name);
+    if (!manifest.ok()) return manifest.status();
+    absl::Status allowed =
+        CheckSnapshotAccess(caller, manifest->snapshot().owner_uid(), name);
+    if (!allowed.ok()) return allowed;
+  }
+  if (absl::Status gone = (*open)->catalog.Delete(name); !gone.ok()) {
+    return gone;
+  }
+  LogInfo(absl::StrCat("deleted snapshot ", name));
+  return v1::DeleteSnapshotResponse();
+}
+
+absl::StatusOr<v1::GetPoolResponse> Operations::GetPool(
+    const v1::GetPoolRequest& /*request*/) {
+  auto open = pools_->Get();
+  if (!open.ok()) return open.status();
+  auto info = (*open)->pool->Info();
+  if (!info.ok()) return info.status();
+  auto count = (*open)->catalog.Count();
+  if (!count.ok()) return count.status();
+  v1::GetPoolResponse response;
+  FillPool(**open, *info, response.mutable_pool());
+  response.mutable_pool()->set_snapshot_count(*count);
+  return response;
+}
+
+}  // namespace daxsnap

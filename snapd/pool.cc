@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/pool.h"
+
+#include <fcntl.h>
+#include <linux/kmemfs.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "client/pool/pool.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+
+namespace daxsnap {
+namespace {
+
+absl::Status PoolMissing(absl::StatusCode code, std::string message,
+                         const std::string& path) {
+  return MakeError({.code = code,
+                    .reason = reason::kPoolMissing,
+                    .message = std::move(message),
+                    .hint = "check the device, or attach a pool",
+                    .metadata = {{"path", path}}});
+}
+
+std::string FormatUuid(const unsigned char (&uuid)[16]) {
+  const std::string hex = absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(uuid), sizeof(uuid)));
+  const absl::string_view view = hex;
+  return absl::StrCat(view.substr(0, 8), "-", view.substr(8, 4), "-",
+                      view.substr(12, 4), "-", view.substr(16, 4), "-",
+                      view.substr(20));
+}
+
+// Device of the kmemfs that is mounted on `path`; empty if that is not known.
+std::string DeviceOf(const std::string& path) {
+  auto mounts = pool::ListMounts();
+  if (!mounts.ok()) return {};
+  for (const pool::Mount& mount : *mounts) {
+    if (mount.mount_point == path) return mount.device;
+  }
+  return {};
+}
+
+PoolInfo FromKmemfs(const kmemfs_info& from) {
+  PoolInfo info;
+  info.uuid = FormatUuid(from.uuid);
+  const auto* label = reinterpret_cast<const char*>(from.label);
+  info.label.assign(label, strnlen(label, sizeof(from.label)));
+  info.generation = from.generation;
+  info.dirty = from.dirty != 0;
+  info.node = from.node;
+  info.page_size = from.page_size;
+  info.total_pages = from.total_pages;
+  info.free_pages = from.free_pages;
+  info.file_pages = from.file_pages;
+  info.meta_pages = from.meta_pages;
+  info.captured_by_reference = from.captured_by_reference;
+  info.captured_shared = from.captured_shared;
+  info.captured_copied = from.captured_copied;
+  info.read_installed = from.read_installed;
+  info.read_copied = from.read_copied;
+  info.flushed_pages = from.flushed_pages;
+  return info;
+}
+
+PoolInfo FromStatfs(const struct statfs& from) {
+  PoolInfo info;
+  const uint64_t block = static_cast<uint64_t>(from.f_bsize);
+  info.total_pages = from.f_blocks * block / info.page_size;
+  info.free_pages = from.f_bavail * block / info.page_size;
+  return info;
+}
+
+}  // namespace
+
+absl::StatusOr<Pool::Handles> Pool::OpenHandles(const std::string& path) {
+  Handles handles;
+  handles.path = path;
+  handles.root =
+      UniqueFd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  struct statfs fs;
+  if (!handles.root.valid() || fstatfs(handles.root.get(), &fs) != 0) {
+    return PoolMissing(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("cannot open pool ", path, ": ", std::strerror(errno)),
+        path);
+  }
+  handles.is_kmemfs = fs.f_type == KMEMFS_SUPER_MAGIC;
+  if (handles.is_kmemfs) handles.device = DeviceOf(path);
+  if (flock(handles.root.get(), LOCK_EX | LOCK_NB) != 0) {
+    return PoolMissing(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("pool ", path, " is in use by another snapd"), path);
+  }
+  auto snapshots = EnsureDirectory(handles.root.get(), "snapshots");
+  if (!snapshots.ok()) return snapshots.status();
+  auto staging = EnsureDirectory(handles.root.get(), "staging");
+  if (!staging.ok()) return staging.status();
+  handles.snapshots = *std::move(snapshots);
+  handles.staging = *std::move(staging);
+  return handles;
+}
+
+Pool::Pool(Handles handles)
+    : path_(std::move(handles.path)),
+      device_(std::move(handles.device)),
+      is_kmemfs_(handles.is_kmemfs),
+      root_(std::move(handles.root)),
+      snapshots_(std::move(handles.snapshots)),
+      staging_(std::move(handles.staging)) {}
+
+absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const std::string& path) {
+  auto handles = OpenHandles(path);
+  if (!handles.ok()) return handles.status();
+  // The constructor is protected, so make_unique cannot call it.
+  return std::unique_ptr<Pool>(new Pool(*std::move(handles)));
+}
+
+absl::Status Pool::Commit() {
+  if (syncfs(root_.get()) == 0) return absl::OkStatus();
+  const int error = errno;
+  if (error == ENOSPC || error == ENOMEM) {
+    return ErrnoError(error, absl::StrCat("cannot commit pool ", path_));
+  }
+  return MakeError({.code = absl::StatusCode::kUnavailable,
+                    .reason = reason::kCommitFailed,
+                    .message = absl::StrCat("cannot commit pool ", path_, ": ",
+                                            std::strerror(error)),
+                    .hint = "check the device and the kernel log",
+                    .metadata = {{"path", path_}}});
+}
+
+absl::StatusOr<PoolInfo> Pool::Info() const {
+  if (is_kmemfs_) {
+    kmemfs_info info;
+    std::memset(&info, 0, sizeof(info));
+    if (ioctl(root_.get(), KMEMFS_IOC_INFO, &info) == 0) {
+      return FromKmemfs(info);
+    }
+  } else {
+    struct statfs fs;
+    if (fstatfs(root_.get(), &fs) == 0) return FromStatfs(fs);
+  }
+  return PoolMissing(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat("no statistics of pool ", path_, ": ", std::strerror(errno)),
+      path_);
+}
+
+}  // namespace daxsnap

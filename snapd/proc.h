@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What /proc tells about tasks. Everything here is a snapshot of a moving
+// target: only a start time names one incarnation of a PID.
+#ifndef DAXSNAP_SNAPD_PROC_H_
+#define DAXSNAP_SNAPD_PROC_H_
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "client/launch/unique_fd.h"
+
+namespace daxsnap {
+
+// A PID and the start time (clock ticks since boot, field 22 of
+// /proc/PID/stat): one task of this boot.
+struct TaskId {
+  pid_t pid = 0;
+  uint64_t start_ticks = 0;
+
+  friend bool operator==(const TaskId&, const TaskId&) = default;
+};
+
+struct TaskInfo {
+  TaskId id;
+  pid_t parent_pid = 0;
+  // Thread group: equals id.pid for a process, differs for a mere thread.
+  pid_t thread_group = 0;
+  // State letter of /proc/PID/stat: R, S, D, T, t, Z, ...
+  char state = '?';
+  bool kernel_thread = false;
+  std::string comm;
+  // Empty if it cannot be read.
+  std::string exe;
+  // Real, effective, saved and file system IDs.
+  std::array<uid_t, 4> uids = {};
+  std::array<gid_t, 4> gids = {};
+  // Owner of /proc/PID: root if the task is not dumpable.
+  uid_t proc_owner = 0;
+};
+
+// An open descriptor of a task.
+struct FdInfo {
+  int fd = -1;
+  // As readlink("/proc/PID/fd/N") says: a path, or "pipe:[4711]".
+  std::string target;
+  // Flags of open(2).
+  unsigned flags = 0;
+};
+
+// Reads tasks below a proc file system. Thread-safe.
+class ProcFs {
+ public:
+  // `root` is another directory in tests.
+  explicit ProcFs(std::string root = "/proc") : root_(std::move(root)) {}
+
+  // NOT_FOUND if there is no such task.
+  absl::StatusOr<TaskInfo> ReadTask(pid_t pid) const;
+
+  // The task and all its descendants, parents before children. NOT_FOUND if the
+  // root is gone; descendants that vanish meanwhile are left out.
+  absl::StatusOr<std::vector<TaskInfo>> ReadTree(pid_t root) const;
+
+  // IDs of the threads of a process, the leader included.
+  absl::StatusOr<std::vector<pid_t>> ReadThreads(pid_t pid) const;
+
+  // Open descriptors; NOT_FOUND if there is no such task.
+  absl::StatusOr<std::vector<FdInfo>> ReadFds(pid_t pid) const;
+
+  // PIDs of all processes.
+  absl::StatusOr<std::vector<pid_t>> ListPids() const;
+
+  // Whether exactly this task exists and is not a zombie.
+  bool IsAlive(const TaskId& id) const;
+
+  // ID of the running boot, /proc/sys/kernel/random/boot_id; empty on failure.
+  std::string BootId() const;
+
+  const std::string& root() const { return root_; }
+
+ private:
+  std::string root_;
+};
+
+// A pidfd of exactly this task; NOT_FOUND if it is gone.
+absl::StatusOr<UniqueFd> OpenPidfd(const ProcFs& proc, const TaskId& id);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_PROC_H_
