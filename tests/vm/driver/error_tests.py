@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The errors that users meet first: exit status, reason, and a task unharmed."""
+
+import json
+
+from machine import POOL, expect, wait_until
+from registry import test
+from workload_tests import Workload
+
+USAGE, NOT_FOUND, TAKEN, PERMISSION, NO_DAEMON, REFUSED = 2, 3, 4, 5, 6, 8
+
+
+def refused(machine, status, reason, *argv, text=""):
+    done = machine.snapctl("-o", "json", *argv, check=False)
+    where = f"snapctl {' '.join(argv)[:200]}: exit {done.returncode}, {done.stderr}"
+    expect(done.returncode == status, where)
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    if reason:
+        expect(error["reason"] == reason, where)
+        expect(error["hint"], f"no hint: {where}")
+    expect(text in error["message"], where)
+    return error
+
+
+@test("Errors.NoSuchPid", timeout=300)
+def no_such_pid(machine):
+    machine.ensure_snapd()
+    refused(machine, NOT_FOUND, "TASK_MISSING", "checkpoint", "4194302")
+
+
+@test("Errors.KernelThreadZombieInitAndSnapd", timeout=300)
+def odd_tasks(machine):
+    machine.ensure_snapd()
+    refused(machine, REFUSED, "TASK_UNSUPPORTED", "checkpoint", "2", text="kernel")
+    refused(machine, REFUSED, "TASK_UNSUPPORTED", "checkpoint", "1")
+    snapd = machine.sh("systemctl show -P MainPID snapd")
+    refused(machine, REFUSED, "TASK_UNSUPPORTED", "checkpoint", snapd, text="snapd")
+    parent = machine.start("python3", "-uc", """
+import os, sys, time
+pid = os.fork()
+if pid == 0: os._exit(0)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+print(pid, os.getpid())
+time.sleep(300)""")
+    zombie, parent_pid = parent.stdout.readline().split()
+    try:
+        refused(machine, REFUSED, "TASK_UNSUPPORTED", "checkpoint", zombie, text="zombie")
+    finally:
+        machine.sh(f"kill -9 {parent_pid}")
+        parent.communicate(timeout=60)
+    expect(machine.sh("systemctl is-active snapd") == "active", "snapd is gone")
+
+
+@test("Errors.NameTaken", timeout=300)
+def name_taken(machine):
+    workload = Workload(machine, "pipes", tag="-taken").start()
+    workload.checkpoint("--leave-running")
+    refused(machine, TAKEN, "NAME_TAKEN", "checkpoint", str(workload.pid), "--name", workload.snapshot)
+    workload.check()
+    workload.discard()
+
+
+@test("Errors.InvalidNames", timeout=300)
+def invalid_names(machine):
+    workload = Workload(machine, "pipes", tag="-names").start()
+    outside = machine.sh("ls -A /run/daxsnap /run")
+    for name in ("..", ".", "a/b", "../../tmp/x", "/etc/passwd", "x" * 255, "x" * 300, "new\nline",
+                 "-dash", "a b", "\x01"):
+        for command in (("checkpoint", str(workload.pid), f"--name={name}"), ("restore", "--", name),
+                        ("inspect", "--", name), ("rm", "--", name)):
+            refused(machine, USAGE, "NAME_INVALID", *command)
+    workload.check()
+    expect(machine.sh("ls -A /run/daxsnap /run") == outside, "something was made outside of the pool")
+    expect(machine.sh(f"ls -A {POOL}/staging") == "", "something is left in staging")
+    workload.kill()
+
+
+@test("Errors.SnapshotMissing", timeout=300)
+def snapshot_missing(machine):
+    machine.ensure_snapd()
+    for command in ("restore", "inspect", "rm"):
+        refused(machine, NOT_FOUND, "SNAPSHOT_MISSING", command, "no-such-snapshot")
+
+
+@test("Errors.PidInUseAtRestore", timeout=300)
+def pid_in_use(machine):
+    workload = Workload(machine, "pipes", tag="-inuse").start()
+    workload.checkpoint("--leave-running")
+    refused(machine, TAKEN, "PID_IN_USE", "restore", workload.snapshot, text=str(workload.pid))
+    workload.check()
+    workload.discard()
+
+
+@test("Errors.PermissionDenied", timeout=300)
+def permission_denied(machine):
+    workload = Workload(machine, "pipes", tag="-denied").start()
+    done = machine.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "snapctl", "-o",
+                       "json", "checkpoint", str(workload.pid), check=False)
+    expect(done.returncode == PERMISSION, f"exit {done.returncode}: {done.stderr}")
+    workload.checkpoint("--leave-running")
+    for command in ("restore", "inspect", "rm"):
+        done = machine.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "snapctl",
+                           command, workload.snapshot, check=False)
+        expect(done.returncode in (PERMISSION, NOT_FOUND), f"{command}: exit {done.returncode}: {done.stderr}")
+    done = machine.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c",
+                       f"ls {POOL}/snapshots {POOL}/snapshots/{workload.snapshot}", check=False)
+    expect(done.returncode != 0, f"anybody may look into snapshots: {done.stdout}")
+    workload.check()
+    workload.discard()
+
+
+@test("Errors.SnapdNotRunning", timeout=300)
+def snapd_not_running(machine):
+    machine.ensure_snapd()
+    machine.stop_snapd()
+    try:
+        refused(machine, NO_DAEMON, "", "ls", text="snapd")
+    finally:
+        machine.ensure_snapd()
+    machine.snapctl("ls")
+
+
+@test("Errors.CriuFailureIsExplained", timeout=300)
+def criu_fails(machine):
+    """A terminal that leads out of the tree, an established connection: refused, with
+    the reason, and the task goes on."""
+    machine.ensure_snapd()
+    code = ("import socket,os,sys,time\n"
+            "s=socket.socket(); s.bind(('127.0.0.1',7399)); s.listen(1)\n"
+            "c=socket.create_connection(('127.0.0.1',7399)); a,_=s.accept()\n"
+            "open('/run/tcp-ready','w').write('x')\n"
+            "while True: time.sleep(0.05); c.send(b'x'); a.recv(1); open('/run/tcp-alive','w').write(str(time.time()))\n")
+    machine.sh("rm -f /run/tcp-ready /run/tcp-alive")
+    pid = str(machine.snapctl_json("run", "--", "python3", "-c", code)["pid"])
+    machine.sh("for _ in $(seq 300); do [ -e /run/tcp-alive ] && exit 0; sleep 0.1; done; exit 1")
+    try:
+        refused(machine, REFUSED, "TCP_ESTABLISHED", "checkpoint", pid)
+        beat = machine.sh("cat /run/tcp-alive")
+        wait_until(lambda: machine.sh("cat /run/tcp-alive") not in ("", beat), "the task going on")
+        expect(machine.sh(f"ls -A {POOL}/staging") == "", "something is left in staging")
+    finally:
+        machine.sh(f"kill -9 {pid}")
+
+
+@test("Errors.PoolNotKmemfsCopiesAndSaysSo", timeout=400)
+def plain_directory(machine):
+    """snapd on any directory: everything works, copied, and it is said."""
+    machine.ensure_snapd()
+    workload = Workload(machine, "heap", tag="-plain").start()
+    workload.check()
+    machine.sh("rm -rf /var/lib/plain-pool; mkdir -m 700 /var/lib/plain-pool")
+    snapd = machine.start("sh", "-c", """
+        exec snapd --pool=/var/lib/plain-pool --socket=/run/daxsnap/plain.sock \
+          --criu=/opt/daxsnap/sbin/criu --criu-libdir=/opt/daxsnap/lib/criu""")
+    plain = ("--socket", "/run/daxsnap/plain.sock")
+    try:
+        wait_until(lambda: machine.snapctl(*plain, "ls", check=False).returncode == 0, "the second snapd")
+        snapshot = machine.snapctl_json(*plain, "checkpoint", str(workload.pid), "--name", "plain")["snapshot"]
+        expect("COPIED" in str(snapshot["mode"]).upper(), f"mode {snapshot['mode']}")
+        expect(int(snapshot["pages"]["by_reference"]) == 0, f"pages {snapshot['pages']}")
+        machine.snapctl(*plain, "restore", "plain")
+        workload.check()
+        workload.kill()
+        machine.snapctl(*plain, "rm", "plain")
+    finally:
+        machine.run("sh", "-c", "kill $(pgrep -f '^snapd --pool=/var/lib/plain-pool')", check=False)
+        snapd.communicate(timeout=60)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine as tests see it: commands in the guest, power cuts, the pool."""
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+VM = REPOSITORY / "deploy/vm"
+PREFIX = "/opt/daxsnap"
+POOL = "/run/daxsnap/pool"
+# On the root disk, so that it is there after a power cut.
+WORK = "/var/lib/daxsnap-test"
+SYSTEM_RUN_SECONDS = 600
+
+# Idempotent; the marker keeps a pool that does not attach from being made anew.
+ENSURE_POOL = f"""
+set -eu
+mkdir -p {WORK} /run/daxsnap
+mountpoint -q {POOL} && exit 0
+if [ ! -e {WORK}/pool-created ]; then
+  snapctl pool create dax0.0 --label daxsnap-test
+  touch {WORK}/pool-created
+  sync -f {WORK}
+fi
+snapctl pool attach dax0.0
+mountpoint -q {POOL}
+"""
+
+
+class TestFailure(Exception):
+    """Says what was expected and what came."""
+
+
+class Machine:
+    """One machine (state directory $DAXSNAP_VM) that is up, or is brought up."""
+
+    def ensure_up(self):
+        if self.run("true", check=False, timeout=60).returncode == 255:
+            self.up()
+
+    def up(self):
+        flavour = os.environ.get("DAXSNAP_VM_FLAVOUR", "base")
+        subprocess.run([VM / "up", "--flavour", flavour], check=True)
+
+    def cut(self):
+        """A power cut: QEMU is killed."""
+        subprocess.run([VM / "cut"], check=True)
+
+    def power_cycle(self):
+        self.cut()
+        self.up()
+
+    def run(self, *argv, check=True, timeout=SYSTEM_RUN_SECONDS, **kwargs):
+        """A command in the guest: subprocess.CompletedProcess with text output."""
+        done = subprocess.run([VM / "run", *argv], stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=timeout, **kwargs)
+        if check and done.returncode:
+            raise TestFailure(f"{shlex.join(argv)} in the machine: exit {done.returncode}\n"
+                              f"{done.stdout}{done.stderr}")
+        return done
+
+    def sh(self, script, **kwargs):
+        """A shell script in the guest: its standard output, stripped."""
+        return self.run("sh", "-euc", script, **kwargs).stdout.strip()
+
+    def start(self, *argv, **kwargs):
+        """A command in the guest that runs on meanwhile: Popen with text output."""
+        return subprocess.Popen([VM / "run", *argv], stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+    def check_dmesg(self):
+        """Fails if the kernel complained since the last call."""
+        done = subprocess.run([VM / "check-dmesg", "--new"], capture_output=True, text=True)
+        if done.returncode:
+            raise TestFailure(f"the guest's kernel complained:\n{done.stdout}{done.stderr}")
+
+    def ensure_pool(self):
+        """The pool mounted at POOL, without snapd's help."""
+        self.sh(ENSURE_POOL)
+
+    def remount(self, options="commit=0"):
+        """The pool mounted with these options, and nobody else using it."""
+        self.stop_snapd()
+        self.sh(ENSURE_POOL)
+        self.sh(f"umount {POOL}; mount -t kmemfs -o {options} dax0.0 {POOL}")
+
+    def ensure_snapd(self):
+        self.sh(f"mkdir -p {WORK}")
+        if self.run("systemctl", "is-active", "--quiet", "snapd", check=False).returncode:
+            self.ensure_pool()
+            self.sh("systemctl reset-failed snapd 2>/dev/null || true; systemctl start snapd")
+
+    def stop_snapd(self):
+        self.run("systemctl", "stop", "snapd", check=False)
+
+    def snapctl(self, *argv, check=True, **kwargs):
+        return self.run("snapctl", *argv, check=check, **kwargs)
+
+    def snapctl_json(self, *argv, **kwargs):
+        return json.loads(self.snapctl("-o", "json", *argv, **kwargs).stdout)
+
+
+def wait_until(condition, what, seconds=60, interval=0.2):
+    """Polls; fails with `what` when the time is over. Returns the truthy result."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > deadline:
+            raise TestFailure(f"not within {seconds} s: {what}")
+        time.sleep(interval)
+
+
+def expect(condition, message):
+    if not condition:
+        raise TestFailure(message)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""snapd killed, refused and failing: a task is never harmed and the pool is clean."""
+
+import json
+
+from machine import POOL, PREFIX, WORK, expect, wait_until
+from registry import test
+from workload_tests import Workload
+
+SNAPD_PID = "systemctl show -P MainPID snapd"
+BROKEN = "/run/daxsnap-broken"
+
+
+def clean_pool(machine):
+    """Nothing in staging and no snapshot of that name."""
+    left = machine.sh(f"ls -A {POOL}/staging 2>/dev/null || true")
+    expect(left == "", f"left in staging: {left}")
+
+
+def names(machine):
+    return [s["name"] for s in machine.snapctl_json("ls")["snapshots"]]
+
+
+# When snapd is killed: a condition in the guest that holds in that state.
+STATES = {
+    "Staging": f"ls -A {POOL}/staging | grep -q .",
+    "Dumping": "pgrep -x criu >/dev/null",
+    "Pages": f"ls {POOL}/staging/*/images/pages-1.img",
+    "Written": f"ls {POOL}/staging/*/images/inventory.img",
+}
+
+
+def kill_in_state(machine, state):
+    """SIGKILL to snapd when the guest sees the state. The task must run on as it was,
+    and the next snapd must find, or make, a clean pool. A checkpoint that was faster
+    than the watcher is tried again: the state must be met, and met it must hold."""
+    workload = Workload(machine, "forktree", "--mib", "16", tag=f"-{state.lower()}").start()
+    workload.check()
+    for attempt in range(8):
+        snapshot = f"{workload.snapshot}-{attempt}"
+        watcher = machine.start("sh", "-c", f"""
+            pid=$({SNAPD_PID})
+            echo watching
+            until {STATES[state]} >/dev/null 2>&1 || [ -e {WORK}/stop ]; do :; done
+            [ -e {WORK}/stop ] || {{ kill -9 "$pid"; echo killed; }}""")
+        try:
+            expect(watcher.stdout.readline() == "watching\n", "the watcher did not start")
+            done = machine.snapctl("checkpoint", "--leave-running", "--name", snapshot, str(workload.pid),
+                                   check=False)
+        finally:
+            machine.sh(f"touch {WORK}/stop")
+            said, _ = watcher.communicate(timeout=60)
+            machine.sh(f"rm -f {WORK}/stop")
+        machine.run("systemctl", "reset-failed", "snapd", check=False)
+        machine.sh("systemctl start snapd; systemctl is-active -q snapd")
+        met = "killed" in said and done.returncode != 0
+        if met:
+            break
+        machine.run("snapctl", "rm", snapshot, check=False)
+    expect(met, f"snapd could not be killed in state {state}")
+    wait_until(lambda: machine.run("pgrep", "-x", "criu", check=False).returncode, "the end of CRIU")
+    state_of_task = machine.sh(f"awk '/^State|^TracerPid/ {{ printf \"%s \", $2 }}' /proc/{workload.pid}/status")
+    expect(state_of_task.split()[0] in "RS" and state_of_task.split()[1] == "0",
+           f"the task is {state_of_task}")
+    workload.check()
+    clean_pool(machine)
+    if snapshot in names(machine):  # it was published before the kill: whole, then
+        machine.snapctl("inspect", snapshot)
+        machine.snapctl("rm", snapshot)
+    # And a checkpoint works again.
+    workload.checkpoint()
+    workload.restore()
+    workload.check()
+    workload.discard()
+
+
+@test("SnapdKilled.WhileStagingLeavesTaskAndPool", timeout=400)
+def killed_staging(machine):
+    kill_in_state(machine, "Staging")
+
+
+@test("SnapdKilled.WhileDumpingLeavesTaskAndPool", timeout=400)
+def killed_dumping(machine):
+    kill_in_state(machine, "Dumping")
+
+
+@test("SnapdKilled.WhilePagesAreTakenLeavesTaskAndPool", timeout=400)
+def killed_pages(machine):
+    kill_in_state(machine, "Pages")
+
+
+@test("SnapdKilled.WhenImagesAreWrittenLeavesTaskAndPool", timeout=400)
+def killed_written(machine):
+    kill_in_state(machine, "Written")
+
+
+@test("SnapdKilled.RunningAndRestoredTasksLiveOn", timeout=400)
+def killed_idle(machine):
+    started = Workload(machine, "heap", tag="-started").start()
+    restored = Workload(machine, "timers", tag="-restored").start()
+    restored.check()
+    restored.checkpoint()
+    restored.restore()
+    machine.sh(f"kill -9 $({SNAPD_PID})")
+    wait_until(lambda: machine.run("systemctl", "is-active", "-q", "snapd", check=False).returncode == 0,
+               "systemd starting snapd again")
+    started.check()
+    restored.check()
+    machine.sh("systemctl restart snapd")
+    started.check()
+    restored.check()
+    started.kill()
+    restored.discard()
+
+
+@test("Snapd.CancelledCheckpointLeavesTaskAndPool", timeout=400)
+def cancelled(machine):
+    workload = Workload(machine, "forktree", "--mib", "16", tag="-cancelled").start()
+    client = machine.start("sh", "-c", f"""
+        snapctl checkpoint {workload.pid} --name {workload.snapshot} & client=$!
+        until ls -A {POOL}/staging | grep -q . || ! kill -0 $client 2>/dev/null; do :; done
+        kill -INT $client; wait $client""")
+    client.communicate(timeout=120)
+    if client.returncode == 0:  # it was faster: then it is whole
+        workload.restore()
+    else:
+        expect(workload.snapshot not in names(machine), "a cancelled snapshot is listed")
+        wait_until(lambda: machine.sh(f"ls -A {POOL}/staging") == "", "an empty staging")
+        workload.checkpoint()
+        workload.restore()
+    workload.check()
+    workload.discard()
+
+
+@test("Snapd.FullPoolFailsAndTheTaskRunsOn", timeout=600)
+def full_pool(machine):
+    """Memory of another node must be copied, for which there is no space."""
+    machine.ensure_snapd()
+    workload = Workload(machine, "pages", "--mib", "64", tag="-full")
+    machine.sh(f"rm -rf {workload.dir}; mkdir -p {workload.dir}")
+    workload.pid = machine.snapctl_json("run", "--node", "0", "--", *workload.command)["pid"]
+    machine.sh(f"until [ -e {workload.dir}/ready ]; do sleep 0.1; done")
+    workload.check()
+    machine.sh(f"head -c 64G /dev/zero >{POOL}/filler 2>/dev/null || true; test -s {POOL}/filler")
+    try:
+        done = machine.snapctl("-o", "json", "checkpoint", str(workload.pid), "--name", "full", check=False)
+        expect(done.returncode == 7, f"exit {done.returncode}: {done.stderr}")
+        error = json.loads(done.stderr.splitlines()[-1])["error"]
+        expect(error["reason"] == "NO_SPACE", f"reason {error}")
+        workload.check()
+        clean_pool(machine)
+        expect("full" not in names(machine), "the failed snapshot is listed")
+    finally:
+        machine.sh(f"rm -f {POOL}/filler; sync -f {POOL}")
+    workload.kill()
+    machine.sh(f"{PREFIX}/tests/vm/fs_tools FsTools.DfCountsWhatIsStored {POOL}")
+
+
+@test("Snapd.FailedCommitLeavesTheTask", timeout=400)
+def failed_commit(machine):
+    """A pool whose disk cannot take what is written: a real syncfs() fails. The task,
+    stopped by then, must go on, and nothing must be published."""
+    machine.ensure_snapd()
+    workload = Workload(machine, "pages", "--mib", "24", tag="-commit").start()
+    workload.check()
+    # The file system believes in 128 MiB; the file below it may have 8.
+    machine.sh(f"""
+        mkdir -p {BROKEN}/disk {BROKEN}/pool; mount -t tmpfs -o size=8m none {BROKEN}/disk
+        truncate -s 128M {BROKEN}/disk/img; mkfs.ext4 -q -O ^has_journal {BROKEN}/disk/img
+        mount -o loop {BROKEN}/disk/img {BROKEN}/pool; mkdir -m 700 {BROKEN}/pool/p; sync -f {BROKEN}/pool""")
+    socket = f"{BROKEN}/sock"
+    snapd = machine.start("snapd", f"--pool={BROKEN}/pool/p", f"--socket={socket}",
+                          f"--criu={PREFIX}/sbin/criu", f"--criu-libdir={PREFIX}/lib/criu")
+    try:
+        wait_until(lambda: machine.snapctl("--socket", socket, "ls", check=False).returncode == 0,
+                   "the second snapd")
+        done = machine.snapctl("--socket", socket, "-o", "json", "checkpoint", str(workload.pid), "--name",
+                               "lost", check=False)
+        expect(done.returncode == 1, f"exit {done.returncode}: {done.stdout}{done.stderr}")
+        error = json.loads(done.stderr.splitlines()[-1])["error"]
+        expect(error["reason"] == "COMMIT_FAILED", f"{error}")
+        expect(workload.alive(), "the task is gone")
+        workload.check()
+        left = machine.sh(f"ls -A {BROKEN}/pool/p/snapshots")
+        expect(left == "", f"published: {left}")
+    finally:
+        machine.run("sh", "-c", f"""
+            pid=$(pgrep -f '^snapd --pool={BROKEN}') && kill $pid
+            while [ -d "/proc/$pid" ]; do sleep 0.1; done
+            umount {BROKEN}/pool; umount {BROKEN}/disk""", check=False)
+        snapd.communicate(timeout=60)
+    workload.kill()
+
+
+@test("Snapd.ListIsRebuiltFromThePool", timeout=400)
+def rebuilt(machine):
+    workload = Workload(machine, "pipes", tag="-rebuilt").start()
+    workload.checkpoint("--leave-running", name="rebuilt-a")
+    workload.checkpoint("--leave-running", name="rebuilt-b")
+    workload.kill()
+    before = machine.snapctl_json("ls")
+    expect({"rebuilt-a", "rebuilt-b"} <= set(names(machine)), f"listed: {names(machine)}")
+    machine.sh("systemctl restart snapd")
+    expect(machine.snapctl_json("ls") == before, "the list differs after a restart")
+    machine.snapctl("rm", "rebuilt-a")
+    machine.power_cycle()
+    machine.ensure_snapd()
+    expect("rebuilt-a" not in names(machine), "a deleted snapshot is back after a power cut")
+    expect("rebuilt-b" in names(machine), "a snapshot is lost")
+    machine.snapctl("rm", "rebuilt-b")

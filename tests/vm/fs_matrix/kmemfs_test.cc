@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is kmemfs's own: reflinks, no hard links, no xattrs, its statfs.
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/kmemfs.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "tests/vm/fs_matrix/support.h"
+
+namespace daxsnap::vmtest {
+namespace {
+
+class Kmemfs : public FsTest {
+ protected:
+  kmemfs_info Info() {
+    kmemfs_info info = {};
+    UniqueFd fd(open(dir().c_str(), O_RDONLY | O_DIRECTORY));
+    EXPECT_EQ(ioctl(fd.get(), KMEMFS_IOC_INFO, &info), 0)
+        << std::strerror(errno);
+    return info;
+  }
+};
+
+TEST_F(Kmemfs, CloneSharesPagesAndCopiesOnWrite) {
+  UniqueFd a = Open("a"), b = Open("b");
+  const std::vector<char> bytes = Bytes(256 * kPage);
+  Write(a.get(), bytes);
+  const long free_before = static_cast<long>(Info().free_pages);
+  ASSERT_EQ(ioctl(b.get(), FICLONE, a.get()), 0) << std::strerror(errno);
+  EXPECT_LT(free_before - static_cast<long>(Info().free_pages), 64)
+      << "the clone took memory";
+  EXPECT_EQ(Read(b.get(), bytes.size()), bytes);
+  EXPECT_EQ(Size(b.get()), Size(a.get()));
+  Write(b.get(), {'x'}, 10 * kPage);
+  Write(a.get(), Bytes(kPage, 5), 20 * kPage);
+  ASSERT_EQ(ftruncate(a.get(), 100 * kPage), 0);
+  std::vector<char> expected = bytes;
+  expected[10 * kPage] = 'x';
+  EXPECT_EQ(Read(b.get(), bytes.size()), expected);
+}
+
+TEST_F(Kmemfs, CloneReplacesWhatWasThere) {
+  UniqueFd a = Open("a"), b = Open("b");
+  Write(a.get(), Bytes(3 * kPage + 17, 1));
+  Write(b.get(), Bytes(50 * kPage, 2));
+  ASSERT_EQ(ioctl(b.get(), FICLONE, a.get()), 0) << std::strerror(errno);
+  EXPECT_EQ(Read(b.get(), 50 * kPage).size() >= 3 * kPage + 17, true);
+  const std::vector<char> head = Read(b.get(), 3 * kPage + 17);
+  EXPECT_EQ(head, Bytes(3 * kPage + 17, 1));
+}
+
+TEST_F(Kmemfs, CloneOfItselfAndBadOnesAreHarmless) {
+  UniqueFd a = Open("a");
+  const std::vector<char> bytes = Bytes(4 * kPage);
+  Write(a.get(), bytes);
+  ioctl(a.get(), FICLONE, a.get());
+  EXPECT_EQ(Read(a.get(), bytes.size()), bytes);
+  UniqueFd other(open("/var/tmp", O_TMPFILE | O_RDWR, 0600));
+  EXPECT_EQ(ioctl(a.get(), FICLONE, other.get()), -1);
+  EXPECT_EQ(errno, EXDEV);
+  UniqueFd reader = Open("a", O_RDONLY);
+  UniqueFd b = Open("b");
+  EXPECT_EQ(ioctl(reader.get(), FICLONE, b.get()), -1);
+  EXPECT_EQ(errno, EBADF);
+  EXPECT_EQ(Read(a.get(), bytes.size()), bytes);
+}
+
+TEST_F(Kmemfs, HardLinksAreRefused) {
+  Open("a");
+  EXPECT_EQ(link(Path("a").c_str(), Path("b").c_str()), -1);
+  EXPECT_EQ(errno, EPERM);
+  EXPECT_EQ(access(Path("b").c_str(), F_OK), -1);
+}
+
+TEST_F(Kmemfs, ExtendedAttributesAreRefused) {
+  UniqueFd fd = Open("a");
+  EXPECT_EQ(fsetxattr(fd.get(), "user.x", "v", 1, 0), -1);
+  EXPECT_EQ(errno, EOPNOTSUPP);
+}
+
+TEST_F(Kmemfs, StatfsNamesItAndCountsPages) {
+  struct statfs fs;
+  ASSERT_EQ(::statfs(dir().c_str(), &fs), 0);
+  EXPECT_EQ(static_cast<unsigned long>(fs.f_type), KMEMFS_SUPER_MAGIC);
+  EXPECT_EQ(fs.f_bsize, static_cast<long>(kPage));
+  EXPECT_EQ(fs.f_namelen, 255);
+  EXPECT_GT(fs.f_blocks, fs.f_bfree);
+  const auto before = fs.f_bfree;
+  UniqueFd fd = Open("a");
+  Write(fd.get(), Bytes(1024 * kPage));
+  ASSERT_EQ(::statfs(dir().c_str(), &fs), 0);
+  EXPECT_NEAR(static_cast<double>(before - fs.f_bfree), 1024, 256);
+  EXPECT_EQ(Allocated(fd.get()), static_cast<int64_t>(1024 * kPage));
+}
+
+TEST_F(Kmemfs, FsyncCommits) {
+  UniqueFd fd = Open("a");
+  Write(fd.get(), Bytes(kPage));
+  EXPECT_NE(Info().dirty, 0u);
+  const auto generation = Info().generation;
+  ASSERT_EQ(fsync(fd.get()), 0);
+  EXPECT_EQ(Info().dirty, 0u);
+  EXPECT_GT(Info().generation, generation);
+  Write(fd.get(), Bytes(kPage, 3));
+  ASSERT_EQ(fdatasync(fd.get()), 0);
+  EXPECT_EQ(Info().dirty, 0u);
+}
+
+TEST_F(Kmemfs, SyncfsCommits) {
+  UniqueFd fd = Open("a");
+  Write(fd.get(), Bytes(kPage));
+  ASSERT_EQ(syncfs(fd.get()), 0);
+  EXPECT_EQ(Info().dirty, 0u);
+  const auto generation = Info().generation;
+  ASSERT_EQ(syncfs(fd.get()), 0);
+  EXPECT_EQ(Info().generation, generation) << "a commit of nothing";
+}
+
+// Every change must be part of the next commit.
+TEST_F(Kmemfs, EveryKindOfChangeIsDirty) {
+  const auto commit = [&] {
+    UniqueFd d(open(dir().c_str(), O_RDONLY | O_DIRECTORY));
+    EXPECT_EQ(syncfs(d.get()), 0);
+    EXPECT_EQ(Info().dirty, 0u);
+  };
+  const auto changed = [&](const char* what) {
+    EXPECT_NE(Info().dirty, 0u) << what << " is not noticed";
+    commit();
+  };
+  commit();
+  UniqueFd fd = Open("a");
+  changed("create");
+  Write(fd.get(), Bytes(4 * kPage));
+  changed("write");
+  ASSERT_EQ(ftruncate(fd.get(), kPage), 0);
+  changed("truncate");
+  ASSERT_EQ(ftruncate(fd.get(), 4 * kPage), 0);
+  changed("growing");
+  ASSERT_EQ(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                      kPage),
+            0);
+  changed("punch");
+  ASSERT_EQ(fchmod(fd.get(), 0600), 0);
+  changed("chmod");
+  ASSERT_EQ(mkdir(Path("d").c_str(), 0755), 0);
+  changed("mkdir");
+  ASSERT_EQ(rename(Path("a").c_str(), Path("d/b").c_str()), 0);
+  changed("rename");
+  ASSERT_EQ(symlink("x", Path("s").c_str()), 0);
+  changed("symlink");
+  UniqueFd clone = Open("clone");
+  ASSERT_EQ(ioctl(clone.get(), FICLONE, fd.get()), 0);
+  changed("clone");
+  ASSERT_EQ(unlink(Path("d/b").c_str()), 0);
+  changed("unlink");
+  ASSERT_EQ(rmdir(Path("d").c_str()), 0);
+  changed("rmdir");
+}
+
+}  // namespace
+}  // namespace daxsnap::vmtest

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/vm/fs_matrix/support.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <random>
+#include <system_error>
+#include <utility>
+
+namespace daxsnap::vmtest {
+namespace {
+
+std::string& RootStorage() {
+  static std::string path;
+  return path;
+}
+
+}  // namespace
+
+void SetRoot(std::string path) { RootStorage() = std::move(path); }
+
+void FsTest::SetUp() {
+  const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+  dir_ = RootStorage() + "/fs_matrix." + info->test_suite_name() + "." +
+         info->name();
+  std::filesystem::remove_all(dir_);
+  ASSERT_EQ(mkdir(dir_.c_str(), 0755), 0) << std::strerror(errno);
+}
+
+void FsTest::TearDown() {
+  std::error_code error;
+  std::filesystem::remove_all(dir_, error);
+  EXPECT_FALSE(error) << error.message();
+  EXPECT_FALSE(std::filesystem::exists(dir_));
+}
+
+UniqueFd FsTest::Open(const std::string& name, int flags, mode_t mode) {
+  UniqueFd fd(open(Path(name).c_str(), flags | O_CLOEXEC, mode));
+  EXPECT_TRUE(fd.valid()) << name << ": " << std::strerror(errno);
+  return fd;
+}
+
+std::vector<char> FsTest::Bytes(size_t size, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<char> bytes(size);
+  for (size_t at = 0; at < size; at += sizeof(uint64_t)) {
+    const uint64_t word = random();
+    std::memcpy(&bytes[at], &word, std::min(sizeof(word), size - at));
+  }
+  return bytes;
+}
+
+void FsTest::Write(int fd, const std::vector<char>& bytes, off_t at) {
+  EXPECT_EQ(pwrite(fd, bytes.data(), bytes.size(), at),
+            static_cast<ssize_t>(bytes.size()))
+      << std::strerror(errno);
+}
+
+std::vector<char> FsTest::Read(int fd, size_t size, off_t at) {
+  std::vector<char> bytes(size);
+  const ssize_t n = pread(fd, bytes.data(), size, at);
+  EXPECT_GE(n, 0) << std::strerror(errno);
+  bytes.resize(n > 0 ? static_cast<size_t>(n) : 0);
+  return bytes;
+}
+
+int64_t FsTest::Allocated(int fd) {
+  struct stat stat;
+  EXPECT_EQ(fstat(fd, &stat), 0);
+  return stat.st_blocks * 512;
+}
+
+int64_t FsTest::Size(int fd) {
+  struct stat stat;
+  EXPECT_EQ(fstat(fd, &stat), 0);
+  return stat.st_size;
+}
+
+}  // namespace daxsnap::vmtest

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs in the guest: what the hotplug tests do to dax0.0 and its node.
+
+    guest_device.py create ALIGN | bind | unbind | state | blocks STATE | use MIB | memmap 0|1
+
+Prints one JSON object.
+"""
+
+import ctypes
+import errno
+import json
+import mmap
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+DEVICE = "dax0.0"
+BUS = Path("/sys/bus/dax")
+NODES = Path("/sys/devices/system/node")
+MEMORY = Path("/sys/devices/system/memory")
+SET_MEMPOLICY, MPOL_BIND = 238, 2
+
+
+def store(path, text):
+    """0, or the errno with which sysfs refused."""
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+    except OSError as error:
+        return errno.errorcode.get(error.errno, error.errno)
+    return 0
+
+
+def driver():
+    link = BUS / "devices" / DEVICE / "driver"
+    return link.resolve().name if link.exists() else None
+
+
+def target_node():
+    return int((BUS / "devices" / DEVICE / "target_node").read_text())
+
+
+def create(align):
+    subprocess.run(["ndctl", "create-namespace", "-f", "-e", "namespace0.0", "-m", "devdax", "--map=mem",
+                    "-a", align], check=True, stdout=subprocess.DEVNULL)
+    return {}
+
+
+def unbind():
+    bound = driver()
+    return {"unbind": store(BUS / "drivers" / bound / "unbind", DEVICE) if bound else 0}
+
+
+def bind():
+    """To kmem. The driver core keeps the error of a probe through new_id to itself: the second
+    write to bind tells."""
+    if driver() == "kmem":
+        return {"bind": 0}
+    unbind()
+    # device_dax matches every device; it must not get it back between the two.
+    store(BUS / "drivers" / "kmem" / "new_id", DEVICE)
+    if driver() == "kmem":
+        return {"bind": 0}
+    return {"bind": store(BUS / "drivers" / "kmem" / "bind", DEVICE)}
+
+
+def blocks_of(node):
+    found = []
+    for link in sorted(NODES.glob(f"node{node}/memory[0-9]*"), key=lambda p: int(p.name[6:])):
+        found.append({"name": link.name, "state": (link / "state").read_text().strip(),
+                      "zones": (link / "valid_zones").read_text().strip()})
+    return found
+
+
+def zones_of(node):
+    """{zone: {free, min, managed, present, pcp}} of a node, in pages."""
+    zones, current = {}, {}
+    for line in Path("/proc/zoneinfo").read_text().splitlines():
+        if match := re.match(r"Node (\d+), zone +(\w+)", line):
+            current = {"pcp": 0}
+            if int(match[1]) == node:
+                zones[match[2]] = current
+        elif match := re.match(r" +pages free +(\d+)", line):
+            current["free"] = int(match[1])
+        elif match := re.match(r" +(min|low|high|spanned|present|managed) +(\d+)$", line):
+            current[match[1]] = int(match[2])
+        elif match := re.match(r" +count: +(\d+)", line):
+            current["pcp"] += int(match[1])
+    return {name: zone for name, zone in zones.items() if zone.get("present")}
+
+
+def meminfo(path):
+    return {m[1]: int(m[2]) for m in re.finditer(r"(\w+): +(\d+) kB", Path(path).read_text())}
+
+
+def state():
+    node = target_node()
+    info = NODES / f"node{node}" / "meminfo"
+    return {"driver": driver(), "node": node, "blocks": blocks_of(node), "zones": zones_of(node),
+            "node_kib": meminfo(info) if info.exists() else {}, "total_kib": meminfo("/proc/meminfo")["MemTotal"],
+            "size": int((BUS / "devices" / DEVICE / "size").read_text()),
+            "block_bytes": int((MEMORY / "block_size_bytes").read_text(), 16)}
+
+
+def blocks(wanted):
+    """Asks every block of the node for a state; {block: 0 or errno}."""
+    return {block["name"]: store(MEMORY / block["name"] / "state", wanted) for block in blocks_of(target_node())}
+
+
+def use(mib):
+    """Fills memory of the node alone, reads it back; how much of it the node lost meanwhile."""
+    node = target_node()
+    mask = ctypes.c_ulong(1 << node)
+    if ctypes.CDLL(None, use_errno=True).syscall(SET_MEMPOLICY, MPOL_BIND, ctypes.byref(mask), 64):
+        raise OSError(ctypes.get_errno(), "set_mempolicy")
+    before = meminfo(NODES / f"node{node}" / "meminfo")["AnonPages"]
+    with mmap.mmap(-1, mib << 20) as memory:
+        chunk = bytes(range(256)) * 4096
+        for offset in range(0, mib << 20, len(chunk)):
+            memory[offset:offset + len(chunk)] = chunk
+        intact = all(memory[o:o + len(chunk)] == chunk for o in range(0, mib << 20, len(chunk)))
+        grown = meminfo(NODES / f"node{node}" / "meminfo")["AnonPages"] - before
+    return {"intact": intact, "anon_kib": grown}
+
+
+def memmap(on):
+    return {"memmap": store(BUS / "devices" / DEVICE / "memmap_on_memory", on)}
+
+
+COMMANDS = {"create": create, "bind": bind, "unbind": unbind, "state": state, "blocks": blocks,
+            "use": lambda mib: use(int(mib)), "memmap": memmap}
+
+if __name__ == "__main__":
+    print(json.dumps(COMMANDS[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine of deploy/vm as the hotplug tests use it: the NVDIMM's file is written and
+read from the host, so that the kernel under test is not asked what it left alone."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DEPLOY = HERE.parent.parent.parent / "deploy" / "vm"
+MIB = 1 << 20
+GUEST_SCRIPT = "/root/guest_device.py"
+
+
+class Machine:
+    """One VM; its disks are new."""
+
+    def __init__(self, state, nvdimm, align="2M"):
+        self.state = Path(state)
+        self.environment = dict(os.environ, DAXSNAP_VM=str(state))
+        self.nvdimm = nvdimm
+        self.align = align
+        self.image = self.state / "nv.img"
+        self.fresh = True
+        self.data = None  # offset of the device in the file
+
+    def _deploy(self, command, *arguments, check=True, **options):
+        return subprocess.run([DEPLOY / command, *arguments], env=self.environment, text=True, check=check, **options)
+
+    def up(self, *append, node=1):
+        """Boots, on new disks the first time. Nothing is bound to kmem then."""
+        sizes = ["--nvdimm", self.nvdimm, "--ram", "2G", "--nvdimm-node", str(node)]
+        self._deploy("up", *sizes, *(["--fresh"] if self.fresh else []), *(f"--append={a}" for a in append))
+        if self.fresh:
+            self.fresh = False
+            self._deploy("put", HERE / "guest_device.py", GUEST_SCRIPT)
+            self.guest("create", self.align)
+            self.data = self._find_data()
+
+    def cut(self):
+        self._deploy("cut")
+
+    def down(self):
+        self._deploy("down", check=False)
+
+    def guest(self, *command):
+        done = self._deploy("run", "python3", GUEST_SCRIPT, *command, stdout=subprocess.PIPE)
+        return json.loads(done.stdout)
+
+    def shell(self, line):
+        return self._deploy("run", "sh", "-c", line, stdout=subprocess.PIPE).stdout
+
+    def kernel_log(self):
+        return self.shell("dmesg")
+
+    def complaints(self):
+        """What check-dmesg has against the console since the last call."""
+        return self._deploy("check-dmesg", "--new", check=False, stdout=subprocess.PIPE).stdout
+
+    def _find_data(self):
+        """Where the device starts in the file: found by writing through the device."""
+        mark = os.urandom(32)
+        self.shell("python3 -c 'import mmap,os; f=os.open(\"/dev/dax0.0\", os.O_RDWR); m=mmap.mmap(f, 1 << "
+                   f"{'30' if self.align == '1G' else '21'}); m[0:32]=bytes.fromhex(\"{mark.hex()}\")'")
+        with open(self.image, "rb") as file:
+            for offset in range(0, self.image.stat().st_size, 2 * MIB):
+                file.seek(offset)
+                if file.read(len(mark)) == mark:
+                    return offset
+        raise AssertionError("the device's first page is not in the file")
+
+    def write(self, page, data):
+        """Device pages, by the host."""
+        with open(self.image, "r+b") as file:
+            file.seek(self.data + page * 4096)
+            file.write(data)
+
+    def read(self, page, pages=1):
+        with open(self.image, "rb") as file:
+            file.seek(self.data + page * 4096)
+            return file.read(pages * 4096)
+
+    def scatter(self, seed):
+        """Something to lose, all over the device but in the head."""
+        size = self.image.stat().st_size - self.data
+        chance = random.Random(seed)
+        for offset in range(16 * 4096, size, 4 * MIB):
+            self.write(offset // 4096, chance.randbytes(4096))
+
+    def digest(self):
+        """Of the whole file. A write of zeroes to a hole counts as a change."""
+        total = hashlib.sha256()
+        with open(self.image, "rb") as file:
+            end, at = self.image.stat().st_size, 0
+            while at < end:
+                try:
+                    start = os.lseek(file.fileno(), at, os.SEEK_DATA)
+                except OSError:
+                    break
+                at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+                total.update(f"{start}-{at};".encode())
+                file.seek(start)
+                while start < at:
+                    chunk = file.read(min(16 * MIB, at - start))
+                    total.update(chunk)
+                    start += len(chunk)
+        return total.hexdigest()

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// What cannot be taken by reference is copied and counted: a capture is always
+// complete.
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "tests/vm/mm_matrix/support.h"
+#include "tests/vm/mm_matrix/swap.h"
+
+namespace daxsnap::vmtest {
+namespace {
+
+constexpr uint64_t kOld = 31, kNew = 32;
+
+class Copied : public PoolTest {};
+
+TEST_F(Copied, PagesInAPipe) {
+  constexpr size_t kPinned = 8;
+  Mapping memory(2 * kMiB, node());
+  Fill(memory.data(), memory.bytes(), kOld);
+  UniqueFd self = SelfPidFd(), first = NewFile("first"),
+           second = NewFile("second");
+  {
+    int pipe[2];
+    ASSERT_EQ(::pipe(pipe), 0);
+    UniqueFd out(pipe[0]), in(pipe[1]);
+    iovec piece = {memory.data(), kPinned * kPage};
+    ASSERT_EQ(vmsplice(in.get(), &piece, 1, 0),
+              static_cast<ssize_t>(kPinned * kPage));
+    const auto c = Capture(first.get(), self.get(), memory.data(),
+                           memory.bytes());
+    EXPECT_EQ(c.pages_copied, kPinned);
+    EXPECT_EQ(c.pages_by_reference, memory.pages() - kPinned);
+  }
+  const auto c = Capture(second.get(), self.get(), memory.data(),
+                         memory.bytes());
+  EXPECT_EQ(c.pages_by_reference, kPinned) << "free again, so taken";
+  EXPECT_EQ(c.pages_shared, memory.pages() - kPinned);
+  Fill(memory.data(), memory.bytes(), kNew);
+  EXPECT_EQ(CountBadInFile(first.get(), memory.bytes(), kOld), 0);
+  EXPECT_EQ(CountBadInFile(second.get(), memory.bytes(), kOld), 0);
+}
+
+TEST_F(Copied, PagesPinnedByIoUring) {
+  constexpr size_t kPinned = 16;
+  Mapping memory(2 * kMiB, node());
+  Fill(memory.data(), memory.bytes(), kOld);
+  io_uring_params params = {};
+  UniqueFd ring(static_cast<int>(syscall(SYS_io_uring_setup, 4, &params)));
+  ASSERT_TRUE(ring.valid()) << std::strerror(errno);
+  const iovec buffer = {memory.data(), kPinned * kPage};
+  ASSERT_EQ(syscall(SYS_io_uring_register, ring.get(), IORING_REGISTER_BUFFERS,
+                    &buffer, 1),
+            0)
+      << std::strerror(errno);
+  UniqueFd self = SelfPidFd(), first = NewFile("first"),
+           second = NewFile("second"), third = NewFile("third");
+  auto c = Capture(first.get(), self.get(), memory.data(), memory.bytes());
+  EXPECT_EQ(c.pages_copied, kPinned);
+  EXPECT_EQ(c.pages_by_reference, memory.pages() - kPinned);
+  // The pins still reach the process's memory, not the snapshot's.
+  Fill(memory.data(), memory.bytes(), kNew);
+  EXPECT_EQ(CountBadInFile(first.get(), memory.bytes(), kOld), 0);
+
+  ASSERT_EQ(syscall(SYS_io_uring_register, ring.get(),
+                    IORING_UNREGISTER_BUFFERS, nullptr, 0),
+            0);
+  // Pins go when the ring's deferred work has run.
+  ASSERT_TRUE(WaitFor([&] {
+    UniqueFd probe = NewFile("probe");
+    const auto p =
+        Capture(probe.get(), self.get(), memory.data(), kPinned * kPage);
+    unlink(Path("probe").c_str());
+    return p.pages_copied == 0;
+  })) << "the pages stay pinned";
+  // A pin on captured pages unshares them first: the snapshot is safe.
+  c = Capture(second.get(), self.get(), memory.data(), memory.bytes());
+  EXPECT_EQ(c.pages_copied, 0u);
+  ASSERT_EQ(syscall(SYS_io_uring_register, ring.get(), IORING_REGISTER_BUFFERS,
+                    &buffer, 1),
+            0);
+  c = Capture(third.get(), self.get(), memory.data(), memory.bytes());
+  EXPECT_EQ(c.pages_copied, kPinned);
+  EXPECT_EQ(c.pages_shared, memory.pages() - kPinned);
+  EXPECT_EQ(CountBadInFile(second.get(), memory.bytes(), kNew), 0);
+  EXPECT_EQ(CountBadInFile(third.get(), memory.bytes(), kNew), 0);
+}
+
+TEST_F(Copied, PagesOfAnotherNode) {
+  Mapping memory(2 * kMiB, 0);
+  ASSERT_NE(node(), 0);
+  Fill(memory.data(), memory.bytes(), kOld);
+  UniqueFd self = SelfPidFd(), file = NewFile();
+  const auto c =
+      Capture(file.get(), self.get(), memory.data(), memory.bytes());
+  EXPECT_EQ(c.pages_copied, memory.pages());
+  Fill(memory.data(), memory.bytes(), kNew);
+  EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
+  Mapping reader(memory.bytes(), node());
+  EXPECT_EQ(Install(file.get(), reader.data(), reader.bytes()),
+            reader.pages())
+      << "copied pages are pool pages all the same";
+  EXPECT_EQ(CountBad(reader.data(), reader.bytes(), kOld), 0);
+}
+
+TEST_F(Copied, SharedMemory) {
+  const size_t bytes = kMiB;
+  char* shared = static_cast<char*>(mmap(nullptr, bytes,
+                                         PROT_READ | PROT_WRITE,
+                                         MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(shared, MAP_FAILED);
+  Fill(shared, bytes, kOld);
+  UniqueFd self = SelfPidFd(), file = NewFile();
+  const auto c = Capture(file.get(), self.get(), shared, bytes);
+  EXPECT_EQ(c.pages_copied, bytes / kPage);
+  Child writer({{"write", [&] {
+                   Fill(shared, bytes, kNew);
+                   return 0L;
+                 }}});
+  writer.Do("write");
+  EXPECT_EQ(CountBad(shared, bytes, kNew), 0) << "shared memory came apart";
+  EXPECT_EQ(CountBadInFile(file.get(), bytes, kOld), 0);
+  munmap(shared, bytes);
+}
+
+TEST_F(Copied, SwappedPagesComeBackAndAreCounted) {
+  Swap swap(128 * kMiB);
+  Mapping memory(8 * kMiB, node());
+  Fill(memory.data(), memory.bytes(), kOld);
+  ASSERT_EQ(madvise(memory.data(), memory.bytes(), MADV_PAGEOUT), 0);
+  ASSERT_GT(SwappedPages(getpid(), memory.data(), memory.bytes()),
+            memory.pages() / 2)
+      << "the memory did not go to swap";
+  UniqueFd self = SelfPidFd(), file = NewFile();
+  const auto c =
+      Capture(file.get(), self.get(), memory.data(), memory.bytes());
+  EXPECT_EQ(c.pages_hole, 0u) << "swapped pages were lost";
+  EXPECT_EQ(c.pages_copied + c.pages_by_reference, memory.pages());
+  EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
+  EXPECT_EQ(CountBad(memory.data(), memory.bytes(), kOld), 0);
+  Fill(memory.data(), memory.bytes(), kNew);
+  EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
+}
+
+TEST_F(Copied, PagesThatKsmMerged) {
+  Mapping memory(2 * kMiB, node());
+  std::memset(memory.data(), 0x5a, memory.bytes());
+  ASSERT_EQ(madvise(memory.data(), memory.bytes(), MADV_MERGEABLE), 0);
+  WriteFile("/sys/kernel/mm/ksm/pages_to_scan", "5000");
+  WriteFile("/sys/kernel/mm/ksm/sleep_millisecs", "5");
+  ASSERT_TRUE(WriteFile("/sys/kernel/mm/ksm/run", "1"));
+  const bool merged = WaitFor([] {
+    return std::atol(ReadFile("/sys/kernel/mm/ksm/pages_sharing").c_str()) >
+           100;
+  });
+  WriteFile("/sys/kernel/mm/ksm/run", "0");
+  UniqueFd self = SelfPidFd(), file = NewFile();
+  const auto c =
+      Capture(file.get(), self.get(), memory.data(), memory.bytes());
+  WriteFile("/sys/kernel/mm/ksm/run", "2");
+  WriteFile("/sys/kernel/mm/ksm/run", "0");
+  ASSERT_TRUE(merged) << "KSM merged nothing";
+  EXPECT_GT(c.pages_copied, 100u) << "pages of KSM were taken";
+  std::vector<char> content(memory.bytes());
+  std::memset(memory.data(), 0x11, memory.bytes());
+  ASSERT_EQ(pread(file.get(), content.data(), content.size(), 0),
+            static_cast<ssize_t>(content.size()));
+  EXPECT_EQ(content, std::vector<char>(memory.bytes(), 0x5a));
+}
+
+}  // namespace
+}  // namespace daxsnap::vmtest
