@@ -388,22 +388,30 @@ static void kmemfs_mark_committed(struct kmemfs_inode *ki)
 	}
 }
 
+static void kmemfs_leaf_committed(struct kmemfs *k, unsigned long leaf)
+{
+	unsigned long ino = leaf * KMEMFS_INODES_PER_PAGE;
+	struct kmemfs_inode *ki;
+	int i;
+
+	for (i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
+		ki = xa_load(&k->inodes, ino + i);
+		if (ki)
+			kmemfs_mark_committed(ki);
+	}
+}
+
 /* All is written: from here on memory is what the commit says */
 static void kmemfs_collected(struct kmemfs_commit *c, u32 *index)
 {
 	struct kmemfs *k = c->k;
-	unsigned long n, ino;
+	unsigned long n;
 	void *v;
 
 	xa_for_each(&c->leaves, n, v) {
 		/* overwrites an entry: does not allocate, and leaves the mark as it is */
 		xa_store(&k->leaves, n, v, GFP_NOFS);
-		for (ino = n * KMEMFS_INODES_PER_PAGE; ino < (n + 1) * KMEMFS_INODES_PER_PAGE; ino++) {
-			struct kmemfs_inode *ki = xa_load(&k->inodes, ino);
-
-			if (ki)
-				kmemfs_mark_committed(ki);
-		}
+		kmemfs_leaf_committed(k, n);
 	}
 	kvfree(k->index);
 	k->index = index;

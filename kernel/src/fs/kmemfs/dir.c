@@ -179,7 +179,6 @@ out:
 	return 0;
 }
 
-
 const struct inode_operations kmemfs_dir_iops = {
 	.create = kmemfs_create,
 	.lookup = simple_lookup,
@@ -200,4 +199,5 @@ const struct file_operations kmemfs_dir_fops = {
 	.iterate_shared = dcache_readdir,
 	.fsync = kmemfs_fsync,
 	.unlocked_ioctl = kmemfs_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
 };

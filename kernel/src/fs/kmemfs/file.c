@@ -532,4 +532,5 @@ const struct file_operations kmemfs_file_fops = {
 	.remap_file_range = kmemfs_remap_file_range,
 	.fsync = kmemfs_fsync,
 	.unlocked_ioctl = kmemfs_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
 };

@@ -21,7 +21,7 @@
 
 /* Entries of a chunk of a file's page table */
 #define KMEMFS_CHUNK_SHIFT	10
-#define KMEMFS_CHUNK_SIZE	(1UL << KMEMFS_CHUNK_SHIFT)
+#define KMEMFS_CHUNK_SIZE	BIT(KMEMFS_CHUNK_SHIFT)
 
 /*
  * An entry of a file's page table: a device page, 0 for a hole. The flag says
@@ -73,7 +73,7 @@ struct kmemfs_tree_ref {
  */
 struct kmemfs_inode {
 	struct inode vfs;
-	spinlock_t lock;
+	spinlock_t lock;	/* page table */
 	struct xarray chunks;
 	unsigned long nr_pages;
 	bool data_dirty;
@@ -134,7 +134,7 @@ struct kmemfs {
 	unsigned int commit_interval;
 
 	struct rw_semaphore commit_sem;
-	struct mutex commit_lock;
+	struct mutex commit_lock;	/* one commit at a time */
 	struct delayed_work commit_work;
 	bool dirty;
 
@@ -146,7 +146,7 @@ struct kmemfs {
 	struct xarray inodes;
 	struct ida inos;
 
-	spinlock_t pending_lock;
+	spinlock_t pending_lock;	/* pending, pending_tail */
 	struct list_head pending;
 	struct kmemfs_chunk *pending_tail;
 	unsigned long *durable;

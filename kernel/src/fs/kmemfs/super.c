@@ -131,7 +131,7 @@ static const struct super_operations kmemfs_sops = {
 
 /* ---- mounting ------------------------------------------------------------- */
 
-enum kmemfs_param { Opt_byref, Opt_commit };
+enum kmemfs_param { OPT_BYREF, OPT_COMMIT };
 
 static const struct constant_table kmemfs_param_byref[] = {
 	{ "off", 0 },
@@ -140,8 +140,8 @@ static const struct constant_table kmemfs_param_byref[] = {
 };
 
 static const struct fs_parameter_spec kmemfs_param_spec[] = {
-	fsparam_enum("byref", Opt_byref, kmemfs_param_byref),
-	fsparam_u32("commit", Opt_commit),
+	fsparam_enum("byref", OPT_BYREF, kmemfs_param_byref),
+	fsparam_u32("commit", OPT_COMMIT),
 	{}
 };
 
@@ -164,10 +164,10 @@ static int kmemfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
 	int opt = fs_parse(fc, kmemfs_param_spec, param, &result);
 
 	switch (opt) {
-	case Opt_byref:
+	case OPT_BYREF:
 		ctx->byref = result.uint_32;
 		return 0;
-	case Opt_commit:
+	case OPT_COMMIT:
 		if (result.uint_32 > 3600)
 			return invalfc(fc, "commit= is at most 3600 seconds");
 		ctx->commit = result.uint_32;
@@ -282,8 +282,11 @@ static void kmemfs_kill_sb(struct super_block *sb)
 	bool loaded = sb->s_root, filled = k && k->sb == sb;
 
 	if (filled) {
-		int r = sb_rdonly(sb) || !loaded ? 0 : kmemfs_commit(k);
+		int r = 0;
 
+		/* not of a tree that could not be loaded as a whole */
+		if (!sb_rdonly(sb) && (sb->s_flags & SB_ACTIVE))
+			r = kmemfs_commit(k);
 		if (r)
 			pr_err("%s: changes since generation %llu are lost: commit failed (%d)\n",
 			       k->kp->name, k->root.generation, r);
