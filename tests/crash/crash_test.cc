@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A crash at any moment leaves the last committed state, whole; and the model
+// that says so sees each way to get it wrong.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <ostream>
+#include <set>
+#include <string>
+
+#include "tests/crash/device.h"
+#include "tests/crash/history.h"
+
+namespace daxsnap::crash {
+namespace {
+
+constexpr uint64_t kHistories = 12;
+// A fault must show within so many histories.
+constexpr uint64_t kPatience = 12;
+
+TEST(Device, KeepsWhatWasFlushedAndFenced) {
+  Device device(1);
+  auto* words = static_cast<uint64_t*>(device.Page(0));
+  words[0] = 1;
+  EXPECT_EQ(device.DirtyLines().size(), 1U);
+  device.Flush(words, 8);
+  EXPECT_EQ(device.DirtyLines().size(), 1U) << "no fence yet";
+  device.Fence();
+  EXPECT_TRUE(device.DirtyLines().empty());
+  EXPECT_EQ(device.media()[0], std::byte{1});
+}
+
+TEST(Device, KeepsNothingThatWasOnlyFenced) {
+  Device device(1);
+  auto* words = static_cast<uint64_t*>(device.Page(0));
+  words[0] = 1;
+  device.Fence();
+  EXPECT_EQ(device.DirtyLines().size(), 1U);
+  EXPECT_EQ(device.media()[0], std::byte{0});
+}
+
+TEST(Device, KeepsWhatTheLineHeldAtTheFlush) {
+  Device device(1);
+  auto* words = static_cast<uint64_t*>(device.Page(0));
+  words[0] = 1;
+  device.Flush(words, 8);
+  words[0] = 2;
+  device.Fence();
+  EXPECT_EQ(device.media()[0], std::byte{1});
+  ASSERT_EQ(device.DirtyLines().size(), 1U);
+  EXPECT_EQ(device.DirtyLines()[0].cache[0], 2U);
+}
+
+TEST(Device, MayKeepWhatWasFlushedAndThenTakenBack) {
+  Device device(1);
+  auto* words = static_cast<uint64_t*>(device.Page(0));
+  words[0] = 1;
+  device.Flush(words, 8);
+  words[0] = 0;
+  ASSERT_EQ(device.DirtyLines().size(), 1U);
+  EXPECT_EQ(device.DirtyLines()[0].flushed[0], 1U);
+}
+
+TEST(Device, FlushesWholeLinesOnly) {
+  Device device(1);
+  auto* words = static_cast<uint64_t*>(device.Page(0));
+  words[7] = 1;
+  words[8] = 1;
+  words[16] = 1;
+  device.Flush(&words[7], 9);
+  device.Fence();
+  ASSERT_EQ(device.DirtyLines().size(), 1U);
+  EXPECT_EQ(device.DirtyLines()[0].index, 2U);
+}
+
+class Crash : public testing::TestWithParam<uint64_t> {};
+
+TEST_P(Crash, LeavesTheOldOrTheNewState) {
+  const HistoryResult result = RunHistory(GetParam(), Fault::kNone);
+  EXPECT_EQ(result.violation, "");
+  EXPECT_EQ(result.lives, 3U);
+  // Else nothing was tested.
+  EXPECT_GT(result.commits, 10U);
+  EXPECT_GT(result.coverage.states, 3000U);
+  EXPECT_GT(result.coverage.exhaustive, 20U);
+  EXPECT_GT(result.coverage.old_state, 100U);
+  EXPECT_GT(result.coverage.new_state, 20U);
+  EXPECT_GT(result.coverage.torn_slot, 100U);
+  RecordProperty("states", static_cast<int>(result.coverage.states));
+  std::cout << result.commits << " commits (" << result.full
+            << " without space), " << result.coverage.points
+            << " crash points (" << result.coverage.exhaustive
+            << " exhaustive), " << result.coverage.states << " states\n";
+}
+
+INSTANTIATE_TEST_SUITE_P(Seed, Crash,
+                         testing::Range(uint64_t{1}, kHistories + 1));
+
+TEST(Crash, IsAlsoTriedWithoutSpace) {
+  uint64_t full = 0;
+  for (uint64_t seed = 3; seed <= kHistories; seed += 3)
+    full += RunHistory(seed, Fault::kNone).full;
+  EXPECT_GT(full, 5U);
+}
+
+TEST(Crash, IsTheSameForTheSameSeed) {
+  const HistoryResult first = RunHistory(7, Fault::kNone);
+  const HistoryResult second = RunHistory(7, Fault::kNone);
+  EXPECT_EQ(first.coverage.states, second.coverage.states);
+  EXPECT_EQ(first.coverage.torn_slot, second.coverage.torn_slot);
+  EXPECT_EQ(first.commits, second.commits);
+}
+
+struct Mutant {
+  const char* name;
+  Fault fault;
+};
+
+void PrintTo(const Mutant& mutant, std::ostream* out) { *out << mutant.name; }
+
+class Model : public testing::TestWithParam<Mutant> {};
+
+TEST_P(Model, SeesThatTheProtocolIsBroken) {
+  for (uint64_t seed = 1; seed <= kPatience; seed++) {
+    const HistoryResult result = RunHistory(seed, GetParam().fault);
+    if (result.violation.empty()) continue;
+    std::cout << "seed " << seed << ", state " << result.coverage.states << ": "
+              << result.violation << "\n";
+    return;
+  }
+  FAIL() << "the crash tests would pass without this rule";
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Without, Model,
+    testing::Values(
+        Mutant{"FlushOfData", Fault::kNoDataFlush},
+        Mutant{"FlushOfExtents", Fault::kNoExtentsFlush},
+        Mutant{"FlushOfInodes", Fault::kNoInodesFlush},
+        Mutant{"FlushOfIndex", Fault::kNoIndexFlush},
+        Mutant{"FlushOfRoot", Fault::kNoRootFlush},
+        Mutant{"FlushOfWholePages", Fault::kOnlyFirstLineFlush},
+        Mutant{"FlushAfterTheLastStore", Fault::kFlushBeforeLastStore},
+        Mutant{"FenceBeforeRoot", Fault::kNoFenceBeforeRoot},
+        Mutant{"FenceAfterRoot", Fault::kNoFenceAfterRoot},
+        Mutant{"CopyOnWrite", Fault::kOverwriteInPlace},
+        Mutant{"WaitBeforeReuseOfData", Fault::kReuseDataBeforeCommit},
+        Mutant{"WaitBeforeReuseOfMetadata", Fault::kReuseMetadataBeforeCommit},
+        Mutant{"TheOtherSlot", Fault::kWriteRulingSlot},
+        Mutant{"AHigherGeneration", Fault::kSameGeneration},
+        Mutant{"RootLast", Fault::kRootBeforeInodes}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace daxsnap::crash

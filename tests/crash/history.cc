@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/crash/history.h"
+
+#include <sys/stat.h>
+
+#include <memory>
+#include <random>
+
+#include "tests/unit/format/recovery.h"
+
+namespace daxsnap::crash {
+namespace {
+
+constexpr uint64_t kRoomy = 64;  // pages of the device
+constexpr uint64_t kTight = 26;  // so few that commits find no space
+constexpr int kLives = 3;
+constexpr int kOperations = 60;  // a life
+constexpr uint64_t kCommitEvery = 6;
+
+class History {
+ public:
+  History(uint64_t seed, Fault fault)
+      : random_(seed),
+        explorer_(seed ^ 0x5eed),
+        fault_(fault),
+        device_(seed % 3 == 0 ? kTight : kRoomy) {}
+
+  HistoryResult Run() {
+    for (int life = 0; life < kLives && explorer_.violation().empty(); life++) {
+      Start(life == 0);
+      for (int i = 0; i < kOperations && explorer_.violation().empty(); i++) {
+        Operate();
+        explorer_.Explore(device_, *fs_);
+      }
+      device_.set_observer(nullptr);
+      if (!explorer_.violation().empty()) break;
+      device_.Restart(explorer_.RandomCrash(device_, *fs_));
+      result_.lives++;
+    }
+    result_.violation = explorer_.violation();
+    result_.coverage = explorer_.coverage();
+    return result_;
+  }
+
+ private:
+  void Start(bool format) {
+    fs_ = std::make_unique<ModelFs>(&device_, fault_);
+    if (format) {
+      fs_->Format();
+    } else {
+      fs_->Mount(format::Recover(MediaOf(device_.media(), kUuid)));
+    }
+    device_.set_observer([this] { explorer_.Explore(device_, *fs_); });
+  }
+
+  uint64_t Below(uint64_t n) { return random_() % n; }
+
+  uint64_t AnyInode() {
+    auto file = fs_->now().begin();
+    std::advance(file, static_cast<ptrdiff_t>(Below(fs_->now().size())));
+    return file->first;
+  }
+
+  uint64_t AnyDirectory() {
+    for (int i = 0; i < 8; i++) {
+      const uint64_t ino = AnyInode();
+      if (S_ISDIR(fs_->now().at(ino).mode)) return ino;
+    }
+    return KMEMFS_ROOT_INO;
+  }
+
+  std::string AnyName() { return std::string(1 + Below(3), "abc"[Below(3)]); }
+
+  void Operate() {
+    if (Below(kCommitEvery) == 0) {
+      fs_->Commit() ? result_.commits++ : result_.full++;
+      return;
+    }
+    switch (Below(12)) {
+      case 0:
+      case 1:
+        fs_->Create(AnyDirectory(), AnyName(), S_IFREG | 0644);
+        break;
+      case 2:
+        fs_->Create(KMEMFS_ROOT_INO, AnyName(), S_IFDIR | 0755);
+        break;
+      case 3:
+        fs_->Truncate(AnyInode(), Below(kMaxFilePages));
+        break;
+      case 4:
+        fs_->Unlink(AnyInode());
+        break;
+      case 5:
+        fs_->Rename(AnyInode(), AnyDirectory(), AnyName());
+        break;
+      case 6:
+        fs_->Clone(AnyInode(), AnyInode());
+        break;
+      default:
+        fs_->Write(AnyInode(), Below(kMaxFilePages), random_());
+        break;
+    }
+  }
+
+  std::mt19937_64 random_;
+  Explorer explorer_;
+  Fault fault_;
+  Device device_;
+  std::unique_ptr<ModelFs> fs_;
+  HistoryResult result_;
+};
+
+}  // namespace
+
+HistoryResult RunHistory(uint64_t seed, Fault fault) {
+  return History(seed, fault).Run();
+}
+
+}  // namespace daxsnap::crash

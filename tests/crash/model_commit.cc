@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The commit and the mount of ModelFs.
+#include <endian.h>
+#include <sys/stat.h>
+
+#include <cstring>
+#include <utility>
+
+#include "tests/crash/model_fs.h"
+
+namespace daxsnap::crash {
+namespace {
+
+kmemfs_page_kind KindOf(const void* page) {
+  kmemfs_page_head head;
+  std::memcpy(&head, page, sizeof(head));
+  return static_cast<kmemfs_page_kind>(le32toh(head.kind));
+}
+
+}  // namespace
+
+// The format code's way to the device, with the faults that are in it.
+struct ModelFs::Sink : kmemfs_sink {
+  Sink(ModelFs* fs, uint64_t to_generation) : kmemfs_sink{}, fs(fs) {
+    alloc = [](kmemfs_sink* s, __u64* page) {
+      return static_cast<Sink*>(s)->Alloc(page);
+    };
+    flush = [](kmemfs_sink* s, const void* addr, size_t len) {
+      static_cast<Sink*>(s)->Flush(addr, len);
+    };
+    fence = [](kmemfs_sink* s) { static_cast<Sink*>(s)->Fence(); };
+    std::memcpy(uuid, kUuid, sizeof(uuid));
+    generation = to_generation;
+  }
+
+  void* Alloc(__u64* page) {
+    *page = fs->AllocatePage();
+    if (!*page) return nullptr;
+    taken.push_back(*page);
+    return fs->device_->Page(*page);
+  }
+
+  bool Skipped(kmemfs_page_kind kind) const {
+    switch (kind) {
+      case KMEMFS_KIND_ROOT:
+        return fs->fault_ == Fault::kNoRootFlush;
+      case KMEMFS_KIND_INDEX:
+        return fs->fault_ == Fault::kNoIndexFlush;
+      case KMEMFS_KIND_INODES:
+        return fs->fault_ == Fault::kNoInodesFlush;
+      case KMEMFS_KIND_EXTENTS:
+        return fs->fault_ == Fault::kNoExtentsFlush;
+    }
+    return false;
+  }
+
+  void Flush(const void* addr, size_t len) {
+    const kmemfs_page_kind kind = KindOf(addr);
+    if (Skipped(kind)) return;
+    if (fs->fault_ == Fault::kOnlyFirstLineFlush) len = kLineSize;
+    if (fs->fault_ == Fault::kFlushBeforeLastStore) {
+      // As if the crc had been stored after the flush.
+      auto* head = static_cast<kmemfs_page_head*>(
+          fs->device_->Page(fs->device_->PageOf(addr)));
+      const __le32 crc = head->crc;
+      head->crc = 0;
+      fs->device_->Flush(addr, len);
+      head->crc = crc;
+      return;
+    }
+    fs->device_->Flush(addr, len);
+  }
+
+  void Fence() {
+    const Fault dropped =
+        fences++ ? Fault::kNoFenceAfterRoot : Fault::kNoFenceBeforeRoot;
+    if (fs->fault_ != dropped) fs->device_->Fence();
+  }
+
+  ModelFs* fs;
+  int fences = 0;
+  std::vector<uint64_t> taken;  // pages that this commit has allocated
+};
+
+struct ModelFs::Plan {
+  Plan(ModelFs* fs, uint64_t generation) : sink(fs, generation) {}
+
+  Sink sink;
+  std::map<uint64_t, Node> nodes;       // with new extents
+  std::map<uint64_t, uint64_t> leaves;  // as they will be
+  std::vector<uint64_t> table;
+  std::vector<uint64_t> replaced;  // metadata pages to free afterwards
+  kmemfs_inodes* late = nullptr;   // kRootBeforeInodes
+  kmemfs_root_info root = {};
+};
+
+void ModelFs::Format() {
+  std::vector<kmemfs_root> slots(KMEMFS_ROOT_SLOTS);
+  kmemfs_mkfs(slots.data(), kUuid, 0);
+  for (unsigned int i = 0; i < KMEMFS_ROOT_SLOTS; i++) {
+    std::memcpy(device_->Page(1 + i), &slots[i], sizeof(slots[i]));
+    device_->Flush(device_->Page(1 + i), KMEMFS_PAGE_SIZE);
+  }
+  device_->Fence();
+  generation_ = 1;
+  slot_ = 0;
+  for (uint64_t page = device_->nr_pages(); page-- > KMEM_PERSIST_HEAD_PAGES;)
+    FreePage(page);
+  // The empty tree of a new pool has no record; the first commit writes one.
+  now_[KMEMFS_ROOT_INO] = {.parent = KMEMFS_ROOT_INO,
+                           .mode = S_IFDIR | 0700,
+                           .name = "",
+                           .pages = {}};
+  Touch(KMEMFS_ROOT_INO);
+}
+
+void ModelFs::Mount(const format::Recovery& recovery) {
+  const ReadTree tree = ReadState(
+      recovery, [this] { return MediaOf(device_->media(), kUuid); }());
+  now_ = durable_ = tree.state;
+  generation_ = recovery.root.generation;
+  slot_ = recovery.slot;
+  for (const auto& [ino, inode] : recovery.inodes) {
+    Node& node = nodes_[ino];
+    for (const format::Extent& run : inode.runs) {
+      for (uint64_t i = 0; i < run.count; i++) {
+        node.pages[run.file_page + i] = run.page + i;
+        owners_[run.page + i]++;
+        committed_.insert(run.page + i);
+      }
+    }
+  }
+  for (const uint64_t page : recovery.meta) {
+    kmemfs_page_head head;
+    std::memcpy(&head, device_->Page(page), sizeof(head));
+    const uint64_t owner = le64toh(head.owner);
+    if (owner) {
+      nodes_[owner].meta.push_back(page);
+    } else if (le32toh(head.kind) == KMEMFS_KIND_INDEX) {
+      table_.push_back(page);
+    } else {
+      const uint64_t leaf = le64toh(head.first) / KMEMFS_INODES_PER_PAGE;
+      leaves_[leaf] = page;
+      const auto* records =
+          static_cast<const kmemfs_inodes*>(device_->Page(page))->record;
+      for (int i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
+        if (!records[i].ino) continue;
+        Node& node = nodes_[le64toh(records[i].ino)];
+        node.top = le64toh(records[i].extents);
+        node.height = le32toh(records[i].extents_height);
+        node.nr_runs = le64toh(records[i].nr_runs);
+      }
+    }
+  }
+  for (uint64_t page = device_->nr_pages(); page-- > KMEM_PERSIST_HEAD_PAGES;)
+    if (!recovery.meta_bits[page] && !recovery.data_bits[page]) FreePage(page);
+  if (now_.empty()) {
+    now_[KMEMFS_ROOT_INO] = {.parent = KMEMFS_ROOT_INO,
+                             .mode = S_IFDIR | 0700,
+                             .name = "",
+                             .pages = {}};
+    Touch(KMEMFS_ROOT_INO);
+  }
+}
+
+bool ModelFs::WriteExtents(Plan* plan, uint64_t ino) {
+  Node& node = plan->nodes[ino];
+  kmemfs_tree tree;
+  __u64 top = 0;
+  __u32 height = 0;
+  const size_t before = plan->sink.taken.size();
+  kmemfs_tree_init(&tree, &plan->sink, ino);
+  for (const auto& [at, page] : node.pages)
+    if (kmemfs_tree_add_run(&tree, at, 1, page)) return false;
+  if (kmemfs_tree_finish(&tree, &top, &height)) return false;
+  node.top = top;
+  node.height = height;
+  node.nr_runs = tree.nr_runs;
+  node.meta.assign(plan->sink.taken.begin() + static_cast<ptrdiff_t>(before),
+                   plan->sink.taken.end());
+  return true;
+}
+
+bool ModelFs::WriteInodes(Plan* plan, uint64_t leaf) {
+  const uint64_t first = leaf * KMEMFS_INODES_PER_PAGE;
+  const auto begin = now_.lower_bound(first);
+  const auto end = now_.lower_bound(first + KMEMFS_INODES_PER_PAGE);
+  if (begin == end) {
+    plan->leaves.erase(leaf);
+    return true;
+  }
+  __u64 page = 0;
+  void* bytes = plan->sink.Alloc(&page);
+  if (!bytes) return false;
+  auto* records = static_cast<kmemfs_inodes*>(bytes);
+  kmemfs_inodes_init(records, &plan->sink, leaf);
+  for (auto file = begin; file != end; ++file) {
+    const auto changed = plan->nodes.find(file->first);
+    const Node& node =
+        changed != plan->nodes.end() ? changed->second : nodes_[file->first];
+    kmemfs_inode_record* record = &records->record[file->first - first];
+    record->ino = htole64(file->first);
+    record->parent = htole64(file->second.parent);
+    record->size = htole64(file->second.size);
+    record->extents = htole64(node.top);
+    record->extents_height = htole32(node.height);
+    record->nr_runs = htole64(node.nr_runs);
+    record->nr_pages = htole64(node.pages.size());
+    record->mode = htole32(file->second.mode);
+    record->name_len = static_cast<__u8>(file->second.name.size());
+    std::memcpy(record->name, file->second.name.data(),
+                file->second.name.size());
+  }
+  if (fault_ == Fault::kRootBeforeInodes) {
+    plan->late = records;
+  } else {
+    kmemfs_inodes_finish(records, &plan->sink);
+  }
+  plan->leaves[leaf] = page;
+  return true;
+}
+
+bool ModelFs::WriteTable(Plan* plan) {
+  kmemfs_tree tree;
+  __u64 top = 0;
+  __u32 height = 0;
+  const size_t before = plan->sink.taken.size();
+  kmemfs_tree_init(&tree, &plan->sink, 0);
+  for (const auto& [leaf, page] : plan->leaves) {
+    while (tree.leaves < leaf)
+      if (kmemfs_tree_add_leaf(&tree, 0)) return false;
+    if (kmemfs_tree_add_leaf(&tree, page)) return false;
+  }
+  if (kmemfs_tree_finish(&tree, &top, &height)) return false;
+  plan->table.assign(plan->sink.taken.begin() + static_cast<ptrdiff_t>(before),
+                     plan->sink.taken.end());
+  plan->root.itable = top;
+  plan->root.itable_height = height;
+  plan->root.nr_inode_pages = tree.leaves;
+  return true;
+}
+
+void ModelFs::FlushData() {
+  if (fault_ == Fault::kNoDataFlush) return;
+  const size_t len =
+      fault_ == Fault::kOnlyFirstLineFlush ? kLineSize : KMEMFS_PAGE_SIZE;
+  for (const uint64_t page : unflushed_)
+    device_->Flush(device_->Page(page), len);
+}
+
+bool ModelFs::WriteTree(Plan* plan) {
+  plan->leaves = leaves_;
+  plan->replaced = table_;
+  for (const auto& [ino, node] : nodes_) {
+    if (!node.changed) continue;
+    plan->replaced.insert(plan->replaced.end(), node.meta.begin(),
+                          node.meta.end());
+    if (now_.contains(ino)) plan->nodes[ino] = node;
+  }
+  for (const uint64_t leaf : changed_leaves_)
+    if (leaves_.contains(leaf)) plan->replaced.push_back(leaves_[leaf]);
+  if (fault_ == Fault::kReuseMetadataBeforeCommit) {
+    for (const uint64_t page : plan->replaced) FreePage(page);
+    plan->replaced.clear();
+  }
+  for (const auto& [ino, node] : plan->nodes)
+    if (!WriteExtents(plan, ino)) return false;
+  for (const uint64_t leaf : changed_leaves_)
+    if (!WriteInodes(plan, leaf)) return false;
+  return WriteTable(plan);
+}
+
+void ModelFs::Publish(Plan* plan) {
+  kmemfs_root_info* root = &plan->root;
+  root->generation = plan->sink.generation;
+  root->nr_inodes = now_.size();
+  root->nr_meta_pages = plan->leaves.size() + plan->table.size();
+  for (const auto& [ino, file] : now_) {
+    const auto changed = plan->nodes.find(ino);
+    const Node& node =
+        changed != plan->nodes.end() ? changed->second : nodes_[ino];
+    root->nr_meta_pages += node.meta.size();
+    root->nr_file_pages += node.pages.size();
+  }
+  const unsigned int to = fault_ == Fault::kWriteRulingSlot ? slot_ : !slot_;
+  pending_ = now_;
+  kmemfs_publish(&plan->sink, static_cast<kmemfs_root*>(device_->Page(1 + to)),
+                 root);
+  if (plan->late) {
+    kmemfs_inodes_finish(plan->late, &plan->sink);
+    device_->Fence();
+  }
+  slot_ = to;
+}
+
+void ModelFs::Finish(Plan* plan) {
+  durable_ = now_;
+  pending_.reset();
+  generation_ = plan->sink.generation;
+  leaves_ = std::move(plan->leaves);
+  table_ = std::move(plan->table);
+  for (auto& [ino, node] : plan->nodes) nodes_[ino] = std::move(node);
+  committed_.clear();
+  for (auto at = nodes_.begin(); at != nodes_.end();) {
+    at->second.changed = false;
+    for (const auto& [file_page, page] : at->second.pages)
+      committed_.insert(page);
+    at = now_.contains(at->first) ? std::next(at) : nodes_.erase(at);
+  }
+  changed_leaves_.clear();
+  unflushed_.clear();
+  for (const uint64_t page : plan->replaced) FreePage(page);
+  for (const uint64_t page : dropped_) FreePage(page);
+  dropped_.clear();
+}
+
+bool ModelFs::Commit() {
+  const uint64_t next =
+      fault_ == Fault::kSameGeneration ? generation_ : generation_ + 1;
+  Plan plan(this, next);
+  FlushData();
+  if (!WriteTree(&plan)) {
+    for (const uint64_t page : plan.sink.taken) FreePage(page);
+    return false;
+  }
+  Publish(&plan);
+  Finish(&plan);
+  return true;
+}
+
+}  // namespace daxsnap::crash

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/unit/format/image.h"
+
+#include <endian.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <utility>
+
+namespace daxsnap::format {
+namespace {
+
+constexpr uint8_t kUuid[16] = {0xd5, 1, 2,  3,  4,  5,  6,  7,
+                               8,    9, 10, 11, 12, 13, 14, 15};
+constexpr int64_t kCommitTime = 1'700'000'000'000'000'000;
+
+void Require(bool condition, const char* what) {
+  if (!condition) {
+    std::cerr << "test image: " << what << "\n";
+    std::abort();
+  }
+}
+
+std::byte* AlignToPage(std::vector<std::byte>& storage) {
+  const auto address = reinterpret_cast<uintptr_t>(storage.data());
+  const uintptr_t rest = address % KMEMFS_PAGE_SIZE;
+  return storage.data() + (rest ? KMEMFS_PAGE_SIZE - rest : 0);
+}
+
+}  // namespace
+
+Inode RootDirectory() {
+  return {.ino = KMEMFS_ROOT_INO, .mode = S_IFDIR | 0700};
+}
+
+Inode Directory(uint64_t ino, std::string name, uint64_t parent) {
+  return {.ino = ino,
+          .parent = parent,
+          .mode = S_IFDIR | 0755,
+          .name = std::move(name)};
+}
+
+Inode File(uint64_t ino, std::string name, std::vector<Extent> runs,
+           uint64_t parent) {
+  uint64_t pages = 0;
+  if (!runs.empty()) pages = runs.back().file_page + runs.back().count;
+  return {.ino = ino,
+          .parent = parent,
+          .name = std::move(name),
+          .size = pages * KMEMFS_PAGE_SIZE,
+          .runs = std::move(runs)};
+}
+
+Inode Symlink(uint64_t ino, std::string name, uint64_t page) {
+  return {.ino = ino,
+          .mode = S_IFLNK | 0777,
+          .name = std::move(name),
+          .size = 11,
+          .runs = {{.page = page}}};
+}
+
+Image::Image(uint64_t nr_pages)
+    : storage_((nr_pages + 1) * KMEMFS_PAGE_SIZE),
+      bytes_(AlignToPage(storage_)) {
+  media_ = {.page = &Image::ReadPage,
+            .ctx = this,
+            .nr_pages = nr_pages,
+            .first = KMEM_PERSIST_HEAD_PAGES,
+            .end = nr_pages,
+            .uuid = {}};
+  std::memcpy(media_.uuid, kUuid, sizeof(kUuid));
+  kmem_persist_header_init(As<kmem_persist_header>(0), KMEM_PERSIST_FS, kUuid,
+                           "test", nr_pages * KMEMFS_PAGE_SIZE);
+  kmemfs_mkfs(slot(0), kUuid, kCommitTime);
+}
+
+Image::Image(const Image& other)
+    : storage_(other.storage_.size()),
+      bytes_(AlignToPage(storage_)),
+      media_(other.media_),
+      next_page_(other.next_page_),
+      pages_left_(other.pages_left_) {
+  std::memcpy(bytes_, other.bytes_, nr_pages() * KMEMFS_PAGE_SIZE);
+  media_.ctx = this;
+}
+
+void* Image::Page(uint64_t page) {
+  Require(page < nr_pages(), "page outside the device");
+  return bytes_ + page * KMEMFS_PAGE_SIZE;
+}
+
+const void* Image::Page(uint64_t page) const {
+  Require(page < nr_pages(), "page outside the device");
+  return bytes_ + page * KMEMFS_PAGE_SIZE;
+}
+
+const kmem_persist_header* Image::header() const {
+  return static_cast<const kmem_persist_header*>(Page(0));
+}
+
+const void* Image::ReadPage(const kmemfs_media* media, __u64 page) {
+  const auto* image = static_cast<const Image*>(media->ctx);
+  image->reads_++;
+  return page < image->nr_pages() ? image->Page(page) : nullptr;
+}
+
+kmemfs_sink Image::Sink(uint64_t generation) {
+  kmemfs_sink sink = {.alloc = &Image::AllocatePage,
+                      .flush = &Image::Flush,
+                      .fence = &Image::Fence,
+                      .ctx = this,
+                      .uuid = {},
+                      .generation = generation,
+                      .nr_meta_pages = 0};
+  std::memcpy(sink.uuid, media_.uuid, sizeof(sink.uuid));
+  return sink;
+}
+
+void* Image::AllocatePage(kmemfs_sink* sink, __u64* page) {
+  auto* image = static_cast<Image*>(sink->ctx);
+  if (image->pages_left_ == 0 || image->next_page_ >= image->nr_pages())
+    return nullptr;
+  if (image->pages_left_ > 0) image->pages_left_--;
+  *page = image->next_page_++;
+  // What a page held before must not matter.
+  std::memset(image->Page(*page), 0xa5, KMEMFS_PAGE_SIZE);
+  return image->Page(*page);
+}
+
+void Image::Flush(kmemfs_sink* sink, const void* addr, size_t len) {
+  auto* image = static_cast<Image*>(sink->ctx);
+  const auto page =
+      (static_cast<const std::byte*>(addr) - image->bytes_) / KMEMFS_PAGE_SIZE;
+  Require(len == KMEMFS_PAGE_SIZE, "flush of less than a page");
+  image->events_.push_back("flush " + std::to_string(page));
+}
+
+void Image::Fence(kmemfs_sink* sink) {
+  static_cast<Image*>(sink->ctx)->events_.push_back("fence");
+}
+
+uint64_t Image::Allocate(uint64_t count) {
+  Require(next_page_ + count <= nr_pages(), "device too small");
+  const uint64_t page = next_page_;
+  next_page_ += count;
+  return page;
+}
+
+void Image::FillRecord(kmemfs_sink* sink, const Inode& inode,
+                       kmemfs_inode_record* record) {
+  kmemfs_tree tree;
+  uint64_t pages = 0;
+  __u64 top = 0;
+  __u32 height = 0;
+
+  kmemfs_tree_init(&tree, sink, inode.ino);
+  for (const Extent& run : inode.runs) {
+    Require(!kmemfs_tree_add_run(&tree, run.file_page, run.count, run.page),
+            "run not taken");
+    pages += run.count;
+  }
+  Require(!kmemfs_tree_finish(&tree, &top, &height), "extents not written");
+  Require(tree.nr_pages == pages, "pages lost");
+  record->ino = htole64(inode.ino);
+  record->parent = htole64(inode.parent);
+  record->size = htole64(inode.size);
+  record->extents = htole64(top);
+  record->nr_runs = htole64(tree.nr_runs);
+  record->nr_pages = htole64(tree.nr_pages);
+  record->mode = htole32(inode.mode);
+  record->extents_height = htole32(height);
+  record->name_len = static_cast<__u8>(inode.name.size());
+  std::memcpy(record->name, inode.name.data(), inode.name.size());
+}
+
+kmemfs_root_info Image::Commit(const std::vector<Inode>& inodes,
+                               uint64_t generation) {
+  kmemfs_sink sink = Sink(generation);
+  kmemfs_root_info root = {};
+  kmemfs_tree table;
+  uint64_t inode_pages = 0;
+
+  kmemfs_tree_init(&table, &sink, 0);
+  for (size_t i = 0; i < inodes.size();) {
+    const uint64_t leaf = inodes[i].ino / KMEMFS_INODES_PER_PAGE;
+    while (table.leaves < leaf)
+      Require(!kmemfs_tree_add_leaf(&table, 0), "leaf not taken");
+    const uint64_t page = Allocate();
+    auto* records = As<kmemfs_inodes>(page);
+    kmemfs_inodes_init(records, &sink, leaf);
+    for (; i < inodes.size() && inodes[i].ino / KMEMFS_INODES_PER_PAGE == leaf;
+         i++) {
+      FillRecord(&sink, inodes[i],
+                 &records->record[inodes[i].ino % KMEMFS_INODES_PER_PAGE]);
+      for (const Extent& run : inodes[i].runs) root.nr_file_pages += run.count;
+    }
+    kmemfs_inodes_finish(records, &sink);
+    inode_pages++;
+    Require(!kmemfs_tree_add_leaf(&table, page), "leaf not taken");
+  }
+  __u64 top = 0;
+  __u32 height = 0;
+  Require(!kmemfs_tree_finish(&table, &top, &height), "table not written");
+  root.generation = generation;
+  root.itable = top;
+  root.itable_height = height;
+  root.nr_inode_pages = table.leaves;
+  root.nr_inodes = inodes.size();
+  root.nr_meta_pages = sink.nr_meta_pages + inode_pages;
+  root.commit_time = kCommitTime;
+  kmemfs_publish(&sink, slot((generation + 1) % 2), &root);
+  return root;
+}
+
+void Image::Seal(uint64_t page) {
+  auto* head = As<kmemfs_page_head>(page);
+  head->crc =
+      htole32(kmem_persist_page_crc(head, offsetof(kmemfs_page_head, crc)));
+}
+
+}  // namespace daxsnap::format

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A kmemfs device in memory: its bytes, a media to read them and a sink to
+// write them with the kernel's own writers.
+#ifndef DAXSNAP_TESTS_UNIT_FORMAT_IMAGE_H_
+#define DAXSNAP_TESTS_UNIT_FORMAT_IMAGE_H_
+
+#include <sys/stat.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "format.h"
+
+namespace daxsnap::format {
+
+// count pages of a file from file_page on, at device page `page`.
+struct Extent {
+  uint64_t file_page = 0;
+  uint64_t count = 1;
+  uint64_t page = 0;
+
+  bool operator==(const Extent&) const = default;
+};
+
+struct Inode {
+  uint64_t ino = 0;
+  uint64_t parent = KMEMFS_ROOT_INO;
+  uint32_t mode = S_IFREG | 0600;
+  std::string name = {};
+  uint64_t size = 0;
+  std::vector<Extent> runs = {};
+
+  bool operator==(const Inode&) const = default;
+};
+
+Inode RootDirectory();
+Inode Directory(uint64_t ino, std::string name,
+                uint64_t parent = KMEMFS_ROOT_INO);
+// A file that ends with its last run.
+Inode File(uint64_t ino, std::string name, std::vector<Extent> runs,
+           uint64_t parent = KMEMFS_ROOT_INO);
+Inode Symlink(uint64_t ino, std::string name, uint64_t page);
+
+// Not thread safe. Any page outside the device is a programming error here, but
+// NULL when it is asked for through media().
+class Image {
+ public:
+  // Zero but for a header and the two root slots of an empty pool.
+  explicit Image(uint64_t nr_pages);
+
+  Image(const Image& other);
+  Image& operator=(const Image&) = delete;
+
+  uint64_t nr_pages() const { return media_.nr_pages; }
+  void* Page(uint64_t page);
+  const void* Page(uint64_t page) const;
+  template <typename T>
+  T* As(uint64_t page) {
+    return static_cast<T*>(Page(page));
+  }
+  const kmem_persist_header* header() const;
+  kmemfs_root* slot(unsigned int slot) { return As<kmemfs_root>(1 + slot); }
+
+  const kmemfs_media& media() const { return media_; }
+  kmemfs_media& mutable_media() { return media_; }
+  // Pages handed out by media() since the image was made.
+  uint64_t reads() const { return reads_; }
+
+  // A sink of this image: takes fresh pages one after the other, and writes
+  // what it was asked for to events().
+  kmemfs_sink Sink(uint64_t generation);
+  const std::vector<std::string>& events() const { return events_; }
+  // Pages that Sink() may still give; -1: no limit but the device.
+  void set_pages_left(int64_t pages) { pages_left_ = pages; }
+
+  // Takes count fresh pages in a row; returns the first.
+  uint64_t Allocate(uint64_t count = 1);
+
+  // Writes the inodes (in the order of their numbers) and publishes them in the
+  // slot of the generation: odd in 0, even in 1. Returns the new root.
+  kmemfs_root_info Commit(const std::vector<Inode>& inodes,
+                          uint64_t generation = 2);
+
+  // Makes the crc of a changed metadata page or root slot right again.
+  void Seal(uint64_t page);
+
+ private:
+  static const void* ReadPage(const kmemfs_media* media, __u64 page);
+  static void* AllocatePage(kmemfs_sink* sink, __u64* page);
+  static void Flush(kmemfs_sink* sink, const void* addr, size_t len);
+  static void Fence(kmemfs_sink* sink);
+
+  void FillRecord(kmemfs_sink* sink, const Inode& inode,
+                  kmemfs_inode_record* record);
+
+  std::vector<std::byte> storage_;  // with room to align the pages
+  std::byte* bytes_;
+  kmemfs_media media_;
+  uint64_t next_page_ = KMEM_PERSIST_HEAD_PAGES;
+  int64_t pages_left_ = -1;
+  mutable uint64_t reads_ = 0;
+  std::vector<std::string> events_;
+};
+
+}  // namespace daxsnap::format
+
+#endif  // DAXSNAP_TESTS_UNIT_FORMAT_IMAGE_H_

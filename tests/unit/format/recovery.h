@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What an attach does, and what it finds.
+#ifndef DAXSNAP_TESTS_UNIT_FORMAT_RECOVERY_H_
+#define DAXSNAP_TESTS_UNIT_FORMAT_RECOVERY_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "format.h"
+#include "tests/unit/format/image.h"
+
+namespace daxsnap::format {
+
+struct Recovery {
+  int error = 0;    // of pick or verify, 0 or negative errno
+  std::string why;  // if error
+  unsigned int slot = 0;
+  kmemfs_root_info root = {};
+  std::map<uint64_t, Inode> inodes;
+  std::vector<uint64_t> meta;   // pages, in the order of the walk
+  std::vector<bool> meta_bits;  // as verify says, a bit per device page
+  std::vector<bool> data_bits;
+
+  bool ok() const { return error == 0; }
+};
+
+// Picks the root, verifies its tree and reads it. Only reads.
+Recovery Recover(const kmemfs_media& media);
+
+// The rules of a tree, checked anew from what was read, without the code under
+// test. Empty if they hold, else the first that does not.
+std::string BrokenRule(const Recovery& recovery, const kmemfs_media& media);
+
+}  // namespace daxsnap::format
+
+#endif  // DAXSNAP_TESTS_UNIT_FORMAT_RECOVERY_H_
