@@ -9,12 +9,14 @@
  *   noop      makes the image long enough, no more: what CRIU itself costs
  *   fail:N    declines, but fails the Nth range with -EIO
  *
- * When CRIU ends it appends a line "stage S ret R calls C pages P" to the file
- * DAXSNAP_TEST_PLUGIN_LOG (P: pages that it took).
+ * It appends lines to the file DAXSNAP_TEST_PLUGIN_LOG: "loaded" when CRIU loads
+ * it, "asked" when it is offered the first range, and when CRIU unloads it
+ * "calls C pages P" (P: pages that it took). A pre-dump never unloads plugins.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,25 @@ enum mode { COPY, MIX, DECLINE, NOOP, FAIL };
 static enum mode mode;
 static unsigned long calls, pages, fail_at;
 static char buf[1 << 20];
+
+static void note(const char *format, ...)
+{
+	const char *path = getenv("DAXSNAP_TEST_PLUGIN_LOG");
+	va_list args;
+	FILE *f;
+
+	if (!path)
+		return;
+	f = fopen(path, "ae");
+	if (!f) {
+		pr_perror("can't open %s", path);
+		return;
+	}
+	va_start(args, format);
+	vfprintf(f, format, args);
+	va_end(args);
+	fclose(f);
+}
 
 static int test_init(int stage)
 {
@@ -51,23 +72,13 @@ static int test_init(int stage)
 		mode = FAIL;
 	else
 		return -1;
+	note("loaded\n");
 	return 0;
 }
 
 static void test_exit(int stage, int ret)
 {
-	const char *path = getenv("DAXSNAP_TEST_PLUGIN_LOG");
-	FILE *f;
-
-	if (!path)
-		return;
-	f = fopen(path, "ae");
-	if (!f) {
-		pr_perror("can't open %s", path);
-		return;
-	}
-	fprintf(f, "stage %d ret %d calls %lu pages %lu\n", stage, ret, calls, pages);
-	fclose(f);
+	note("calls %lu pages %lu\n", calls, pages);
 }
 
 static int extend(int fd, uint64_t end)
@@ -112,7 +123,8 @@ static int test_dump_pages(int pid, uint64_t vaddr, uint64_t nr_pages, int img_f
 	uint64_t len = nr_pages * sysconf(_SC_PAGESIZE);
 	int ret;
 
-	calls++;
+	if (!calls++)
+		note("asked\n");
 	if (mode == FAIL && calls == fail_at) {
 		pr_err("fails range %lu as told\n", calls);
 		return -EIO;
