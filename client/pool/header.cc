@@ -7,11 +7,9 @@
 #include <unistd.h>
 #include <uuid/uuid.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <ctime>
-#include <limits>
 #include <memory>
 #include <utility>
 
@@ -113,13 +111,10 @@ std::int64_t NowNs() {
   return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
-// Puts the magic, which makes the header one, with a single store, so that no
-// crash leaves half of it.
-void StoreMagic(void* page, const char* magic, FlushFunction flush) {
-  std::uint64_t value;
-  std::memcpy(&value, magic, sizeof(value));
-  std::atomic_ref<std::uint64_t>(*static_cast<std::uint64_t*>(page))
-      .store(value, std::memory_order_release);
+// The last store: without its magic the header is a damaged one, which the
+// kernel refuses.
+void StoreMagic(void* page, FlushFunction flush) {
+  std::memcpy(page, KMEM_PERSIST_MAGIC, kMagicSize);
   flush(page, kMagicSize);
 }
 
@@ -188,8 +183,8 @@ absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
   }
   auto* page = static_cast<char*>(base);
   // While the root slots change there is no pool.
-  constexpr char kNoMagic[kMagicSize] = {};
-  StoreMagic(page, kNoMagic, flush);
+  std::memset(page, 0, kPage);
+  flush(page, kPage);
 
   const auto header = std::make_unique<kmem_persist_header>();
   uuid_t uuid;
@@ -206,7 +201,7 @@ absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
   std::memcpy(page + kMagicSize, reinterpret_cast<const char*>(header.get()) + kMagicSize,
               kPage - kMagicSize);
   flush(page, KMEM_PERSIST_HEAD_PAGES * kPage);
-  StoreMagic(page, reinterpret_cast<const char*>(header->magic), flush);
+  StoreMagic(page, flush);
   return Describe(*header);
 }
 

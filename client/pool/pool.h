@@ -76,11 +76,12 @@ struct CreateOptions {
   Overwrite overwrite = Overwrite::kRefuse;
 };
 
-// Makes the device an empty pool: writes the root slots, makes them durable,
-// then the header, and makes it durable, so that a crash leaves an empty pool or
-// none, or what was there before. What the device held is lost; that nobody else has it open is up to the
-// caller. FAILED_PRECONDITION: it is in use as memory; ALREADY_EXISTS: it has a
-// header, intact or not, and `overwrite` is kRefuse.
+// Makes the device an empty pool: takes the old header away, writes the root
+// slots, makes them durable, then the header, its magic last, so that a crash
+// leaves what was there before, no pool, a header that the kernel refuses, or
+// the new pool. What the device held is lost; that nobody else has it open is up
+// to the caller. FAILED_PRECONDITION: it is in use as memory; ALREADY_EXISTS: it
+// has a header, intact or not, and `overwrite` is kRefuse.
 absl::StatusOr<Header> Create(const Device& device, const CreateOptions& options);
 
 // The same on `size` bytes at `base`, for tests and for files. `flush` makes

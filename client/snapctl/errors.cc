@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/snapctl/errors.h"
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/ascii.h"
+#include "client/snapctl/output.h"
+#include "daxsnap/error.h"
+
+namespace daxsnap::snapctl {
+namespace {
+
+// Reasons that deserve an exit code of their own although their status code is
+// shared with others.
+int ExitCodeOfPrecondition(const ErrorDetails& details) {
+  return details.reason == "PID_IN_USE" ? kExitTaken : kExitRefused;
+}
+
+std::string CodeName(absl::StatusCode code) { return absl::StatusCodeToString(code); }
+
+void PrintJson(const absl::Status& status, const ErrorDetails& details, std::ostream& err) {
+  nlohmann::ordered_json error;
+  error["code"] = CodeName(status.code());
+  error["exit_code"] = ExitCode(status);
+  error["reason"] = details.reason;
+  error["message"] = std::string(status.message());
+  error["hint"] = details.hint;
+  error["metadata"] = details.metadata;
+  err << nlohmann::ordered_json{{"error", error}}.dump(
+             -1, ' ', false, nlohmann::ordered_json::error_handler_t::replace)
+      << "\n";
+}
+
+}  // namespace
+
+int ExitCode(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return kExitOk;
+    case absl::StatusCode::kInvalidArgument:
+      return kExitUsage;
+    case absl::StatusCode::kNotFound:
+      return kExitNotFound;
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kAborted:
+      return kExitTaken;
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
+      return kExitPermission;
+    case absl::StatusCode::kUnavailable:
+      // With a reason it is snapd who says so: then it is running.
+      return GetErrorDetails(status).reason.empty() ? kExitNoDaemon : kExitFailure;
+    case absl::StatusCode::kResourceExhausted:
+      return kExitNoSpace;
+    case absl::StatusCode::kFailedPrecondition:
+      return ExitCodeOfPrecondition(GetErrorDetails(status));
+    case absl::StatusCode::kCancelled:
+      return kExitCancelled;
+    default:
+      return kExitFailure;
+  }
+}
+
+void PrintError(const absl::Status& status, const Context& context) {
+  const ErrorDetails details = GetErrorDetails(status);
+  std::ostream& err = *context.err;
+  if (context.format == Format::kJson) {
+    PrintJson(status, details, err);
+    return;
+  }
+  err << "snapctl: " << Printable(std::string(status.message())) << "\n";
+  // The message names most facts already; these two are for reading on.
+  for (const char* key : {"criu_error", "criu_log"}) {
+    const auto fact = details.metadata.find(key);
+    if (fact == details.metadata.end()) continue;
+    if (absl::string_view(status.message()).find(fact->second) != absl::string_view::npos) continue;
+    err << "  " << key << ": " << Printable(fact->second) << "\n";
+  }
+  if (!details.hint.empty()) err << "  hint: " << Printable(details.hint) << "\n";
+}
+
+}  // namespace daxsnap::snapctl

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "client/snapctl/commands.h"
+#include "client/snapctl/output.h"
+#include "client/snapctl/snapshot_output.h"
+
+namespace daxsnap::snapctl {
+namespace {
+
+absl::Status Ls(const Context& context) {
+  absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.socket = context.socket});
+  if (!client.ok()) return client.status();
+  absl::StatusOr<Client::SnapshotList> list = (*client)->ListSnapshots();
+  if (!list.ok()) return list.status();
+  if (context.format != Format::kJson) {
+    PrintList(*list, *context.out);
+    return absl::OkStatus();
+  }
+  nlohmann::ordered_json json;
+  json["snapshots"] = nlohmann::ordered_json::array();
+  for (const v1::Snapshot& snapshot : list->snapshots) {
+    json["snapshots"].push_back(ToJson(snapshot));
+  }
+  json["damaged"] = list->damaged;
+  PrintJson(json, *context.out);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddLs(CLI::App* app, Context* context, Action* action) {
+  CLI::App* command = app->add_subcommand("ls", "List the snapshots");
+  command->alias("list");
+  command->callback([=] { *action = [=] { return Ls(*context); }; });
+}
+
+}  // namespace daxsnap::snapctl

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <algorithm>
+#include <iostream>
+
+#include "absl/strings/string_view.h"
+#include "client/snapctl/commands.h"
+#include "client/snapctl/errors.h"
+
+namespace daxsnap::snapctl {
+namespace {
+
+constexpr char kFooter[] =
+    "Exit status: 0 done, 1 other failure, 2 wrong command line, 3 not found, 4 in use or\n"
+    "taken already, 5 permission denied, 6 snapd is not running, 7 pool full, 8 refused in\n"
+    "this state, 130 cancelled. See snapctl(1).";
+
+// CLI11 makes positionals of what follows "--", which would mix the command of
+// `run` with our options: take it away before it parses. Returns the number of
+// arguments that are left.
+int TakeCommand(int argc, char** argv, Context* context) {
+  const auto is = [](absl::string_view text) {
+    return [text](const char* argument) { return argument == text; };
+  };
+  char** end = argv + argc;
+  char** dashes = std::find_if(argv, end, is("--"));
+  if (std::none_of(argv, dashes, is("run"))) return argc;
+  if (dashes != end) context->after_dashes.assign(dashes + 1, end);
+  return static_cast<int>(dashes - argv);
+}
+
+void AddCommands(CLI::App* app, Context* context, Action* action) {
+  // Global options may stand after the subcommand too, as people type them.
+  app->fallthrough();
+  app->require_subcommand(1);
+  CLI::App* pool = app->add_subcommand("pool", "Make, attach, detach and show pools");
+  pool->fallthrough();
+  pool->require_subcommand(1);
+  AddPoolCreate(pool, context, action);
+  AddPoolAttach(pool, context, action);
+  AddPoolDetach(pool, context, action);
+  AddPoolShow(pool, context, action);
+  AddRun(app, context, action);
+  AddCheckpoint(app, context, action);
+  AddRestore(app, context, action);
+  AddLs(app, context, action);
+  AddInspect(app, context, action);
+  AddRm(app, context, action);
+  AddVersion(app, context, action);
+}
+
+int Main(int argc, char** argv) {
+  Context context;
+  context.out = &std::cout;
+  context.err = &std::cerr;
+  context.show_progress = isatty(STDERR_FILENO) == 1;
+
+  CLI::App app("snapctl takes and restores snapshots of processes that survive a reboot.", "snapctl");
+  app.footer(kFooter);
+  Action action;
+  AddGlobalOptions(&app, &context);
+  AddCommands(&app, &context, &action);
+  try {
+    app.parse(TakeCommand(argc, argv, &context), argv);
+    if (!context.after_dashes.empty() && !app.got_subcommand("run")) {
+      throw CLI::ExtrasError("snapctl", context.after_dashes);
+    }
+  } catch (const CLI::ParseError& error) {
+    const bool help = error.get_exit_code() == 0;
+    app.exit(error, std::cout, std::cerr);
+    return help ? 0 : kExitUsage;
+  }
+
+  const absl::Status status = action();
+  std::cout.flush();
+  if (!status.ok()) {
+    PrintError(status, context);
+    return ExitCode(status);
+  }
+  if (!std::cout) {
+    std::cerr << "snapctl: cannot write to standard output\n";
+    return kExitFailure;
+  }
+  return kExitOk;
+}
+
+}  // namespace
+}  // namespace daxsnap::snapctl
+
+int main(int argc, char** argv) { return daxsnap::snapctl::Main(argc, argv); }

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "client/pool/pool.h"
+#include "client/snapctl/commands.h"
+#include "client/snapctl/output.h"
+
+namespace daxsnap::snapctl {
+namespace {
+
+struct Options {
+  std::string device;
+  pool::AttachOptions attach;
+};
+
+absl::Status Attach(const Options& options, const Context& context) {
+  absl::StatusOr<pool::Attached> attached = pool::Attach(options.device, options.attach);
+  if (!attached.ok()) return attached.status();
+  const pool::Device& device = attached->device;
+  if (context.format == Format::kJson) {
+    PrintJson({{"device", device.name},
+               {"node", device.target_node},
+               {"size", device.size},
+               {"mount_point", attached->mount_point},
+               {"was_attached", attached->was_attached}},
+              *context.out);
+    return absl::OkStatus();
+  }
+  Fields fields;
+  fields.Add("device", device.name);
+  fields.Add("NUMA node", absl::StrCat(device.target_node));
+  fields.Add("size", FormatBytes(device.size));
+  fields.Add("mounted on", attached->mount_point.empty() ? "- (plain memory)"
+                           : attached->was_attached      ? attached->mount_point + " (already)"
+                                                         : attached->mount_point);
+  fields.Print(*context.out);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddPoolAttach(CLI::App* pool, Context* context, Action* action) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command =
+      pool->add_subcommand("attach", "Turn a pool's device into memory and mount its file system");
+  command->add_option("DEV", options->device, "DAX device, for example dax0.0")->required();
+  command->add_option("-m,--mount-point", options->attach.mount_point, "Where to mount it")
+      ->capture_default_str();
+  command->add_option("--mount-options", options->attach.mount_options,
+                      "Options of kmemfs: byref=on|off, commit=SECONDS");
+  command->callback([=] { *action = [=] { return Attach(*options, *context); }; });
+}
+
+}  // namespace daxsnap::snapctl

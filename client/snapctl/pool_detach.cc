@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "client/pool/pool.h"
+#include "client/snapctl/commands.h"
+#include "client/snapctl/output.h"
+
+namespace daxsnap::snapctl {
+namespace {
+
+absl::Status Detach(const std::string& mount_point, const Context& context) {
+  absl::Status status = pool::Detach(mount_point);
+  if (!status.ok()) return status;
+  if (context.format == Format::kJson) {
+    PrintJson({{"detached", mount_point}}, *context.out);
+  } else {
+    *context.out << "detached " << Printable(mount_point)
+                 << "; all of it is durable. The memory stays system memory until the next boot.\n";
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddPoolDetach(CLI::App* pool, Context* context, Action* action) {
+  auto mount_point = std::make_shared<std::string>(pool::kDefaultMountPoint);
+  CLI::App* command = pool->add_subcommand(
+      "detach",
+      "Commit and unmount the pool. Its memory stays system memory until the next boot");
+  command->add_option("MOUNT_POINT", *mount_point, "Where it is mounted")->capture_default_str();
+  command->callback([=] { *action = [=] { return Detach(*mount_point, *context); }; });
+}
+
+}  // namespace daxsnap::snapctl

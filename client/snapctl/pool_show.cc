@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "client/pool/pool.h"
+#include "client/snapctl/commands.h"
+#include "client/snapctl/local_pool.h"
+#include "client/snapctl/output.h"
+#include "client/snapctl/snapshot_output.h"
+
+namespace daxsnap::snapctl {
+namespace {
+
+// snapd knows most; without it the kernel still knows the pool.
+absl::StatusOr<v1::Pool> CurrentPool(const Context& context) {
+  absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.socket = context.socket});
+  if (client.ok()) return (*client)->GetPool();
+  absl::StatusOr<std::optional<v1::Pool>> local = ReadLocalPool();
+  if (local.ok() && local->has_value()) return **local;
+  return client.status();
+}
+
+absl::Status ShowPool(const Context& context) {
+  absl::StatusOr<v1::Pool> pool = CurrentPool(context);
+  if (!pool.ok()) return pool.status();
+  if (context.format == Format::kJson) {
+    PrintJson(ToJson(*pool), *context.out);
+  } else {
+    PrintPool(*pool, *context.out);
+  }
+  return absl::OkStatus();
+}
+
+nlohmann::ordered_json DeviceJson(const pool::Device& device,
+                                  const std::optional<pool::Header>& header) {
+  nlohmann::ordered_json json = {{"device", device.name},
+                                 {"size", device.size},
+                                 {"node", device.target_node},
+                                 {"driver", std::string(pool::DriverName(device.driver))},
+                                 {"header", nullptr}};
+  if (header) {
+    json["header"] = {{"type", std::string(pool::PoolTypeName(header->type))},
+                      {"uuid", header->uuid},
+                      {"label", header->label},
+                      {"size", header->range_size}};
+  }
+  return json;
+}
+
+absl::Status ShowDevice(const std::string& name, const Context& context) {
+  absl::StatusOr<pool::Device> device = pool::FindDevice(name);
+  if (!device.ok()) return device.status();
+  std::optional<pool::Header> header;
+  if (device->driver == pool::Driver::kDeviceDax) {
+    absl::StatusOr<std::optional<pool::Header>> found = pool::ReadHeader(*device);
+    if (!found.ok()) return found.status();
+    header = *std::move(found);
+  }
+  if (context.format == Format::kJson) {
+    PrintJson(DeviceJson(*device, header), *context.out);
+    return absl::OkStatus();
+  }
+  Fields fields;
+  fields.Add("device", device->name);
+  fields.Add("size", FormatBytes(device->size));
+  fields.Add("NUMA node", absl::StrCat(device->target_node));
+  fields.Add("driver", std::string(pool::DriverName(device->driver)));
+  if (header) {
+    fields.Add("pool type", std::string(pool::PoolTypeName(header->type)));
+    fields.Add("uuid", header->uuid);
+    fields.Add("label", header->label.empty() ? "-" : Printable(header->label));
+  } else {
+    fields.Add("pool", device->driver == pool::Driver::kDeviceDax
+                           ? "none"
+                           : "not readable while the device is not bound to device_dax");
+  }
+  fields.Print(*context.out);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddPoolShow(CLI::App* pool, Context* context, Action* action) {
+  auto device = std::make_shared<std::string>();
+  CLI::App* command = pool->add_subcommand("show", "Show the pool that is open, or a device");
+  command->add_option("DEV", *device, "DAX device to look at instead, for example dax0.0");
+  command->callback([=] {
+    *action = [=] { return device->empty() ? ShowPool(*context) : ShowDevice(*device, *context); };
+  });
+}
+
+}  // namespace daxsnap::snapctl
