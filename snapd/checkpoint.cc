@@ -169,27 +169,34 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
                                      callbacks, cancellation_);
   if (!outcome.ok()) return Abandon(std::move(staged), outcome.status());
 
-  // Without leave_running the frozen time contains the commit.
-  AddStatistics(staged.directory.get(), outcome->callback_us, &manifest_);
-  v1::Snapshot* snapshot = manifest_.mutable_snapshot();
-  snapshot->mutable_times()->set_dump_us(outcome->dump_us);
   if (request_.leave_running()) {
     absl::Status status = MakeManifestOf(staged);
     if (status.ok()) {
-      AddStatistics(staged.directory.get(), outcome->callback_us, &manifest_);
-      snapshot->mutable_times()->set_dump_us(outcome->dump_us);
+      RecordStatistics(staged, *outcome);
       status = Publish(&staged);
     }
     if (!status.ok()) return Abandon(std::move(staged), std::move(status));
   } else {
     AwaitEndOfTasks();
   }
+  RecordStatistics(staged, *outcome);
+  return Complete(std::move(staged));
+}
 
-  // What is only known now. The snapshot is durable without it.
+void Checkpoint::RecordStatistics(const StagedSnapshot& staged,
+                                  const DumpOutcome& outcome) {
+  // Without leave_running the time frozen contains the commit.
+  AddStatistics(staged.directory.get(), outcome.callback_us, &manifest_);
+  v1::Snapshot* snapshot = manifest_.mutable_snapshot();
+  snapshot->mutable_times()->set_dump_us(outcome.dump_us);
+  snapshot->mutable_times()->set_commit_us(commit_us_);
   if (auto info = parts_.pool->Info(); info.ok()) {
     snapshot->set_pool_generation(info->generation);
   }
-  snapshot->mutable_times()->set_commit_us(commit_us_);
+}
+
+v1::CreateSnapshotResult Checkpoint::Complete(StagedSnapshot staged) {
+  // Times and counts are known only now; the snapshot is durable without them.
   absl::Status finished =
       parts_.catalog->WriteManifest(staged.directory.get(), manifest_);
   finished.Update(parts_.catalog->Finish(std::move(staged)));
@@ -198,7 +205,7 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
                             " lacks statistics: ", finished.message()));
   }
   v1::CreateSnapshotResult result;
-  *result.mutable_snapshot() = std::move(*snapshot);
+  *result.mutable_snapshot() = manifest_.snapshot();
   return result;
 }
 

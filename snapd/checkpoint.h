@@ -56,6 +56,9 @@ class Checkpoint {
   absl::Status CheckFrozenTasks();
   absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);
   absl::Status OnImagesComplete(StagedSnapshot* staged);
+  void RecordStatistics(const StagedSnapshot& staged,
+                        const DumpOutcome& outcome);
+  v1::CreateSnapshotResult Complete(StagedSnapshot staged);
   absl::Status MakeManifestOf(const StagedSnapshot& staged);
   absl::Status Publish(StagedSnapshot* staged);
   // Undoes everything, unless the tasks are gone already: then the snapshot is
@@ -73,7 +76,6 @@ class Checkpoint {
   std::vector<TaskInfo> tree_;
   std::vector<UniqueFd> pidfds_;
   v1::Manifest manifest_;
-  uint64_t callback_us_ = 0;
   uint64_t commit_us_ = 0;
 };
 
