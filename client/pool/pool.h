@@ -71,7 +71,7 @@ enum class Overwrite { kRefuse, kForce };
 
 struct CreateOptions {
   PoolType type = PoolType::kFs;
-  std::string label;  // UTF-8 without control characters, at most 63 bytes
+  std::string label = {};  // UTF-8 without control characters, at most 63 bytes
   // Whether to write over a device that has a header already, intact or not.
   Overwrite overwrite = Overwrite::kRefuse;
 };

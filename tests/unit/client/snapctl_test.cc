@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Subcommands from the command line to what is printed, against a fake snapd.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "client/snapctl/commands.h"
+#include "client/snapctl/errors.h"
+#include "daxsnap/error.h"
+#include "tests/unit/client/fake_server.h"
+
+namespace daxsnap::snapctl {
+namespace {
+
+using ::testing::HasSubstr;
+
+class SnapctlTest : public ::testing::Test {
+ protected:
+  SnapctlTest() {
+    context_.socket = server_.socket();
+    context_.out = &out_;
+    context_.err = &err_;
+  }
+
+  // Runs one of the commands that need snapd; its status.
+  absl::Status Run(std::vector<std::string> arguments) {
+    CLI::App app("test", "snapctl");
+    app.fallthrough();
+    AddGlobalOptions(&app, &context_);
+    Action action;
+    AddCheckpoint(&app, &context_, &action);
+    AddRestore(&app, &context_, &action);
+    AddLs(&app, &context_, &action);
+    AddInspect(&app, &context_, &action);
+    AddRm(&app, &context_, &action);
+    AddVersion(&app, &context_, &action);
+    AddPoolShow(&app, &context_, &action);
+    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+    try {
+      app.parse(arguments);
+    } catch (const CLI::ParseError& error) {
+      return absl::InvalidArgumentError(error.what());
+    }
+    return action();
+  }
+
+  nlohmann::json Json() const { return nlohmann::json::parse(out_.str()); }
+
+  void AnswerCreate(bool already_existed) {
+    v1::CreateSnapshotResponse response;
+    v1::CreateSnapshotResult& result = *response.mutable_result();
+    result.set_already_existed(already_existed);
+    v1::Snapshot& snapshot = *result.mutable_snapshot();
+    snapshot.set_name("redis");
+    snapshot.set_page_size(4096);
+    snapshot.set_mode(v1::SNAPSHOT_MODE_BY_REFERENCE);
+    snapshot.mutable_pages()->set_by_reference(65536);
+    snapshot.mutable_pages()->set_shared(256);
+    snapshot.mutable_pages()->set_copied(2);
+    snapshot.mutable_times()->set_frozen_us(14'230);
+    server_.create_stream = {response};
+  }
+
+  FakeServer server_;
+  Context context_;
+  std::ostringstream out_, err_;
+};
+
+TEST_F(SnapctlTest, CheckpointPrintsNameBytesAndFrozenTime) {
+  AnswerCreate(false);
+  const absl::Status status =
+      Run({"checkpoint", "42", "--name", "redis", "--leave-running", "-l", "tier=cache", "-l", "a="});
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(out_.str(), HasSubstr("name          redis\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("by reference  256.0 MiB (65536 pages)\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("shared        1.0 MiB (256 pages)\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("copied        8.0 KiB (2 pages)\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("frozen        14.2 ms\n"));
+  EXPECT_EQ(server_.create_request.pid(), 42);
+  EXPECT_EQ(server_.create_request.name(), "redis");
+  EXPECT_TRUE(server_.create_request.leave_running());
+  EXPECT_EQ(server_.create_request.labels().at("tier"), "cache");
+  EXPECT_EQ(server_.create_request.labels().at("a"), "");
+}
+
+TEST_F(SnapctlTest, CheckpointInJsonHasTheWholeSnapshot) {
+  AnswerCreate(false);
+  ASSERT_TRUE(Run({"checkpoint", "42", "-o", "json"}).ok());
+  EXPECT_EQ(Json()["snapshot"]["pages"]["by_reference"], 65536);
+  EXPECT_EQ(Json()["snapshot"]["times"]["frozen_us"], 14'230);
+  EXPECT_FALSE(server_.create_request.leave_running());
+}
+
+TEST_F(SnapctlTest, CheckpointThatFoundAnOldSnapshotFails) {
+  AnswerCreate(true);
+  const absl::Status status = Run({"checkpoint", "42", "--name", "redis"});
+  EXPECT_EQ(ExitCode(status), kExitTaken) << status;
+  EXPECT_EQ(GetErrorDetails(status).reason, "NAME_TAKEN");
+  EXPECT_EQ(out_.str(), "");
+}
+
+TEST_F(SnapctlTest, CheckpointRefusesWhatIsNoPid) {
+  for (const char* pid : {"abc", "0", "-1", "4194305", ""}) {
+    EXPECT_EQ(ExitCode(Run({"checkpoint", pid})), kExitUsage) << pid;
+  }
+  EXPECT_EQ(ExitCode(Run({"checkpoint", "1", "-l", "no-equals-sign"})), kExitUsage);
+}
+
+TEST_F(SnapctlTest, RestorePrintsThePid) {
+  v1::RestoreSnapshotResponse response;
+  response.mutable_result()->set_pid(1'234'567);
+  response.mutable_result()->set_scope("daxsnap-a-1.scope");
+  server_.restore_stream = {response};
+  ASSERT_TRUE(Run({"restore", "a"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("pid           1234567\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("daxsnap-a-1.scope"));
+  EXPECT_EQ(server_.restore_request.name(), "a");
+}
+
+TEST_F(SnapctlTest, RestoreWithoutScopeShowsTheCgroup) {
+  v1::RestoreSnapshotResponse response;
+  response.mutable_result()->set_cgroup("/daxsnap.slice/x");
+  server_.restore_stream = {response};
+  ASSERT_TRUE(Run({"restore", "a"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("/daxsnap.slice/x"));
+}
+
+TEST_F(SnapctlTest, LsShowsAllAndMarksDamaged) {
+  server_.snapshots["a"].set_name("a");
+  server_.snapshots["a"].mutable_root_task()->set_comm("evil\x1b[2J");
+  server_.snapshots["b"].set_name("b");
+  ASSERT_TRUE(Run({"ls"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("evil?[2J"));
+  EXPECT_THAT(out_.str(), HasSubstr("torn  damaged"));
+  out_.str("");
+  ASSERT_TRUE(Run({"ls", "-o", "json"}).ok());
+  EXPECT_EQ(Json()["snapshots"].size(), 2U);
+  EXPECT_EQ(Json()["damaged"][0], "torn");
+}
+
+TEST_F(SnapctlTest, InspectShowsLabelsAndVersions) {
+  v1::Snapshot& snapshot = server_.snapshots["a"];
+  snapshot.set_name("a");
+  (*snapshot.mutable_labels())["k"] = "v";
+  snapshot.mutable_versions()->set_criu("4.1.1");
+  ASSERT_TRUE(Run({"inspect", "a"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("k=v"));
+  EXPECT_THAT(out_.str(), HasSubstr("CRIU 4.1.1"));
+}
+
+TEST_F(SnapctlTest, RmGoesOnAfterAMissingOneAndFails) {
+  server_.snapshots["a"].set_name("a");
+  server_.snapshots["c"].set_name("c");
+  const absl::Status status = Run({"rm", "a", "b", "c", "d", "-o", "json"});
+  EXPECT_EQ(ExitCode(status), kExitNotFound);
+  EXPECT_EQ(Json()["deleted"].dump(), R"(["a","c"])");
+  EXPECT_TRUE(server_.snapshots.empty());
+  // The last failure is left to main; the one before it has been printed.
+  EXPECT_THAT(err_.str(), HasSubstr("no snapshot is called b"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("called d"));
+}
+
+TEST_F(SnapctlTest, RmWithForceDoesNotMindMissingOnes) {
+  EXPECT_TRUE(Run({"rm", "-f", "a"}).ok());
+}
+
+TEST_F(SnapctlTest, VersionWorksWithAndWithoutSnapd) {
+  ASSERT_TRUE(Run({"version"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("9.8.7, pid 77"));
+  server_.Stop();
+  out_.str("");
+  ASSERT_TRUE(Run({"version"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("not running"));
+}
+
+TEST_F(SnapctlTest, PoolShowTellsSizeAndNode) {
+  ASSERT_TRUE(Run({"show"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("NUMA node   1\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("size        2.0 GiB\n"));
+}
+
+TEST_F(SnapctlTest, ErrorsForPeopleHaveHintAndCriuLog) {
+  server_.stream_status = ErrorStatus(
+      grpc::StatusCode::FAILED_PRECONDITION, "CRIU could not dump pid 42", "CRIU_FAILED",
+      {{"hint", "Read the log."}, {"criu_error", "Can't dump it"}, {"criu_log", "/x/dump.log"}});
+  const absl::Status status = Run({"checkpoint", "42"});
+  EXPECT_EQ(ExitCode(status), kExitRefused);
+  PrintError(status, context_);
+  EXPECT_EQ(err_.str(),
+            "snapctl: CRIU could not dump pid 42\n"
+            "  criu_error: Can't dump it\n"
+            "  criu_log: /x/dump.log\n"
+            "  hint: Read the log.\n");
+}
+
+TEST_F(SnapctlTest, ErrorsInJsonAreOneLine) {
+  server_.stream_status = ErrorStatus(grpc::StatusCode::FAILED_PRECONDITION, "pid 7 is in use",
+                                      "PID_IN_USE", {{"hint", "End it."}, {"pid", "7"}});
+  const absl::Status status = Run({"restore", "a", "-o", "json"});
+  EXPECT_EQ(ExitCode(status), kExitTaken);
+  PrintError(status, context_);
+  const nlohmann::json error = nlohmann::json::parse(err_.str())["error"];
+  EXPECT_EQ(error["reason"], "PID_IN_USE");
+  EXPECT_EQ(error["metadata"]["pid"], "7");
+  EXPECT_EQ(error["hint"], "End it.");
+  EXPECT_EQ(error["exit_code"], kExitTaken);
+  EXPECT_EQ(err_.str().find('\n'), err_.str().size() - 1);
+  EXPECT_EQ(out_.str(), "");
+}
+
+TEST_F(SnapctlTest, NoDaemonHasAnExitCodeOfItsOwn) {
+  server_.Stop();
+  EXPECT_EQ(ExitCode(Run({"ls"})), kExitNoDaemon);
+  EXPECT_EQ(ExitCode(Run({"checkpoint", "42"})), kExitNoDaemon);
+}
+
+TEST(ExitCodeTest, IsAsDocumented) {
+  EXPECT_EQ(ExitCode(absl::OkStatus()), 0);
+  EXPECT_EQ(ExitCode(absl::InternalError("")), 1);
+  EXPECT_EQ(ExitCode(absl::DataLossError("")), 1);
+  EXPECT_EQ(ExitCode(absl::InvalidArgumentError("")), 2);
+  EXPECT_EQ(ExitCode(absl::NotFoundError("")), 3);
+  EXPECT_EQ(ExitCode(absl::AlreadyExistsError("")), 4);
+  EXPECT_EQ(ExitCode(absl::AbortedError("")), 4);
+  EXPECT_EQ(ExitCode(absl::PermissionDeniedError("")), 5);
+  EXPECT_EQ(ExitCode(absl::UnavailableError("")), 6);
+  EXPECT_EQ(ExitCode(absl::ResourceExhaustedError("")), 7);
+  EXPECT_EQ(ExitCode(absl::FailedPreconditionError("")), 8);
+  EXPECT_EQ(ExitCode(absl::CancelledError("")), 130);
+  absl::Status commit_failed = absl::UnavailableError("");
+  SetErrorDetails({.reason = "COMMIT_FAILED", .hint = "", .metadata = {}}, &commit_failed);
+  EXPECT_EQ(ExitCode(commit_failed), 1) << "snapd runs, so it is not exit code 6";
+}
+
+}  // namespace
+}  // namespace daxsnap::snapctl
