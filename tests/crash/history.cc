@@ -12,17 +12,17 @@ namespace daxsnap::crash {
 namespace {
 
 constexpr uint64_t kRoomy = 64;  // pages of the device
-constexpr uint64_t kTight = 26;  // so few that commits find no space
+constexpr uint64_t kTight = 23;  // so few that commits find no space
 constexpr int kLives = 3;
 constexpr int kOperations = 60;  // a life
 constexpr uint64_t kCommitEvery = 6;
 
 class History {
  public:
-  History(uint64_t seed, Fault fault)
+  History(uint64_t seed, const Mistake& mistake)
       : random_(seed),
         explorer_(seed ^ 0x5eed),
-        fault_(fault),
+        mistake_(mistake),
         device_(seed % 3 == 0 ? kTight : kRoomy) {}
 
   HistoryResult Run() {
@@ -44,7 +44,7 @@ class History {
 
  private:
   void Start(bool format) {
-    fs_ = std::make_unique<ModelFs>(&device_, fault_);
+    fs_ = std::make_unique<ModelFs>(&device_, mistake_);
     if (format) {
       fs_->Format();
     } else {
@@ -104,7 +104,7 @@ class History {
 
   std::mt19937_64 random_;
   Explorer explorer_;
-  Fault fault_;
+  const Mistake mistake_;
   Device device_;
   std::unique_ptr<ModelFs> fs_;
   HistoryResult result_;
@@ -112,8 +112,8 @@ class History {
 
 }  // namespace
 
-HistoryResult RunHistory(uint64_t seed, Fault fault) {
-  return History(seed, fault).Run();
+HistoryResult RunHistory(uint64_t seed, const Mistake& mistake) {
+  return History(seed, mistake).Run();
 }
 
 }  // namespace daxsnap::crash

@@ -22,7 +22,7 @@ struct HistoryResult {
 
 // Some lives of one device: random operations and commits, every crash point
 // of which is explored, then a random crash to go on from. Deterministic.
-HistoryResult RunHistory(uint64_t seed, Fault fault);
+HistoryResult RunHistory(uint64_t seed, const Mistake& mistake);
 
 }  // namespace daxsnap::crash
 

@@ -58,18 +58,17 @@ struct ModelFs::Sink : kmemfs_sink {
   void Flush(const void* addr, size_t len) {
     const kmemfs_page_kind kind = KindOf(addr);
     if (Skipped(kind)) return;
-    if (fs->fault_ == Fault::kOnlyFirstLineFlush) len = kLineSize;
     if (fs->fault_ == Fault::kFlushBeforeLastStore) {
       // As if the crc had been stored after the flush.
       auto* head = static_cast<kmemfs_page_head*>(
           fs->device_->Page(fs->device_->PageOf(addr)));
       const __le32 crc = head->crc;
       head->crc = 0;
-      fs->device_->Flush(addr, len);
+      fs->Flush(addr, len);
       head->crc = crc;
       return;
     }
-    fs->device_->Flush(addr, len);
+    fs->Flush(addr, len);
   }
 
   void Fence() {
@@ -241,12 +240,16 @@ bool ModelFs::WriteTable(Plan* plan) {
   return true;
 }
 
+void ModelFs::Flush(const void* addr, size_t len) {
+  if (flushes_++ == nth_ && fault_ == Fault::kNoNthFlush) return;
+  if (fault_ == Fault::kOnlyFirstLineFlush) len = kLineSize;
+  device_->Flush(addr, len);
+}
+
 void ModelFs::FlushData() {
   if (fault_ == Fault::kNoDataFlush) return;
-  const size_t len =
-      fault_ == Fault::kOnlyFirstLineFlush ? kLineSize : KMEMFS_PAGE_SIZE;
   for (const uint64_t page : unflushed_)
-    device_->Flush(device_->Page(page), len);
+    Flush(device_->Page(page), KMEMFS_PAGE_SIZE);
 }
 
 bool ModelFs::WriteTree(Plan* plan) {
@@ -319,6 +322,7 @@ bool ModelFs::Commit() {
   const uint64_t next =
       fault_ == Fault::kSameGeneration ? generation_ : generation_ + 1;
   Plan plan(this, next);
+  flushes_ = 0;
   FlushData();
   if (!WriteTree(&plan)) {
     for (const uint64_t page : plan.sink.taken) FreePage(page);

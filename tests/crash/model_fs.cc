@@ -7,8 +7,8 @@
 
 namespace daxsnap::crash {
 
-ModelFs::ModelFs(Device* device, Fault fault)
-    : device_(device), fault_(fault) {}
+ModelFs::ModelFs(Device* device, const Mistake& mistake)
+    : device_(device), fault_(mistake.fault), nth_(mistake.nth) {}
 
 // Pages are taken from the end, so what was freed last is used again first:
 // mistakes in their reuse show soon.

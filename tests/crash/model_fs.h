@@ -34,7 +34,13 @@ enum class Fault {
   kReuseMetadataBeforeCommit,
   kWriteRulingSlot,
   kSameGeneration,
+  kNoNthFlush,        // of a commit
   kRootBeforeInodes,  // the last leaf is written after the root
+};
+
+struct Mistake {
+  Fault fault = Fault::kNone;
+  int nth = 0;  // kNoNthFlush: which, from 0
 };
 
 inline constexpr uint8_t kUuid[16] = {0xc7, 0xa5, 0x40};
@@ -44,8 +50,8 @@ inline constexpr uint64_t kMaxFilePages = 12;
 // Operations return whether they were possible. Not thread safe.
 class ModelFs {
  public:
-  // Takes over the device; `fault` is how it will get the protocol wrong.
-  ModelFs(Device* device, Fault fault);
+  // Takes over the device; `mistake` is how it will get the protocol wrong.
+  ModelFs(Device* device, const Mistake& mistake);
   ModelFs(const ModelFs&) = delete;
   ModelFs& operator=(const ModelFs&) = delete;
 
@@ -96,12 +102,15 @@ class ModelFs {
   bool WriteInodes(Plan* plan, uint64_t leaf);
   bool WriteTable(Plan* plan);
   void FlushData();
+  void Flush(const void* addr, size_t len);
   bool WriteTree(Plan* plan);
   void Publish(Plan* plan);
   void Finish(Plan* plan);
 
   Device* device_;
-  Fault fault_;
+  const Fault fault_;
+  const int nth_;
+  int flushes_ = 0;  // asked for in this commit
   TreeState now_;
   TreeState durable_;
   std::optional<TreeState> pending_;
