@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daxsnap/client.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/grpcpp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -56,6 +57,13 @@ absl::Status ProbeSocket(const std::string& path) {
   }
   SetErrorDetails(details, &status);
   return status;
+}
+
+// Keeps gRPC up until the process ends. Its shutdown with the last channel can
+// take ten seconds after a cancelled call (1.51: a poller that is not woken).
+void KeepGrpcUp() {
+  static const bool kept = (grpc_init(), true);
+  (void)kept;
 }
 
 }  // namespace
@@ -154,6 +162,7 @@ class Client::Impl {
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const ConnectOptions& options) {
   if (absl::Status status = ProbeSocket(options.socket); !status.ok()) return status;
+  KeepGrpcUp();
   const std::shared_ptr<grpc::Channel> channel =
       grpc::CreateChannel(absl::StrCat("unix:", options.socket), grpc::InsecureChannelCredentials());
   return std::unique_ptr<Client>(
