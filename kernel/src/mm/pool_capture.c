@@ -2,8 +2,6 @@
 /*
  * Pool pages: taking the memory of a process by reference.
  */
-#include <linux/highmem.h>
-#include <linux/huge_mm.h>
 #include <linux/hugetlb.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
@@ -17,6 +15,7 @@
 #include <asm/tlbflush.h>
 
 #include "internal.h"
+#include "pool_copy.h"
 
 /**
  * DOC: Capturing memory
@@ -39,7 +38,7 @@
  */
 
 /* Entries of pages[] that are not decided yet. */
-#define LOOK_AGAIN	U32_MAX		/* has other users, perhaps not for long */
+#define LOOK_AGAIN	U32_MAX		/* not seen yet, or has other users */
 #define MUST_COPY	(U32_MAX - 1)
 
 /* Pages taken off the LRU with interrupts disabled. */
@@ -51,13 +50,16 @@ struct capture {
 	unsigned long start;
 	u32 *pages;			/* pages[0] is for @start */
 	struct pool_capture_stats stats;
-	bool again;			/* only look at what is LOOK_AGAIN */
+	bool again;			/* what is busy now is copied */
 	unsigned long nr_busy;
 	unsigned long nr_copy;
 	struct folio *large;		/* to be split; has a reference */
 	struct folio *whole;		/* could not be split; only to compare */
-	struct lruvec *lruvec;		/* locked, or NULL */
+	struct lruvec *lruvec;		/* locked, or NULL; the fields below are for it */
+	struct mem_cgroup *memcg;
+	enum zone_type zone;
 	unsigned int nr_locked;		/* pages handled under its lock */
+	long nr_off[LRU_ACTIVE_ANON + 1];	/* pages taken off, not yet accounted for */
 };
 
 static u32 *slot_of(struct capture *c, unsigned long addr)
@@ -82,7 +84,7 @@ static void decide_range(struct capture *c, unsigned long addr, unsigned long en
 	u32 *slot = slot_of(c, addr), *stop = slot_of(c, end);
 
 	for (; slot < stop; slot++)
-		if (!c->again || *slot == LOOK_AGAIN)
+		if (*slot == LOOK_AGAIN)
 			decide(c, slot, what);
 }
 
@@ -95,21 +97,40 @@ static bool in_region(struct capture *c, unsigned long pfn)
 
 static void lru_unlock(struct capture *c)
 {
-	if (c->lruvec)
-		unlock_page_lruvec_irq(c->lruvec);
+	enum lru_list lru;
+
+	if (!c->lruvec)
+		return;
+	for (lru = LRU_INACTIVE_ANON; lru <= LRU_ACTIVE_ANON; lru++) {
+		if (c->nr_off[lru])
+			update_lru_size(c->lruvec, lru, c->zone, -c->nr_off[lru]);
+		c->nr_off[lru] = 0;
+	}
+	unlock_page_lruvec_irq(c->lruvec);
 	c->lruvec = NULL;
-	c->nr_locked = 0;
 }
 
-static void lru_lock(struct capture *c, struct folio *folio)
+static noinline void lru_lock_other(struct capture *c, struct folio *folio)
 {
-	if (c->nr_locked++ == LRU_BATCH)
-		lru_unlock(c);
-	c->lruvec = folio_lruvec_relock_irq(folio, c->lruvec);
+	lru_unlock(c);
+	c->lruvec = folio_lruvec_lock_irq(folio);
+	c->memcg = folio_memcg(folio);
+	c->zone = folio_zonenum(folio);
+	c->nr_locked = 1;
+}
+
+/* The folios of the region differ in their memory cgroup and zone, not in their node. */
+static __always_inline void lru_lock(struct capture *c, struct folio *folio)
+{
+	if (likely(c->lruvec && c->memcg == folio_memcg(folio) &&
+		   c->zone == folio_zonenum(folio) && c->nr_locked < LRU_BATCH))
+		c->nr_locked++;
+	else
+		lru_lock_other(c, folio);
 }
 
 /* The folio is off its LRU list; nobody else changes its state now. */
-static void make_pool_folio(struct folio *folio)
+static __always_inline void make_pool_folio(struct folio *folio)
 {
 	/* The LRU flags are checked when the page is freed and nobody else clears them. */
 	const unsigned long clear = BIT(PG_lru) | BIT(PG_active) | BIT(PG_unevictable) |
@@ -121,35 +142,60 @@ static void make_pool_folio(struct folio *folio)
 	WRITE_ONCE(folio->mapping, PAGE_MAPPING_POOL);
 }
 
-/* The only mapping of the page is ours. */
-static bool take_sole(struct capture *c, struct folio *folio, unsigned long addr, pte_t *pte,
-		      pte_t ptent)
+/*
+ * Takes a small anonymous folio if the only reference to it is that of the page-table
+ * entry, and if those of its flags that are in @mask are @value.
+ */
+static __always_inline bool take_sole(struct capture *c, struct folio *folio, unsigned long addr,
+				      pte_t *pte, pte_t ptent, unsigned long mask,
+				      unsigned long value)
 {
-	if (!folio_ref_freeze(folio, 1))
+	unsigned long flags;
+
+	if (unlikely(!folio_ref_freeze(folio, 1)))
 		return false;
-	if (!folio_test_lru(folio)) {
+	flags = READ_ONCE(folio->flags);
+	if (unlikely((flags & mask) != value)) {
 		folio_ref_unfreeze(folio, 1);
 		return false;
 	}
 	if (pte_write(ptent))
 		ptep_set_wrprotect(c->mm, addr, pte);
 	lru_lock(c, folio);
-	lruvec_del_folio(c->lruvec, folio);
+	if (likely((flags & (BIT(PG_swapbacked) | BIT(PG_unevictable) | LRU_GEN_MASK)) ==
+		   BIT(PG_swapbacked))) {
+		/* lruvec_del_folio(), with one update of the statistics for many folios */
+		list_del(&folio->lru);
+		c->nr_off[flags & BIT(PG_active) ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON]++;
+	} else {
+		lruvec_del_folio(c->lruvec, folio);
+	}
 	make_pool_folio(folio);
 	folio_ref_unfreeze(folio, 2);
 	return true;
 }
 
-/* Others map the page too. */
+/*
+ * The ordinary case. Without other references nobody can hold the lock, add the folio to
+ * the swap cache, or take it off the LRU.
+ */
+static __always_inline bool take_plain(struct capture *c, struct folio *folio, unsigned long addr,
+				       pte_t *pte, pte_t ptent)
+{
+	const unsigned long plain = BIT(PG_lru) | BIT(PG_swapbacked);
+	const unsigned long special = BIT(PG_head) | BIT(PG_locked) | BIT(PG_swapcache) |
+				      BIT(PG_writeback);
+
+	return take_sole(c, folio, addr, pte, ptent, plain | special, plain);
+}
+
+/* A small anonymous folio that other processes map too: see "Capturing memory". */
 static bool take_shared(struct capture *c, struct folio *folio)
 {
 	int mapcount = folio_mapcount(folio);
-	bool taken = false;
 
-	if (!folio_trylock(folio))
+	if (folio_ref_count(folio) != mapcount || !folio_test_clear_lru(folio))
 		return false;
-	if (!folio_test_clear_lru(folio))
-		goto out;
 	folio_get(folio);
 	lru_lock(c, folio);
 	/* Whoever finds the folio on the LRU has its reference counted below. */
@@ -158,31 +204,41 @@ static bool take_shared(struct capture *c, struct folio *folio)
 	    !PageAnonExclusive(&folio->page)) {
 		lruvec_del_folio(c->lruvec, folio);
 		make_pool_folio(folio);
-		taken = true;
-	} else {
-		folio_set_lru(folio);
-		folio_put(folio);
+		return true;
 	}
-out:
+	folio_set_lru(folio);
+	folio_put(folio);
+	return false;
+}
+
+static bool take_locked(struct capture *c, struct folio *folio, unsigned long addr, pte_t *pte,
+			pte_t ptent)
+{
+	bool taken = false;
+
+	lru_unlock(c);
+	if (!folio_trylock(folio))
+		return false;
+	if (folio_test_swapcache(folio))
+		folio_free_swap(folio);
+	if (!folio_test_swapcache(folio) && !folio_test_writeback(folio)) {
+		if (folio_mapcount(folio) == 1)
+			taken = take_sole(c, folio, addr, pte, ptent, BIT(PG_lru), BIT(PG_lru));
+		else
+			taken = take_shared(c, folio);
+	}
 	folio_unlock(folio);
 	return taken;
 }
 
-/* A page of the region, mapped by @pte. Returns its page number, or what else to do. */
-static u32 take_page(struct capture *c, struct vm_area_struct *vma, unsigned long addr, pte_t *pte,
-		     pte_t ptent)
+/* A page of the region that take_plain() did not take. */
+static noinline u32 take_page(struct capture *c, struct vm_area_struct *vma, unsigned long addr,
+			      pte_t *pte, pte_t ptent)
 {
 	struct page *page = pte_page(ptent);
-	u32 nr = page_to_pfn(page) - c->pool->start_pfn;
 	struct folio *folio = page_folio(page);
 
-	if (folio_test_pool(folio)) {
-		folio_get(folio);
-		c->stats.shared++;
-		return nr;
-	}
-	if (!folio_test_anon(folio) || folio_test_ksm(folio) || folio_is_zone_device(folio) ||
-	    (vma->vm_flags & VM_DROPPABLE))
+	if (!folio_test_anon(folio) || folio_test_ksm(folio) || (vma->vm_flags & VM_DROPPABLE))
 		return MUST_COPY;
 	if (folio_test_large(folio)) {
 		if (folio != c->whole) {
@@ -191,37 +247,19 @@ static u32 take_page(struct capture *c, struct vm_area_struct *vma, unsigned lon
 		}
 		return LOOK_AGAIN;
 	}
-	if (folio_maybe_dma_pinned(folio))
-		return MUST_COPY;
-	if (folio_test_swapcache(folio)) {
-		lru_unlock(c);
-		if (!folio_trylock(folio))
-			return LOOK_AGAIN;
-		if (folio_test_swapcache(folio))
-			folio_free_swap(folio);
-		folio_unlock(folio);
-		if (folio_test_swapcache(folio))
-			return LOOK_AGAIN;
-	}
-	if (folio_mapcount(folio) == 1 ? !take_sole(c, folio, addr, pte, ptent) :
-					 !take_shared(c, folio))
-		return LOOK_AGAIN;
+	if (!take_locked(c, folio, addr, pte, ptent))
+		return folio_maybe_dma_pinned(folio) ? MUST_COPY : LOOK_AGAIN;
 	c->stats.new++;
-	return nr | POOL_PAGE_NEW;
+	return (page_to_pfn(page) - c->pool->start_pfn) | POOL_PAGE_NEW;
 }
 
-static u32 look_at_pte(struct capture *c, struct vm_area_struct *vma, unsigned long addr,
-		       pte_t *pte)
+/* An entry that maps no page of the region. */
+static u32 look_elsewhere(struct vm_area_struct *vma, pte_t ptent)
 {
-	pte_t ptent = ptep_get(pte);
-
 	if (pte_none(ptent))
 		return vma_is_anonymous(vma) ? 0 : MUST_COPY;
-	if (pte_present(ptent)) {
-		if (!pte_special(ptent) && in_region(c, pte_pfn(ptent)))
-			return take_page(c, vma, addr, pte, ptent);
+	if (pte_present(ptent))
 		return is_zero_pfn(pte_pfn(ptent)) ? 0 : MUST_COPY;
-	}
 	/* Untouched memory that userfaultfd protects. */
 	if (pte_marker_uffd_wp(ptent) && vma_is_anonymous(vma))
 		return 0;
@@ -234,6 +272,7 @@ static unsigned long capture_table(struct capture *c, struct vm_area_struct *vma
 {
 	const unsigned long start = addr;
 	u32 *slot = slot_of(c, addr);
+	unsigned long shared = 0, taken = 0;
 	pte_t *pte, *start_pte;
 	spinlock_t *ptl;	/* of @pte */
 	bool flush;
@@ -246,25 +285,45 @@ static unsigned long capture_table(struct capture *c, struct vm_area_struct *vma
 	flush = mm_tlb_flush_pending(c->mm);
 	arch_enter_lazy_mmu_mode();
 	for (pte = start_pte; addr < end; addr += PAGE_SIZE, pte++, slot++) {
-		bool writable;
+		pte_t ptent = ptep_get(pte);
+		unsigned long nr = pte_pfn(ptent) - c->pool->start_pfn;
+		struct folio *folio;
 		u32 what;
 
-		if (c->again && *slot != LOOK_AGAIN)
+		if (*slot != LOOK_AGAIN)
 			continue;
-		writable = pte_write(ptep_get(pte));
-		what = look_at_pte(c, vma, addr, pte);
-		if (c->large)
+		if (unlikely(!pte_present(ptent) || pte_special(ptent) || nr < c->pool->first ||
+			     nr >= c->pool->end)) {
+			decide(c, slot, look_elsewhere(vma, ptent));
+			continue;
+		}
+		folio = page_folio(pte_page(ptent));
+		if (folio_test_pool(folio)) {
+			folio_get(folio);
+			*slot = nr;
+			shared++;
+			continue;
+		}
+		flush |= pte_write(ptent);
+		if (likely(folio_test_anon(folio) && take_plain(c, folio, addr, pte, ptent))) {
+			*slot = nr | POOL_PAGE_NEW;
+			taken++;
+			continue;
+		}
+		what = take_page(c, vma, addr, pte, ptent);
+		if (unlikely(c->large))
 			break;
-		if (c->again && what == LOOK_AGAIN)
+		if (unlikely(c->again && what == LOOK_AGAIN))
 			what = MUST_COPY;
 		decide(c, slot, what);
-		flush |= writable && (what & POOL_PAGE_NEW);
 	}
 	arch_leave_lazy_mmu_mode();
 	lru_unlock(c);
 	if (flush)
 		flush_tlb_range(vma, start, addr);
 	pte_unmap_unlock(start_pte, ptl);
+	c->stats.shared += shared;
+	c->stats.new += taken;
 	return addr;
 }
 
@@ -323,7 +382,7 @@ static int capture_vma(struct capture *c, struct vm_area_struct *vma, unsigned l
 
 	if (vma->vm_flags & (VM_IO | VM_PFNMAP))
 		return -EFAULT;
-	if (vma->vm_flags & (VM_SHARED | VM_MAYSHARE | VM_HUGETLB | VM_SHADOW_STACK)) {
+	if (vma->vm_flags & POOL_VMA_HANDS_OFF) {
 		decide_range(c, addr, end, MUST_COPY);
 		return 0;
 	}
@@ -387,98 +446,14 @@ static int capture_range(struct capture *c, unsigned long end)
 	return err;
 }
 
-/*
- * Copies an anonymous page that is mapped, write-protected meanwhile so that the
- * copy is of one instant. Returns 1 if there is no such page.
- */
-static int copy_mapped(struct capture *c, struct vm_area_struct *vma, unsigned long addr,
-		       struct page *to)
-{
-	struct mmu_notifier_range range;
-	pmd_t *pmd = mm_find_pmd(c->mm, addr);
-	struct page *from;
-	spinlock_t *ptl;	/* of @pte */
-	pte_t *pte, ptent;
-	int ret = 1;
-
-	if (!pmd || pmd_none(pmdp_get_lockless(pmd)))
-		return 1;
-	if (pmd_is_leaf(pmdp_get_lockless(pmd))) {
-		if (!vma_is_anonymous(vma))
-			return 1;
-		split_huge_pmd(vma, pmd, addr);
-	}
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, c->mm, addr, addr + PAGE_SIZE);
-	mmu_notifier_invalidate_range_start(&range);
-	pte = pte_offset_map_lock(c->mm, pmd, addr, &ptl);
-	if (!pte)
-		goto out;
-	ptent = ptep_get(pte);
-	from = pte_present(ptent) ? vm_normal_page(vma, addr, ptent) : NULL;
-	if (from && PageAnon(from)) {
-		if (pte_write(ptent)) {
-			ptep_set_wrprotect(c->mm, addr, pte);
-			flush_tlb_page(vma, addr);
-		} else if (mm_tlb_flush_pending(c->mm)) {
-			flush_tlb_page(vma, addr);
-		}
-		ret = copy_mc_highpage(to, from) ? -EHWPOISON : 0;
-		if (pte_write(ptent))
-			set_pte_at(c->mm, addr, pte, ptent);
-	}
-	pte_unmap_unlock(pte, ptl);
-out:
-	mmu_notifier_invalidate_range_end(&range);
-	return ret;
-}
-
-/* Copies whatever a debugger would read there. */
-static int copy_any(struct capture *c, unsigned long addr, struct page *to, int *locked)
-{
-	struct page *from;
-	long got = get_user_pages_remote(c->mm, addr, 1, FOLL_FORCE, &from, locked);
-	int err;
-
-	if (got != 1)
-		return fatal_signal_pending(current) ? -EINTR : got < 0 ? got : -EFAULT;
-	err = copy_mc_highpage(to, from) ? -EHWPOISON : 0;
-	put_page(from);
-	return err;
-}
-
-static int copy_page_at(struct capture *c, unsigned long addr, u32 *slot, int *locked)
-{
-	const vm_flags_t never = VM_SHARED | VM_MAYSHARE | VM_HUGETLB | VM_SHADOW_STACK;
-	struct vm_area_struct *vma = vma_lookup(c->mm, addr);
-	struct page *to;
-	int err = 1;
-	u32 nr;
-
-	if (!vma || (vma->vm_flags & (VM_IO | VM_PFNMAP)))
-		return -EFAULT;
-	nr = pool_page_alloc(c->pool, GFP_KERNEL);
-	if (!nr)
-		return -ENOSPC;
-	to = pool_page(c->pool, nr);
-	if (!(vma->vm_flags & never))
-		err = copy_mapped(c, vma, addr, to);
-	if (err == 1)
-		err = copy_any(c, addr, to, locked);
-	if (err) {
-		put_page(to);
-		return err;
-	}
-	*slot = nr | POOL_PAGE_NEW;
-	c->stats.copied++;
-	return 0;
-}
-
 static int copy_rest(struct capture *c, unsigned long nr)
 {
 	unsigned long i;
 	int err = 0, locked = 0;
 
 	for (i = 0; i < nr && !err; i++) {
+		unsigned long addr = c->start + i * PAGE_SIZE;
+
 		if (c->pages[i] < MUST_COPY)
 			continue;
 		if (!locked) {
@@ -486,7 +461,9 @@ static int copy_rest(struct capture *c, unsigned long nr)
 				return -EINTR;
 			locked = 1;
 		}
-		err = copy_page_at(c, c->start + i * PAGE_SIZE, &c->pages[i], &locked);
+		err = pool_copy_page(c->pool, c->mm, addr, &locked, &c->pages[i]);
+		if (!err)
+			c->stats.copied++;
 		if (!err && fatal_signal_pending(current))
 			err = -EINTR;
 		cond_resched();
@@ -542,10 +519,12 @@ int pool_capture(const struct pool_region *pool, struct mm_struct *mm, unsigned 
 	struct capture c = { .pool = pool, .mm = mm, .start = addr, .pages = pages };
 	int err;
 
-	memset(pages, 0, nr * sizeof(*pages));
 	if (!PAGE_ALIGNED(addr) || addr >= TASK_SIZE_MAX ||
-	    nr > (TASK_SIZE_MAX - addr) >> PAGE_SHIFT)
+	    nr > (TASK_SIZE_MAX - addr) >> PAGE_SHIFT) {
+		memset(pages, 0, nr * sizeof(*pages));
 		return -EFAULT;
+	}
+	memset32(pages, LOOK_AGAIN, nr);
 	lru_add_drain();
 	err = capture_range(&c, addr + nr * PAGE_SIZE);
 	if (!err && c.nr_busy) {
