@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in the guest: what the hotplug tests do to dax0.0 and its node.
 
-    guest_device.py create ALIGN | bind | unbind | state | blocks STATE | use MIB | memmap 0|1
+    guest_device.py create ALIGN | offset | bind | unbind | state | blocks STATE | use MIB | memmap 0|1
 
 Prints one JSON object.
 """
@@ -46,6 +46,12 @@ def create(align):
     subprocess.run(["ndctl", "create-namespace", "-f", "-e", "namespace0.0", "-m", "devdax", "--map=mem",
                     "-a", align], check=True, stdout=subprocess.DEVNULL)
     return {}
+
+
+def offset():
+    """Where the device starts in the NVDIMM's file, which is the region, whole."""
+    region = Path("/sys/bus/nd/devices/region0/resource").read_text()
+    return {"offset": int((BUS / "devices" / DEVICE / "resource").read_text(), 16) - int(region, 16)}
 
 
 def unbind():
@@ -116,7 +122,7 @@ def use(mib):
     if ctypes.CDLL(None, use_errno=True).syscall(SET_MEMPOLICY, MPOL_BIND, ctypes.byref(mask), 64):
         raise OSError(ctypes.get_errno(), "set_mempolicy")
     before = meminfo(NODES / f"node{node}" / "meminfo")["AnonPages"]
-    with mmap.mmap(-1, mib << 20) as memory:
+    with mmap.mmap(-1, mib << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         chunk = bytes(range(256)) * 4096
         for offset in range(0, mib << 20, len(chunk)):
             memory[offset:offset + len(chunk)] = chunk
@@ -129,7 +135,7 @@ def memmap(on):
     return {"memmap": store(BUS / "devices" / DEVICE / "memmap_on_memory", on)}
 
 
-COMMANDS = {"create": create, "bind": bind, "unbind": unbind, "state": state, "blocks": blocks,
+COMMANDS = {"create": create, "offset": offset, "bind": bind, "unbind": unbind, "state": state, "blocks": blocks,
             "use": lambda mib: use(int(mib)), "memmap": memmap}
 
 if __name__ == "__main__":
