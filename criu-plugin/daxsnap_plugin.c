@@ -133,6 +133,8 @@ static const char *advice(int err)
 		return "the task was killed during the dump";
 	case EROFS:
 		return "the pool is mounted read-only; remount it";
+	case EFBIG:
+		return "CRIU's limit for the size of files (RLIMIT_FSIZE) is too low";
 	case EIO:
 		return "the pool failed; see the kernel log";
 	default:
