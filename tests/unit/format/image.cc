@@ -79,8 +79,7 @@ Image::Image(const Image& other)
     : storage_(other.storage_.size()),
       bytes_(AlignToPage(storage_)),
       media_(other.media_),
-      next_page_(other.next_page_),
-      pages_left_(other.pages_left_) {
+      next_page_(other.next_page_) {
   std::memcpy(bytes_, other.bytes_, nr_pages() * KMEMFS_PAGE_SIZE);
   media_.ctx = this;
 }
@@ -119,9 +118,8 @@ kmemfs_sink Image::Sink(uint64_t generation) {
 
 void* Image::AllocatePage(kmemfs_sink* sink, __u64* page) {
   auto* image = static_cast<Image*>(sink->ctx);
-  if (image->pages_left_ == 0 || image->next_page_ >= image->nr_pages())
+  if (image->refused_page_-- == 0 || image->next_page_ >= image->nr_pages())
     return nullptr;
-  if (image->pages_left_ > 0) image->pages_left_--;
   *page = image->next_page_++;
   // What a page held before must not matter.
   std::memset(image->Page(*page), 0xa5, KMEMFS_PAGE_SIZE);

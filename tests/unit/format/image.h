@@ -73,8 +73,8 @@ class Image {
   // what it was asked for to events().
   kmemfs_sink Sink(uint64_t generation);
   const std::vector<std::string>& events() const { return events_; }
-  // Pages that Sink() may still give; -1: no limit but the device.
-  void set_pages_left(int64_t pages) { pages_left_ = pages; }
+  // Which request for a page Sink() refuses, from 0; -1: none.
+  void set_refused_page(int64_t nr) { refused_page_ = nr; }
 
   // Takes count fresh pages in a row; returns the first.
   uint64_t Allocate(uint64_t count = 1);
@@ -100,7 +100,7 @@ class Image {
   std::byte* bytes_;
   kmemfs_media media_;
   uint64_t next_page_ = KMEM_PERSIST_HEAD_PAGES;
-  int64_t pages_left_ = -1;
+  int64_t refused_page_ = -1;
   mutable uint64_t reads_ = 0;
   std::vector<std::string> events_;
 };

@@ -198,29 +198,25 @@ TEST(Tree, WithoutLeavesHasNoTop) {
   EXPECT_EQ(sink.nr_meta_pages, 0U);
 }
 
-// -ENOSPC with any number of pages less than it needs, and never a page more
-// than it was given.
+// Whichever page it does not get: 505 leaves and 3 index pages.
 TEST(Tree, SaysSoWhenThereIsNoSpace) {
-  const uint64_t nr_runs = 252 * 504 + 1;
-  for (int64_t pages = 0;; pages = pages < 10 ? pages + 1 : pages + 97) {
+  constexpr uint64_t kRuns = 252 * 504 + 1;
+  constexpr int64_t kNeeded = 505 + 3;
+  for (int64_t refused = 0; refused <= kNeeded;
+       refused += refused < 6 || refused > 500 ? 1 : 45) {
     Image image(1024);
-    image.set_pages_left(pages);
+    image.set_refused_page(refused);
     kmemfs_sink sink = image.Sink(2);
     kmemfs_tree tree;
     __u64 top = 0;
     __u32 height = 0;
     int error = 0;
     kmemfs_tree_init(&tree, &sink, 2);
-    for (uint64_t i = 0; i < nr_runs && !error; i++)
+    for (uint64_t i = 0; i < kRuns && !error; i++)
       error = kmemfs_tree_add_run(&tree, 2 * i, 1, 5);
     if (!error) error = kmemfs_tree_finish(&tree, &top, &height);
-    ASSERT_LE(sink.nr_meta_pages, static_cast<uint64_t>(pages));
-    if (!error) {
-      EXPECT_EQ(sink.nr_meta_pages, 505U + 3U);
-      return;
-    }
-    ASSERT_EQ(error, -ENOSPC);
-    ASSERT_EQ(sink.nr_meta_pages, static_cast<uint64_t>(pages));
+    EXPECT_EQ(error, refused < kNeeded ? -ENOSPC : 0) << refused;
+    EXPECT_EQ(sink.nr_meta_pages, static_cast<uint64_t>(refused));
   }
 }
 
@@ -259,6 +255,25 @@ TEST(Walk, EndsWithWhatACallbackReturns) {
                   .inode = nullptr,
                   .run = [](void*, __u64, __u64, __u64, __u64) { return 13; }}),
             13);
+}
+
+TEST(Walk, RefusesARootThatNoSlotCanSay) {
+  Image image(64);
+  const kmemfs_root_info good =
+      image.Commit({RootDirectory(), File(2, "f", {})});
+  const kmemfs_visitor nothing = {
+      .meta = nullptr, .inode = nullptr, .run = nullptr};
+  kmemfs_root_info root = good;
+  root.itable_height = 1000;
+  EXPECT_EQ(kmemfs_walk(&image.media(), &root, &nothing, nullptr, nullptr),
+            -EUCLEAN);
+  root = good;
+  root.nr_inode_pages = 0;
+  EXPECT_EQ(kmemfs_walk(&image.media(), &root, &nothing, nullptr, nullptr),
+            -EUCLEAN);
+  image.mutable_media().end = 1000;
+  EXPECT_EQ(kmemfs_walk(&image.media(), &good, &nothing, nullptr, nullptr),
+            -EUCLEAN);
 }
 
 TEST(Walk, OfOneInodeGivesItsRunsOnly) {

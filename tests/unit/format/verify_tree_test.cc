@@ -45,6 +45,11 @@ TEST(Directories, MustExist) {
               Refused(EUCLEAN, "parent 5 is no directory"));
 }
 
+TEST(Directories, MustExistAllTheWayUp) {
+  EXPECT_THAT(RecoverTree({File(2, "f", {}, 3), Directory(3, "d", 99)}),
+              Refused(EUCLEAN, "no way to the root directory"));
+}
+
 TEST(Directories, MustExistThoughTheNumberIsHuge) {
   EXPECT_THAT(RecoverTree({File(2, "f", {}, ~0ULL)}),
               Refused(EUCLEAN, "is no directory"));

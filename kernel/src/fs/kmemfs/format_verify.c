@@ -107,11 +107,7 @@ int kmemfs_root_pick(const struct kmemfs_media *m, unsigned int *slot,
 	const struct kmemfs_root *root[KMEMFS_ROOT_SLOTS];
 	u64 generation[KMEMFS_ROOT_SLOTS];
 	unsigned int i;
-	int err;
 
-	err = kmemfs_media_check(m, why);
-	if (err)
-		return err;
 	for (i = 0; i < KMEMFS_ROOT_SLOTS; i++) {
 		root[i] = slot_read(m, i);
 		generation[i] = root[i] ? le64_to_cpu(root[i]->head.generation) : 0;
