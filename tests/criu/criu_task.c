@@ -37,9 +37,10 @@
 #define MIB (1UL << 20)
 #define THREADS 8
 
-static const char *dir;
+static const char* dir;
 
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...) {
+static void __attribute__((noreturn, format(printf, 1, 2)))
+die(const char* format, ...) {
   va_list args;
 
   fprintf(stderr, "criu_task %d: ", getpid());
@@ -50,34 +51,35 @@ static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *form
   exit(1);
 }
 
-static void fill_page(void *page, uint64_t seed) {
-  uint64_t *word = page;
+static void fill_page(void* page, uint64_t seed) {
+  uint64_t* word = page;
 
-  for (size_t i = 0; i < WORDS; i++) word[i] = (seed + i) * 0x9e3779b97f4a7c15UL;
+  for (size_t i = 0; i < WORDS; i++)
+    word[i] = (seed + i) * 0x9e3779b97f4a7c15UL;
 }
 
-static void check_page(const void *page, uint64_t seed, const char *what) {
-  const uint64_t *word = page;
+static void check_page(const void* page, uint64_t seed, const char* what) {
+  const uint64_t* word = page;
 
   for (size_t i = 0; i < WORDS; i++)
     if (word[i] != (seed + i) * 0x9e3779b97f4a7c15UL)
       die("%s: word %zu of the page at %p is %#lx", what, i, page, word[i]);
 }
 
-static void check_zero(const void *page, const char *what) {
+static void check_zero(const void* page, const char* what) {
   static const char zero[PAGE];
 
   if (memcmp(page, zero, PAGE)) die("%s: page at %p is not zero", what, page);
 }
 
-static char *map(size_t len, int prot, int flags, int fd) {
-  char *p = mmap(NULL, len, prot, flags, fd, 0);
+static char* map(size_t len, int prot, int flags, int fd) {
+  char* p = mmap(NULL, len, prot, flags, fd, 0);
 
   if (p == MAP_FAILED) die("mmap of %zu bytes: %s", len, strerror(errno));
   return p;
 }
 
-static char *map_anon(size_t len) {
+static char* map_anon(size_t len) {
   return map(len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 }
 
@@ -90,10 +92,10 @@ static void stop(void) {
 static pthread_barrier_t barrier;
 static _Thread_local char tls[16 * PAGE] __attribute__((aligned(PAGE)));
 
-static void *thread_main(void *arg) {
+static void* thread_main(void* arg) {
   uint64_t seed = (uintptr_t)arg * 1000003;
   char stack[32 * PAGE] __attribute__((aligned(PAGE)));
-  char *heap = aligned_alloc(PAGE, 64 * PAGE);
+  char* heap = aligned_alloc(PAGE, 64 * PAGE);
 
   if (!heap) die("no memory");
   for (size_t i = 0; i < 16; i++) fill_page(tls + i * PAGE, seed + i);
@@ -102,8 +104,10 @@ static void *thread_main(void *arg) {
   pthread_barrier_wait(&barrier); /* all set up */
   pthread_barrier_wait(&barrier); /* continued */
   for (size_t i = 0; i < 16; i++) check_page(tls + i * PAGE, seed + i, "tls");
-  for (size_t i = 0; i < 32; i++) check_page(stack + i * PAGE, seed + 100 + i, "stack");
-  for (size_t i = 0; i < 64; i++) check_page(heap + i * PAGE, seed + 200 + i, "heap");
+  for (size_t i = 0; i < 32; i++)
+    check_page(stack + i * PAGE, seed + 100 + i, "stack");
+  for (size_t i = 0; i < 64; i++)
+    check_page(heap + i * PAGE, seed + 200 + i, "heap");
   free(heap);
   return NULL;
 }
@@ -113,7 +117,8 @@ static void run_threads(void) {
 
   pthread_barrier_init(&barrier, NULL, THREADS + 1);
   for (uintptr_t i = 0; i < THREADS; i++)
-    if (pthread_create(&thread[i], NULL, thread_main, (void *)i)) die("no thread");
+    if (pthread_create(&thread[i], NULL, thread_main, (void*)i))
+      die("no thread");
   pthread_barrier_wait(&barrier);
   stop();
   pthread_barrier_wait(&barrier);
@@ -140,14 +145,17 @@ static int make_file(size_t pages, uint64_t seed) {
 static void run_files(void) {
   const size_t n = 1024;
   int fd = make_file(n, 7);
-  /* One area, so that the mappings in it are adjacent: file, anonymous, file. */
-  char *area = map(3 * n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+  /* One area, so that the mappings in it are adjacent: file, anonymous, file.
+   */
+  char* area = map(3 * n * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
   char *file = area, *anon = area + n * PAGE, *read_only = area + 2 * n * PAGE;
-  char *hidden = map_anon(n * PAGE);
-  char *locked = map_anon(16 * PAGE);
+  char* hidden = map_anon(n * PAGE);
+  char* locked = map_anon(16 * PAGE);
 
-  if (mmap(file, n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, 0) != file ||
-      mmap(read_only, n * PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) != read_only ||
+  if (mmap(file, n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
+           0) != file ||
+      mmap(read_only, n * PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0) !=
+          read_only ||
       mprotect(anon, n * PAGE, PROT_READ | PROT_WRITE))
     die("mappings: %s", strerror(errno));
 
@@ -157,12 +165,14 @@ static void run_files(void) {
     if (i % 5 != 4) fill_page(anon + i * PAGE, 20000 + i);
   for (size_t i = 0; i < n; i += 2) fill_page(hidden + i * PAGE, 30000 + i);
   for (size_t i = 0; i < 16; i++) fill_page(locked + i * PAGE, 40000 + i);
-  if (mprotect(hidden, n * PAGE, PROT_NONE)) die("mprotect: %s", strerror(errno));
+  if (mprotect(hidden, n * PAGE, PROT_NONE))
+    die("mprotect: %s", strerror(errno));
   if (mlock(locked, 16 * PAGE)) die("mlock: %s", strerror(errno));
 
   stop();
 
-  if (mprotect(hidden, n * PAGE, PROT_READ)) die("mprotect: %s", strerror(errno));
+  if (mprotect(hidden, n * PAGE, PROT_READ))
+    die("mprotect: %s", strerror(errno));
   for (size_t i = 0; i < n; i++) {
     if (i % 3 == 0 || i == n - 1)
       check_page(file + i * PAGE, 10000 + i, "written file page");
@@ -178,7 +188,8 @@ static void run_files(void) {
     else
       check_zero(hidden + i * PAGE, "unreadable hole");
   }
-  for (size_t i = 0; i < 16; i++) check_page(locked + i * PAGE, 40000 + i, "locked page");
+  for (size_t i = 0; i < 16; i++)
+    check_page(locked + i * PAGE, 40000 + i, "locked page");
 }
 
 /* tree */
@@ -193,7 +204,7 @@ static int writer_of(size_t i, int level) {
   return i % 11 == 10 ? -1 : 0; /* never written */
 }
 
-static void run_tree(char *area, int level) {
+static void run_tree(char* area, int level) {
   pid_t child = 0;
   int status;
 
@@ -201,7 +212,8 @@ static void run_tree(char *area, int level) {
   if (level == 1 && madvise(area + 5 * 64 * PAGE, 64 * PAGE, MADV_DONTNEED))
     die("madvise: %s", strerror(errno));
   for (size_t i = 0; i < tree_pages; i++)
-    if (writer_of(i, level) == level) fill_page(area + i * PAGE, level * 100000UL + i);
+    if (writer_of(i, level) == level)
+      fill_page(area + i * PAGE, level * 100000UL + i);
 
   if (level < 2) {
     child = fork();
@@ -225,7 +237,8 @@ static void run_tree(char *area, int level) {
   }
   if (child) {
     kill(child, SIGCONT);
-    if (waitpid(child, &status, 0) != child || status != 0) die("the child failed");
+    if (waitpid(child, &status, 0) != child || status != 0)
+      die("the child failed");
   }
 }
 
@@ -251,7 +264,7 @@ static void idle(void) {
   if (sigwait(&usr1, &sig)) die("sigwait");
 }
 
-static void work(char *area, size_t pages, uint64_t *seed) {
+static void work(char* area, size_t pages, uint64_t* seed) {
   uint64_t random = 1;
 
   while (!asked()) {
@@ -267,7 +280,7 @@ static void work(char *area, size_t pages, uint64_t *seed) {
 static void run_large(size_t mib, enum after after) {
   size_t pages = mib * (MIB / PAGE);
   char *area = map_anon(pages * PAGE), *sparse = map_anon(pages * PAGE);
-  uint64_t *seed = calloc(pages, sizeof(*seed));
+  uint64_t* seed = calloc(pages, sizeof(*seed));
   sigset_t usr1;
 
   if (!seed) die("no memory");
@@ -275,7 +288,8 @@ static void run_large(size_t mib, enum after after) {
     seed[i] = i;
     fill_page(area + i * PAGE, i);
   }
-  for (size_t i = 0; i < pages; i += 1 + i % 37) fill_page(sparse + i * PAGE, 3 * pages + i);
+  for (size_t i = 0; i < pages; i += 1 + i % 37)
+    fill_page(sparse + i * PAGE, 3 * pages + i);
   sigemptyset(&usr1);
   sigaddset(&usr1, SIGUSR1);
   sigprocmask(SIG_BLOCK, &usr1, NULL);
@@ -284,14 +298,15 @@ static void run_large(size_t mib, enum after after) {
 
   if (after == WORK) work(area, pages, seed);
   if (after == IDLE) idle();
-  for (size_t i = 0; i < pages; i++) check_page(area + i * PAGE, seed[i], "page");
+  for (size_t i = 0; i < pages; i++)
+    check_page(area + i * PAGE, seed[i], "page");
   for (size_t i = 0; i < pages; i += 1 + i % 37)
     check_page(sparse + i * PAGE, 3 * pages + i, "sparse page");
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
   if (argc != 4) die("usage: criu_task KIND MIB DIR");
-  const char *kind = argv[1];
+  const char* kind = argv[1];
   size_t mib = strtoul(argv[2], NULL, 10);
 
   dir = argv[3];
