@@ -135,7 +135,21 @@ def memmap(on):
     return {"memmap": store(BUS / "devices" / DEVICE / "memmap_on_memory", on)}
 
 
-COMMANDS = {"create": create, "offset": offset, "bind": bind, "unbind": unbind, "state": state, "blocks": blocks,
+def second():
+    """Waits for the kernel to find the NVDIMM that was plugged in, and makes a DAX device of it."""
+    subprocess.run(["udevadm", "wait", "--timeout=120", "--initialized=no", "/sys/bus/nd/devices/namespace1.0"], check=True)
+    subprocess.run(["ndctl", "create-namespace", "-f", "-e", "namespace1.0", "-m", "devdax", "--map=mem"],
+                   check=True, stdout=subprocess.DEVNULL)
+    store(BUS / "drivers" / "device_dax" / "unbind", "dax1.0")
+    return {"second": "dax1.0"}
+
+
+def bind_plain(name):
+    return {"bind": store(BUS / "drivers" / "kmem" / "new_id", name),
+            "driver": (BUS / "devices" / name / "driver").resolve().name}
+
+
+COMMANDS = {"second": second, "bind_plain": bind_plain, "create": create, "offset": offset, "bind": bind, "unbind": unbind, "state": state, "blocks": blocks,
             "use": lambda mib: use(int(mib)), "memmap": memmap}
 
 if __name__ == "__main__":

@@ -37,3 +37,7 @@ def page(size, *, magic=MAGIC, version=1, kind=NONE, incompat=0, compat=0, uuid_
     body = (fields + reserved).ljust(PAGE - 4, b"\0")
     # The crc is that of a page with the right magic.
     return body + struct.pack("<I", crc32c(MAGIC + body[8:]) if crc is None else crc)
+
+
+def present(data):
+    return data[:8] == MAGIC

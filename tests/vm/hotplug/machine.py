@@ -7,11 +7,16 @@ import json
 import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEPLOY = HERE.parent.parent.parent / "deploy" / "vm"
 MIB = 1 << 20
+
+sys.path.insert(0, str(DEPLOY))
+import vmlib  # noqa: E402
+
 GUEST_SCRIPT = "/root/guest_device.py"
 
 
@@ -47,6 +52,12 @@ class Machine:
 
     def down(self):
         self._deploy("down", check=False, stderr=subprocess.DEVNULL)
+
+    def plug_nvdimm(self, mib):
+        """A second device on the pool's node; returns its name on the DAX bus, of no driver."""
+        vmlib.qmp(self.state, "object-add", **{"qom-type": "memory-backend-ram", "id": "second", "size": mib * MIB})
+        vmlib.qmp(self.state, "device_add", driver="nvdimm", id="nvdimm1", memdev="second", node=1)
+        return self.guest("second")["second"]
 
     def guest(self, *command):
         done = self._deploy("run", "python3", GUEST_SCRIPT, *command, stdout=subprocess.PIPE)

@@ -194,7 +194,7 @@ TEST_F(Ioctl, UnknownCommandsAreRefused) {
   EXPECT_EQ(ioctl(file(), _IOWR(0xdb, 0x7f, char[64]), argument), -1);
   EXPECT_EQ(errno, ENOTTY);
   // The right number with another size is another command.
-  EXPECT_EQ(ioctl(file(), _IOWR(0xdb, 0x40, char[64]), argument), -1);
+  EXPECT_EQ(ioctl(file(), _IOWR(0xdb, 0x40, char[128]), argument), -1);
   EXPECT_EQ(errno, ENOTTY);
 }
 
@@ -259,7 +259,8 @@ TEST_F(Ioctl, NeedsTheCheckpointCapability) {
 }
 
 TEST_F(Ioctl, NeedsPtraceAccessToTheTarget) {
-  EXPECT_EQ(CaptureAs(kNobody, true, file(), good(), false), EPERM);
+  const long error = CaptureAs(kNobody, true, file(), good(), false);
+  EXPECT_TRUE(error == EPERM || error == EACCES) << std::strerror(static_cast<int>(error));
   struct stat stat;
   ASSERT_EQ(fstat(file(), &stat), 0);
   EXPECT_EQ(stat.st_size, 0);

@@ -87,6 +87,7 @@ TEST_F(Pressure, SwapPressureLeavesPoolPages) {
   Child hog({{"fill", [&] {
                 WriteFile("/proc/self/oom_score_adj", "1000");
                 Mapping memory(hog_bytes, node(), Mapping::Pages::kHuge);
+                memory.Bind(node());
                 for (size_t i = 0; i < memory.pages(); ++i) {
                   *reinterpret_cast<size_t*>(memory.page(i)) = i + 1;
                 }

@@ -30,6 +30,8 @@ namespace {
 
 constexpr size_t kWords = kPage / sizeof(uint64_t);
 constexpr size_t kHuge = 2 * kMiB;
+// Instead of the index of a step.
+constexpr unsigned char kQuit = 255;
 
 [[noreturn]] void Die(const char* what) {
   std::fprintf(stderr, "%s: %s\n", what, std::strerror(errno));
@@ -79,12 +81,18 @@ Mapping::Mapping(size_t bytes, int node, Pages pages)
   base_ = static_cast<char*>(base);
   const auto address = reinterpret_cast<uintptr_t>(base);
   data_ = base_ + ((address + kHuge - 1) / kHuge * kHuge - address);
-  const unsigned long mask = 1UL << node;
-  if (syscall(SYS_mbind, data_, bytes_, MPOL_BIND, &mask, 64UL, 0U) != 0) {
-    Die("mbind");
-  }
+  SetPolicy(MPOL_PREFERRED, node);
   madvise(data_, bytes_,
           pages == Pages::kHuge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
+void Mapping::Bind(int node) { SetPolicy(MPOL_BIND, node); }
+
+void Mapping::SetPolicy(int policy, int node) {
+  const unsigned long mask = 1UL << node;
+  if (syscall(SYS_mbind, data_, bytes_, policy, &mask, 64UL, 0U) != 0) {
+    Die("mbind");
+  }
 }
 
 Mapping::~Mapping() { munmap(base_, base_bytes_); }
@@ -186,7 +194,7 @@ Child::Child(Steps steps) {
 
 void Child::Serve(const Steps& steps, int commands, int results) {
   unsigned char index;
-  while (read(commands, &index, 1) == 1) {
+  while (read(commands, &index, 1) == 1 && index != kQuit) {
     auto step = steps.begin();
     std::advance(step, index);
     const long result = step->second();
@@ -219,7 +227,9 @@ long Child::Do(const std::string& step) {
 }
 
 bool Child::Finish() {
-  commands_.reset();
+  // Closing the pipe would not do: children made later hold it open too.
+  const unsigned char quit = kQuit;
+  EXPECT_EQ(write(commands_.get(), &quit, 1), 1);
   int status = -1;
   const bool reaped = waitpid(pid_, &status, 0) == pid_;
   pid_ = -1;

@@ -26,8 +26,9 @@ inline constexpr size_t kMiB = size_t{1} << 20;
 void SetMountPoint(std::string path);
 const std::string& MountPoint();
 
-// A private anonymous mapping, 2 MiB aligned, bound to a node. Not touched.
-// Without huge pages unless asked. Throws nothing; a failure aborts the test
+// A private anonymous mapping, 2 MiB aligned, whose memory comes from a node as
+// long as there is some, as that of a task under snapctl. Not touched. Without
+// huge pages unless asked. Throws nothing; a failure aborts the test
 // program with a message, as nothing can be tested without memory.
 class Mapping {
  public:
@@ -36,12 +37,17 @@ class Mapping {
   Mapping(Mapping&&) = delete;
   ~Mapping();
 
+  // From now on memory comes from that node or not at all.
+  void Bind(int node);
+
   char* data() const { return data_; }
   char* page(size_t i) const { return data_ + i * kPage; }
   size_t bytes() const { return bytes_; }
   size_t pages() const { return bytes_ / kPage; }
 
  private:
+  void SetPolicy(int policy, int node);
+
   char* base_;
   size_t base_bytes_;
   char* data_;

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * write_head FILE OFFSET BYTES: makes an empty kmemfs pool of the device of BYTES bytes that
+ * starts at OFFSET in FILE, with the very functions that snapctl uses.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <linux/kmem_persist_header.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "format.h"
+
+static union {
+  struct {
+    struct kmem_persist_header header;
+    struct kmemfs_root slots[KMEMFS_ROOT_SLOTS];
+  } at;
+  unsigned char bytes[KMEM_PERSIST_HEAD_PAGES * KMEM_PERSIST_PAGE_SIZE];
+} head;
+
+int main(int argc, char** argv) {
+  static const __u8 uuid[16] = {'h', 'o', 't', 'p', 'l', 'u', 'g'};
+
+  if (argc != 4) {
+    fprintf(stderr, "usage: write_head FILE OFFSET BYTES\n");
+    return 64;
+  }
+  kmem_persist_header_init(&head.at.header, KMEM_PERSIST_FS, uuid, "hotplug", strtoull(argv[3], NULL, 0));
+  kmemfs_mkfs(head.at.slots, uuid, 0);
+
+  int fd = open(argv[1], O_WRONLY | O_CLOEXEC);
+  if (fd < 0 ||
+      pwrite(fd, head.bytes, sizeof(head.bytes), (off_t)strtoull(argv[2], NULL, 0)) != (ssize_t)sizeof(head.bytes) ||
+      close(fd)) {
+    perror(argv[1]);
+    return 1;
+  }
+  return 0;
+}
