@@ -23,9 +23,13 @@ GUEST_SCRIPT = "/root/guest_device.py"
 class Machine:
     """One VM; its disks are new."""
 
-    def __init__(self, state, nvdimm, align="2M"):
+    def __init__(self, state, nvdimm, align="2M", flavour=None):
+        """flavour: the kernel that the test needs; otherwise the environment decides."""
         self.state = Path(state)
         self.environment = dict(os.environ, DAXSNAP_VM=str(state))
+        if flavour and self.environment.get("DAXSNAP_VM_FLAVOUR") != flavour:
+            self.environment["DAXSNAP_VM_FLAVOUR"] = flavour
+            self.environment.pop("DAXSNAP_KERNEL", None)
         self.nvdimm = nvdimm
         self.align = align
         self.image = self.state / "nv.img"
