@@ -43,12 +43,16 @@ void FailWrites(pid_t pid) {
   }
 }
 
+// Kills all that is in a cgroup, given relative to the cgroup2 mount.
 void KillCgroup(const std::string& cgroup) {
   if (cgroup.empty()) return;
-  const std::string path =
-      absl::StrCat("/sys/fs/cgroup", cgroup, "/cgroup.kill");
-  const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (fd.valid()) (void)!write(fd.get(), "1", 1);
+  for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+    const std::string path = absl::StrCat(mount, cgroup, "/cgroup.kill");
+    const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    if (!fd.valid()) continue;
+    if (write(fd.get(), "1", 1) == 1) return;
+  }
+  LogWarning(absl::StrCat("cannot kill what is in cgroup ", cgroup));
 }
 
 pb::Request MakeRequest(pb::RequestType type, int images, int work,

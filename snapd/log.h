@@ -14,7 +14,7 @@ enum class LogLevel { kError = 3, kWarning = 4, kInfo = 6, kDebug = 7 };
 // Lines of a lower priority than `level` are dropped. kInfo at start.
 void SetLogLevel(LogLevel level);
 
-// Control characters in `message` are escaped.
+// Control characters in `message` become question marks.
 void LogError(absl::string_view message);
 void LogWarning(absl::string_view message);
 void LogInfo(absl::string_view message);

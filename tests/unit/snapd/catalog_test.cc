@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/catalog.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "daxsnap/internal/operation.pb.h"
+#include "daxsnap/v1/manifest.pb.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "snapd/machine.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+absl::Status CommitFailed() {
+  return MakeError({.code = absl::StatusCode::kUnavailable,
+                    .reason = reason::kCommitFailed,
+                    .message = "no",
+                    .hint = "h"});
+}
+
+class CatalogTest : public testing::Test {
+ protected:
+  CatalogTest() : pool_(TestPool::Open(temp_.path())), catalog_(pool_.get()) {}
+
+  absl::StatusOr<StagedSnapshot> Begin(const std::string& name) {
+    internal::Operation operation;
+    operation.set_uid(NewUuid());
+    operation.set_name(name);
+    return catalog_.Begin(operation);
+  }
+
+  TempDirectory temp_;
+  std::unique_ptr<TestPool> pool_;
+  Catalog catalog_;
+};
+
+TEST_F(CatalogTest, WhatIsStagedDoesNotExist) {
+  auto staged = Begin("a");
+  ASSERT_TRUE(staged.ok()) << staged.status();
+  EXPECT_FALSE(catalog_.Has("a"));
+  EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+  EXPECT_THAT(pool_->Staging(), SizeIs(1));
+}
+
+TEST_F(CatalogTest, PublishCommitsAfterTheRename) {
+  auto staged = Begin("a");
+  std::vector<std::string> at_last_commit;
+  pool_->on_commit = [&](int) {
+    at_last_commit = pool_->Snapshots();
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(catalog_.Publish(&*staged).ok());
+  EXPECT_THAT(at_last_commit, ElementsAre("a"));
+  // On a directory the data is durable before the name.
+  EXPECT_EQ(pool_->commits(), 2);
+}
+
+TEST_F(CatalogTest, PublishedIsHiddenUntilFinished) {
+  auto staged = Begin("a");
+  v1::Manifest manifest;
+  manifest.set_format_version(1);
+  manifest.mutable_snapshot()->set_uid("u");
+  ASSERT_TRUE(catalog_.WriteManifest(staged->directory.get(), manifest).ok());
+  ASSERT_TRUE(catalog_.Publish(&*staged).ok());
+  EXPECT_FALSE(catalog_.Has("a"));
+  EXPECT_THAT(catalog_.List("", 10)->names, IsEmpty());
+  EXPECT_EQ(ErrorReasonOf(catalog_.Read("a").status()),
+            reason::kSnapshotMissing);
+  ASSERT_TRUE(catalog_.Finish(*std::move(staged)).ok());
+  EXPECT_TRUE(catalog_.Read("a").ok());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(CatalogTest, FailedCommitTakesThePublicationBack) {
+  for (const int failing : {1, 2}) {
+    auto staged = Begin("a");
+    const int before = pool_->commits();
+    pool_->on_commit = [&](int number) {
+      return number == before + failing ? CommitFailed() : absl::OkStatus();
+    };
+    const absl::Status status = catalog_.Publish(&*staged);
+    EXPECT_EQ(ErrorReasonOf(status), reason::kCommitFailed) << failing;
+    EXPECT_FALSE(staged->published);
+    EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+    ASSERT_TRUE(catalog_.Discard(*std::move(staged)).ok());
+    EXPECT_THAT(pool_->Staging(), IsEmpty());
+  }
+}
+
+TEST_F(CatalogTest, PublishNeverReplaces) {
+  AddSnapshot(&catalog_, "a", 0);
+  auto staged = Begin("a");
+  EXPECT_EQ(ErrorReasonOf(catalog_.Publish(&*staged)), reason::kNameTaken);
+  ASSERT_TRUE(catalog_.Discard(*std::move(staged)).ok());
+  EXPECT_TRUE(catalog_.Read("a").ok());
+}
+
+TEST_F(CatalogTest, DiscardOfThePublishedIsDurable) {
+  auto staged = Begin("a");
+  ASSERT_TRUE(catalog_.Publish(&*staged).ok());
+  std::vector<size_t> snapshots_at_commit;
+  pool_->on_commit = [&](int) {
+    snapshots_at_commit.push_back(pool_->Snapshots().size());
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(catalog_.Discard(*std::move(staged)).ok());
+  EXPECT_THAT(snapshots_at_commit, ElementsAre(0, 0));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+  EXPECT_FALSE(catalog_.Has("a"));
+}
+
+TEST_F(CatalogTest, DeleteCommitsBeforeItRemoves) {
+  AddSnapshot(&catalog_, "a", 0);
+  std::vector<size_t> staging_at_commit;
+  pool_->on_commit = [&](int) {
+    EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+    staging_at_commit.push_back(pool_->Staging().size());
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(catalog_.Delete("a").ok());
+  EXPECT_THAT(staging_at_commit, ElementsAre(1, 0));
+}
+
+TEST_F(CatalogTest, DeleteThatCannotCommitKeepsTheSnapshot) {
+  AddSnapshot(&catalog_, "a", 0);
+  pool_->on_commit = [](int) { return CommitFailed(); };
+  EXPECT_EQ(ErrorReasonOf(catalog_.Delete("a")), reason::kCommitFailed);
+  EXPECT_TRUE(catalog_.Read("a").ok());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+  pool_->on_commit = nullptr;
+  EXPECT_TRUE(catalog_.Delete("a").ok());
+  EXPECT_EQ(ErrorReasonOf(catalog_.Delete("a")), reason::kSnapshotMissing);
+}
+
+TEST_F(CatalogTest, NamesAreCheckedBeforeThePool) {
+  for (const std::string name : {"../staging", ".", "", "a/b"}) {
+    EXPECT_EQ(ErrorReasonOf(catalog_.Read(name).status()),
+              reason::kNameInvalid);
+    EXPECT_EQ(ErrorReasonOf(catalog_.Delete(name)), reason::kNameInvalid);
+  }
+}
+
+TEST_F(CatalogTest, DamagedManifestsAreDataLossAndCanBeDeleted) {
+  AddSnapshot(&catalog_, "a", 0);
+  auto directory = catalog_.Open("a");
+  for (const std::string bytes : {"", "\xff\xff\xff"}) {
+    ASSERT_TRUE(ReplaceFileAt(directory->get(), "manifest.pb", bytes).ok());
+    const absl::Status status = catalog_.Read("a").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotDamaged);
+  }
+  EXPECT_TRUE(catalog_.Delete("a").ok());
+}
+
+TEST_F(CatalogTest, NewerFormatIsRefused) {
+  AddSnapshot(&catalog_, "a", 0);
+  auto manifest = catalog_.Read("a");
+  manifest->set_format_version(2);
+  ASSERT_TRUE(
+      catalog_.WriteManifest(catalog_.Open("a")->get(), *manifest).ok());
+  const absl::Status status = catalog_.Read("a").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kVersionUnsupported);
+  EXPECT_EQ(ErrorMetadataOf(status)["version"], "2");
+}
+
+TEST_F(CatalogTest, ListPagesInOrderEachOnce) {
+  for (const std::string name : {"b", "a", "C", "a.1", "a-1"}) {
+    AddSnapshot(&catalog_, name, 0);
+  }
+  ASSERT_TRUE(EnsureDirectory(pool_->snapshots(), ".not-ours").ok());
+  EXPECT_THAT(catalog_.List("", 10)->names,
+              ElementsAre("C", "a", "a-1", "a.1", "b"));
+  EXPECT_EQ(*catalog_.Count(), 5u);
+  std::vector<std::string> walked;
+  std::string after;
+  for (;;) {
+    auto page = catalog_.List(after, 2);
+    walked.insert(walked.end(), page->names.begin(), page->names.end());
+    if (!page->more) break;
+    after = page->names.back();
+  }
+  EXPECT_THAT(walked, ElementsAre("C", "a", "a-1", "a.1", "b"));
+}
+
+TEST_F(CatalogTest, SnapshotsAreForRootOnly) {
+  AddSnapshot(&catalog_, "a", 0);
+  struct stat info;
+  ASSERT_EQ(fstatat(pool_->snapshots(), "a", &info, 0), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0700u);
+  ASSERT_EQ(fstatat(pool_->snapshots(), "a/manifest.pb", &info, 0), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0600u);
+}
+
+TEST_F(CatalogTest, SecondSnapdIsKeptOut) {
+  const absl::Status status = Pool::Open(temp_.path()).status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kPoolMissing) << status;
+}
+
+TEST(Pool, MissingDirectoryIsPoolMissing) {
+  const absl::Status status = Pool::Open("/nonexistent").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReasonOf(status), reason::kPoolMissing);
+  EXPECT_EQ(ErrorMetadataOf(status)["path"], "/nonexistent");
+}
+
+TEST(Pool, DirectoryIsToldFromKmemfs) {
+  const TempDirectory temp;
+  auto pool = Pool::Open(temp.path());
+  ASSERT_TRUE(pool.ok()) << pool.status();
+  EXPECT_FALSE((*pool)->is_kmemfs());
+  auto info = (*pool)->Info();
+  ASSERT_TRUE(info.ok());
+  EXPECT_EQ(info->node, -1);
+  EXPECT_GT(info->total_pages, 0u);
+  EXPECT_TRUE((*pool)->Commit().ok());
+}
+
+}  // namespace
+}  // namespace daxsnap

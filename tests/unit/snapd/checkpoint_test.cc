@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// CreateSnapshot with real processes and an engine that stops and kills them as
+// CRIU does.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <future>
+
+#include "absl/strings/str_cat.h"
+#include "daxsnap/v1/manifest.pb.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "snapd/operations.h"
+#include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/fake_engine.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+constexpr Caller kRoot = {.uid = 0, .gid = 0};
+constexpr Caller kStranger = {.uid = 65533, .gid = 65533};
+
+absl::Status CommitFailed() {
+  return MakeError({.code = absl::StatusCode::kUnavailable,
+                    .reason = reason::kCommitFailed,
+                    .message = "the device is gone",
+                    .hint = "h"});
+}
+
+class CheckpointTest : public testing::Test {
+ protected:
+  CheckpointTest()
+      : engine_(&task_),
+        holder_(
+            [this]() -> absl::StatusOr<std::unique_ptr<Pool>> {
+              auto pool = TestPool::Open(temp_.path());
+              pool_ = pool.get();
+              pool_->on_commit = [this](int) {
+                events_.push_back(absl::StrCat("commit ",
+                                               pool_->Snapshots().size(), " ",
+                                               std::string(1, task_.State())));
+                return commit_status_;
+              };
+              return pool;
+            },
+            ProcFs(), [](const TaskId&) { return true; }),
+        operations_(&holder_, &engine_, ProcFs()) {
+    EXPECT_TRUE(holder_.Get().ok());
+    engine_.on_point = [this](const std::string& point) {
+      events_.push_back(point);
+      if (point == cancel_at_) cancellation_.Cancel();
+    };
+  }
+
+  v1::CreateSnapshotRequest Request(const std::string& name) {
+    v1::CreateSnapshotRequest request;
+    request.set_pid(task_.pid());
+    request.set_name(name);
+    return request;
+  }
+
+  absl::StatusOr<v1::CreateSnapshotResult> Create(
+      const v1::CreateSnapshotRequest& request, const Caller& caller = kRoot) {
+    return operations_.Create(
+        caller, request,
+        [this](v1::ProgressPhase phase) { phases_.push_back(phase); },
+        &cancellation_);
+  }
+
+  void ExpectNothingHappened() {
+    EXPECT_EQ(task_.State(), 'R') << "the task does not run on";
+    EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+    EXPECT_THAT(pool_->Staging(), IsEmpty());
+  }
+
+  Child task_;
+  TempDirectory temp_;
+  FakeEngine engine_;
+  TestPool* pool_ = nullptr;
+  absl::Status commit_status_;
+  std::vector<std::string> events_;
+  std::vector<v1::ProgressPhase> phases_;
+  std::string cancel_at_;
+  Cancellation cancellation_;
+  PoolHolder holder_;
+  Operations operations_;
+};
+
+TEST_F(CheckpointTest, KillsOnlyWhenTheSnapshotIsDurable) {
+  auto result = Create(Request("a"));
+  ASSERT_TRUE(result.ok()) << result.status();
+  // Each commit: number of published snapshots, state of the task.
+  EXPECT_THAT(events_, ElementsAre("started", "images", "commit 0 T",
+                                   "commit 1 T", "killed", "commit 1 Z"));
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+  EXPECT_THAT(
+      phases_,
+      ElementsAre(v1::PROGRESS_PHASE_CHECKING, v1::PROGRESS_PHASE_DUMPING,
+                  v1::PROGRESS_PHASE_COMMITTING, v1::PROGRESS_PHASE_KILLING));
+}
+
+TEST_F(CheckpointTest, LeaveRunningResumesBeforeTheCommit) {
+  v1::CreateSnapshotRequest request = Request("a");
+  request.set_leave_running(true);
+  auto result = Create(request);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(events_, ElementsAre("started", "images", "resumed", "commit 0 R",
+                                   "commit 1 R", "commit 1 R"));
+  EXPECT_EQ(task_.State(), 'R');
+}
+
+TEST_F(CheckpointTest, ResultHasWhatTheManifestHas) {
+  for (const bool leave_running : {true, false}) {
+    v1::CreateSnapshotRequest request =
+        Request(leave_running ? "running" : "killed");
+    request.set_leave_running(leave_running);
+    (*request.mutable_labels())["k"] = "v";
+    auto result = Create(request);
+    ASSERT_TRUE(result.ok()) << result.status();
+    const v1::Snapshot& snapshot = result->snapshot();
+    EXPECT_EQ(snapshot.name(), request.name());
+    EXPECT_EQ(snapshot.mode(), v1::SNAPSHOT_MODE_COPIED);
+    EXPECT_EQ(snapshot.root_task().pid(), request.pid());
+    EXPECT_EQ(snapshot.root_task().comm(), "sleep");
+    EXPECT_EQ(snapshot.pages().by_reference(), 70u);
+    EXPECT_EQ(snapshot.pages().hole(), 1u);
+    EXPECT_EQ(snapshot.times().dump_us(), 2000u);
+    EXPECT_EQ(snapshot.times().frozen_us(), 700u);
+    EXPECT_EQ(snapshot.left_running(), leave_running);
+    EXPECT_EQ(snapshot.labels().at("k"), "v");
+    EXPECT_EQ(snapshot.versions().criu(), "9.9");
+    v1::GetSnapshotRequest get;
+    get.set_name(request.name());
+    auto got = operations_.Get(kRoot, get);
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->snapshot().SerializeAsString(),
+              snapshot.SerializeAsString());
+  }
+}
+
+TEST_F(CheckpointTest, NameIsMadeUpIfThereIsNone) {
+  auto result = Create(Request(""));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(
+      result->snapshot().name().rfind(
+          absl::StrCat("sleep-", result->snapshot().root_task().pid()), 0),
+      0u);
+}
+
+TEST_F(CheckpointTest, FailedCommitLetsTheTaskRunOn) {
+  commit_status_ = CommitFailed();
+  auto result = Create(Request("a"));
+  EXPECT_EQ(ErrorReasonOf(result.status()), reason::kCommitFailed);
+  EXPECT_THAT(events_, ::testing::Not(::testing::Contains("killed")));
+  EXPECT_EQ(task_.State(), 'R');
+  EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(CheckpointTest, FailedCommitWithLeaveRunningLeavesNothing) {
+  commit_status_ = CommitFailed();
+  v1::CreateSnapshotRequest request = Request("a");
+  request.set_leave_running(true);
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kCommitFailed);
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, FailedDumpLeavesNothing) {
+  engine_.fail = absl::InternalError("no");
+  EXPECT_FALSE(Create(Request("a")).ok());
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, EngineThatDiesBeforeItKillsLeavesNothing) {
+  engine_.fail_late = absl::InternalError("died");
+  EXPECT_FALSE(Create(Request("a")).ok());
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, EngineThatDiesAfterItKilledKeepsTheSnapshot) {
+  engine_.fail_late = absl::InternalError("died");
+  engine_.die_killing = true;
+  EXPECT_FALSE(Create(Request("a")).ok());
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(CheckpointTest, CancelledBeforeItBeginsDoesNotTouchTheTask) {
+  cancellation_.Cancel();
+  EXPECT_TRUE(absl::IsCancelled(Create(Request("a")).status()));
+  EXPECT_EQ(engine_.dumps, 0);
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, CancelledBeforeTheFreezeLeavesNothing) {
+  cancel_at_ = "started";
+  EXPECT_TRUE(absl::IsCancelled(Create(Request("a")).status()));
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, CancelledWhileFrozenLeavesNothing) {
+  cancel_at_ = "images";
+  EXPECT_TRUE(absl::IsCancelled(Create(Request("a")).status()));
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, CancelledDuringTheCommitLeavesNothing) {
+  pool_->on_commit = [this](int) {
+    cancellation_.Cancel();
+    return absl::OkStatus();
+  };
+  EXPECT_TRUE(absl::IsCancelled(Create(Request("a")).status()));
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, SameCallAgainReturnsTheSnapshot) {
+  ASSERT_TRUE(Create(Request("a")).ok());
+  task_.Kill();
+  auto again = Create(Request("a"));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(again->already_existed());
+  EXPECT_EQ(engine_.dumps, 1);
+}
+
+TEST_F(CheckpointTest, OtherTasksAndOtherModesFindTheNameTaken) {
+  v1::CreateSnapshotRequest request = Request("a");
+  request.set_leave_running(true);
+  ASSERT_TRUE(Create(request).ok());
+  request.set_leave_running(false);
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kNameTaken);
+  const Child other;
+  request.set_pid(other.pid());
+  request.set_leave_running(true);
+  const absl::Status taken = Create(request).status();
+  EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(ErrorReasonOf(taken), reason::kNameTaken);
+  EXPECT_EQ(engine_.dumps, 1);
+}
+
+TEST_F(CheckpointTest, BadRequestsAreRefusedBeforeTheTaskIsTouched) {
+  v1::CreateSnapshotRequest request = Request("../a");
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kNameInvalid);
+  request = Request("a");
+  (*request.mutable_labels())["bad key"] = "v";
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kLabelInvalid);
+  request = Request("a");
+  request.set_pid(0);
+  EXPECT_EQ(Create(request).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  request.set_pid(-5);
+  EXPECT_EQ(Create(request).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  request.set_pid(0x7fffffff);
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kTaskMissing);
+  request.set_pid(1);
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kTaskUnsupported);
+  request.set_pid(getpid());
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kTaskUnsupported);
+  EXPECT_EQ(engine_.dumps, 0);
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, ZombiesAreRefused) {
+  task_.Kill();
+  const absl::Status status = Create(Request("a")).status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kTaskUnsupported);
+  EXPECT_EQ(ErrorMetadataOf(status)["kind"], "zombie");
+}
+
+TEST_F(CheckpointTest, StrangersAreDenied) {
+  const absl::Status status = Create(Request("a"), kStranger).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(ErrorReasonOf(status), reason::kPermissionDenied);
+  EXPECT_EQ(engine_.dumps, 0);
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, StrangersSeeNoSnapshotsOfOthers) {
+  ASSERT_TRUE(Create(Request("a")).ok());
+  v1::GetSnapshotRequest get;
+  get.set_name("a");
+  EXPECT_EQ(ErrorReasonOf(operations_.Get(kStranger, get).status()),
+            reason::kPermissionDenied);
+  v1::DeleteSnapshotRequest remove;
+  remove.set_name("a");
+  EXPECT_EQ(ErrorReasonOf(operations_.Delete(kStranger, remove).status()),
+            reason::kPermissionDenied);
+  EXPECT_EQ(operations_.List(kStranger, {})->snapshots_size(), 0);
+  EXPECT_EQ(operations_.List(kRoot, {})->snapshots_size(), 1);
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+}
+
+TEST_F(CheckpointTest, SameTaskOrNameAtOnceIsAborted) {
+  std::promise<void> at_images;
+  std::promise<void> go_on;
+  engine_.on_point = [&](const std::string& point) {
+    if (point != "images") return;
+    at_images.set_value();
+    go_on.get_future().wait();
+  };
+  auto first = std::async(std::launch::async, [&] {
+    Cancellation never;
+    return operations_.Create(
+        kRoot, Request("a"), [](v1::ProgressPhase) {}, &never);
+  });
+  at_images.get_future().wait();
+  const absl::Status same_task = Create(Request("b")).status();
+  const absl::Status same_name = Create(Request("a")).status();
+  v1::DeleteSnapshotRequest remove;
+  remove.set_name("a");
+  const absl::Status deleted = operations_.Delete(kRoot, remove).status();
+  go_on.set_value();
+  EXPECT_TRUE(first.get().ok());
+  EXPECT_EQ(same_task.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(ErrorReasonOf(same_task), reason::kBusy);
+  EXPECT_EQ(same_name.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(deleted.code(), absl::StatusCode::kAborted);
+}
+
+TEST_F(CheckpointTest, ListPagesByToken) {
+  Catalog& catalog = (*holder_.Get())->catalog;
+  for (int i = 0; i < 5; ++i) AddSnapshot(&catalog, absl::StrCat("s", i), 0);
+  v1::ListSnapshotsRequest request;
+  request.set_page_size(2);
+  std::vector<std::string> names;
+  int pages = 0;
+  do {
+    auto page = operations_.List(kRoot, request);
+    ASSERT_TRUE(page.ok()) << page.status();
+    for (const auto& snapshot : page->snapshots()) {
+      names.push_back(snapshot.name());
+    }
+    request.set_page_token(page->next_page_token());
+    ++pages;
+  } while (!request.page_token().empty());
+  EXPECT_EQ(pages, 3);
+  EXPECT_THAT(names, ElementsAre("s0", "s1", "s2", "s3", "s4"));
+}
+
+TEST_F(CheckpointTest, ListRefusesForeignTokensAndNegativeSizes) {
+  v1::ListSnapshotsRequest request;
+  request.set_page_size(-1);
+  EXPECT_EQ(ErrorReasonOf(operations_.List(kRoot, request).status()),
+            reason::kPageSizeInvalid);
+  request.set_page_size(0);
+  for (const char* token : {"x", "!!!", "YWZ0ZXI6Li4v"}) {
+    request.set_page_token(token);
+    EXPECT_EQ(ErrorReasonOf(operations_.List(kRoot, request).status()),
+              reason::kPageTokenInvalid)
+        << token;
+  }
+}
+
+TEST_F(CheckpointTest, ListReportsDamagedSnapshots) {
+  Catalog& catalog = (*holder_.Get())->catalog;
+  AddSnapshot(&catalog, "good", 0);
+  AddSnapshot(&catalog, "bad", 0);
+  ASSERT_TRUE(ReplaceFileAt(pool_->snapshots(), "bad/manifest.pb", "").ok());
+  auto list = operations_.List(kRoot, {});
+  ASSERT_TRUE(list.ok());
+  EXPECT_EQ(list->snapshots_size(), 1);
+  EXPECT_THAT(list->damaged(), ElementsAre("bad"));
+}
+
+TEST_F(CheckpointTest, PoolIsDescribed) {
+  Catalog& catalog = (*holder_.Get())->catalog;
+  AddSnapshot(&catalog, "a", 0);
+  auto pool = operations_.GetPool({});
+  ASSERT_TRUE(pool.ok()) << pool.status();
+  EXPECT_EQ(pool->pool().path(), temp_.path());
+  EXPECT_EQ(pool->pool().kind(), v1::POOL_KIND_DIRECTORY);
+  EXPECT_EQ(pool->pool().snapshot_count(), 1u);
+  EXPECT_EQ(pool->pool().node(), -1);
+}
+
+TEST(WithoutPool, EveryCallSaysPoolMissing) {
+  PoolHolder holder(
+      []() -> absl::StatusOr<std::unique_ptr<Pool>> {
+        return MakeError({.code = absl::StatusCode::kFailedPrecondition,
+                          .reason = reason::kPoolMissing,
+                          .message = "none",
+                          .hint = "h"});
+      },
+      ProcFs(), [](const TaskId&) { return true; });
+  FakeEngine engine(nullptr);
+  Operations operations(&holder, &engine, ProcFs());
+  EXPECT_EQ(ErrorReasonOf(operations.GetPool({}).status()),
+            reason::kPoolMissing);
+  EXPECT_EQ(ErrorReasonOf(operations.List(kRoot, {}).status()),
+            reason::kPoolMissing);
+}
+
+}  // namespace
+}  // namespace daxsnap

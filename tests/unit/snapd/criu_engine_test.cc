@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/criu_engine.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <future>
+
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+// Needs root, as snapd does: CRIU gets a cgroup of its own.
+class CriuEngineTest : public testing::Test {
+ protected:
+  CriuEngineTest() : work_(OpenDirectory(AT_FDCWD, temp_.path()).value()) {
+    callbacks_.started = [this](const TaskId& worker) {
+      events_.push_back("started");
+      worker_ = worker;
+      return started_;
+    };
+    callbacks_.images_complete = [this] {
+      events_.push_back("complete");
+      return complete_;
+    };
+  }
+
+  CriuEngine Engine(const std::string& behaviour) {
+    return CriuEngine({.criu_path = FAKE_CRIU,
+                       .plugin_directory = behaviour,
+                       .work_directory = temp_.path() + "/run",
+                       .log_directory = temp_.path() + "/log",
+                       .log_level = 2});
+  }
+
+  absl::StatusOr<DumpOutcome> Dump(const std::string& behaviour) {
+    CriuEngine engine = Engine(behaviour);
+    return engine.Dump({.task = {.pid = 4242, .start_ticks = 1},
+                        .name = "unit-test",
+                        .leave_running = false,
+                        .images = work_.get(),
+                        .work = work_.get()},
+                       callbacks_, &cancellation_);
+  }
+
+  absl::StatusOr<RestoreOutcome> Restore(const std::string& behaviour) {
+    CriuEngine engine = Engine(behaviour);
+    RestoreRequest request;
+    request.name = "unit-test";
+    request.images = work_.get();
+    return engine.Restore(request, &cancellation_);
+  }
+
+  std::vector<std::string> KeptLogs() {
+    auto logs = OpenDirectory(work_.get(), "log");
+    return logs.ok() ? *ListDirectory(logs->get()) : std::vector<std::string>();
+  }
+
+  TempDirectory temp_;
+  UniqueFd work_;
+  Cancellation cancellation_;
+  DumpCallbacks callbacks_;
+  std::vector<std::string> events_;
+  TaskId worker_;
+  absl::Status started_;
+  absl::Status complete_;
+};
+
+TEST_F(CriuEngineTest, DumpAsksBeforeItEnds) {
+  auto outcome = Dump("ok");
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_THAT(events_, ElementsAre("started", "complete"));
+  EXPECT_GT(outcome->dump_us, 0u);
+  EXPECT_FALSE(ProcFs().IsAlive(worker_));
+  EXPECT_THAT(KeptLogs(), IsEmpty());
+}
+
+TEST_F(CriuEngineTest, DumpEndsWithTheErrorOfItsCallback) {
+  complete_ = absl::UnavailableError("the commit failed");
+  EXPECT_EQ(Dump("ok").status(), complete_);
+  EXPECT_FALSE(ProcFs().IsAlive(worker_));
+}
+
+TEST_F(CriuEngineTest, NothingIsAskedOfCriuIfItCannotBeRecorded) {
+  started_ = absl::UnavailableError("no record");
+  EXPECT_EQ(Dump("ok").status(), started_);
+  EXPECT_THAT(events_, ElementsAre("started"));
+  EXPECT_FALSE(ProcFs().IsAlive(worker_));
+}
+
+TEST_F(CriuEngineTest, FailureCarriesFirstErrorAndKeepsTheLog) {
+  const absl::Status status = Dump("error").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kCriuFailed) << status;
+  auto metadata = ErrorMetadataOf(status);
+  EXPECT_EQ(metadata["criu_error"], "x: broken");
+  ASSERT_THAT(KeptLogs(), SizeIs(1));
+  EXPECT_EQ(metadata["criu_log"], temp_.path() + "/log/" + KeptLogs()[0]);
+  EXPECT_TRUE(ReadFileAt(AT_FDCWD, metadata["criu_log"], 1000).ok());
+}
+
+TEST_F(CriuEngineTest, DeathOfCriuIsAFailure) {
+  const absl::Status status = Dump("die").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kCriuFailed) << status;
+  EXPECT_THAT(std::string(status.message()),
+              ::testing::HasSubstr("exit status 7"));
+}
+
+TEST_F(CriuEngineTest, CancelledDumpIsStoppedByItsNextWrite) {
+  auto dump = std::async(std::launch::async, [this] { return Dump("write"); });
+  // The file appears when the writing has begun.
+  while (!Exists(work_.get(), "pages")) {
+    ASSERT_EQ(dump.wait_for(std::chrono::milliseconds(1)),
+              std::future_status::timeout);
+  }
+  cancellation_.Cancel();
+  EXPECT_TRUE(absl::IsCancelled(dump.get().status()));
+  EXPECT_FALSE(ProcFs().IsAlive(worker_));
+  EXPECT_THAT(KeptLogs(), IsEmpty());
+}
+
+TEST_F(CriuEngineTest, MissingCriuIsSaidSo) {
+  CriuEngine engine({.criu_path = "/nonexistent/criu",
+                     .plugin_directory = "",
+                     .work_directory = temp_.path() + "/run",
+                     .log_directory = temp_.path() + "/log",
+                     .log_level = 2});
+  EXPECT_EQ(ErrorReasonOf(engine.Version().status()),
+            reason::kKernelUnsupported);
+  EXPECT_EQ(ErrorReasonOf(engine.Restore({}, &cancellation_).status()),
+            reason::kKernelUnsupported);
+}
+
+TEST_F(CriuEngineTest, VersionIsCrius) {
+  EXPECT_EQ(*Engine("ok").Version(), "4.1.1");
+}
+
+TEST_F(CriuEngineTest, RestoreTellsPidAndCgroup) {
+  auto outcome = Restore("ok");
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->pid, 4242);
+  EXPECT_THAT(outcome->cgroup, ::testing::HasSubstr("/daxsnap.slice/"));
+  // Scratch space is gone.
+  EXPECT_THAT(*ListDirectory(OpenDirectory(work_.get(), "run")->get()),
+              ElementsAre("criu.log"));
+}
+
+TEST_F(CriuEngineTest, FailedRestoreKeepsTheLog) {
+  const absl::Status status = Restore("error").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kCriuFailed) << status;
+  EXPECT_THAT(KeptLogs(), SizeIs(1));
+}
+
+TEST_F(CriuEngineTest, CancelledRestoreIsKilled) {
+  auto restore =
+      std::async(std::launch::async, [this] { return Restore("hang"); });
+  cancellation_.Cancel();
+  EXPECT_TRUE(absl::IsCancelled(restore.get().status()));
+}
+
+}  // namespace
+}  // namespace daxsnap

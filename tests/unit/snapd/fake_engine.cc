@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/unit/snapd/fake_engine.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "snapd/errors.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+
+absl::StatusOr<DumpOutcome> FakeEngine::Dump(const DumpRequest& request,
+                                             const DumpCallbacks& callbacks,
+                                             Cancellation* cancellation) {
+  ++dumps;
+  dumping_ = cancellation;
+  auto self = ProcFs().ReadTask(getpid());
+  if (!self.ok()) return self.status();
+  absl::Status status = callbacks.started(self->id);
+  if (!status.ok()) return status;
+  Point("started");
+  child_->Stop();
+  WriteImages(request.images, request.task.pid, "/bin/sh");
+  Point("images");
+  if (status.ok()) status = fail;
+  if (status.ok() && cancellation->cancelled()) status = CancelledError();
+  if (status.ok()) status = callbacks.images_complete();
+  if (status.ok() && !fail_late.ok()) {
+    status = fail_late;
+    if (die_killing) {
+      child_->Kill();
+      return status;
+    }
+  }
+  if (!status.ok() || request.leave_running) {
+    child_->Continue();
+    Point("resumed");
+  } else {
+    child_->Kill();
+    Point("killed");
+  }
+  if (!status.ok()) return status;
+  WriteStats(request.work, 5, 1000, 77);
+  WritePageCounts(request.images, 70, 4, 2, 1);
+  return DumpOutcome{.dump_us = 2000, .callback_us = 300};
+}
+
+void FakeEngine::AwaitCancelled() {
+  pollfd poll_for = {
+      .fd = dumping_.load()->fd(), .events = POLLIN, .revents = 0};
+  EXPECT_EQ(poll(&poll_for, 1, -1), 1);
+}
+
+absl::StatusOr<RestoreOutcome> FakeEngine::Restore(
+    const RestoreRequest& request, Cancellation* cancellation) {
+  restored = request;
+  Point("restore");
+  if (cancellation->cancelled()) return CancelledError();
+  if (!fail.ok()) return fail;
+  RestoreOutcome outcome;
+  outcome.pid = 4242;
+  outcome.scope = "daxsnap-test.scope";
+  outcome.cgroup = "/daxsnap.slice/daxsnap-test.scope";
+  outcome.restore_us = 55;
+  return outcome;
+}
+
+}  // namespace daxsnap

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_TESTS_UNIT_SNAPD_FAKE_ENGINE_H_
+#define DAXSNAP_TESTS_UNIT_SNAPD_FAKE_ENGINE_H_
+
+#include <atomic>
+#include <functional>
+#include <string>
+
+#include "snapd/engine.h"
+#include "tests/unit/snapd/child.h"
+
+namespace daxsnap {
+
+// Does to one Child what CRIU does to tasks: stops it while its images are
+// written, then kills it or lets it go on.
+class FakeEngine : public Engine {
+ public:
+  // `child` may be null for restores.
+  explicit FakeEngine(Child* child) : child_(child) {}
+
+  // Called at points of a dump: "started", "images", "killed", "resumed"; and
+  // of a restore: "restore".
+  std::function<void(const std::string& point)> on_point;
+  // If not OK, a dump fails with it before the images are complete, or a
+  // restore fails with it.
+  absl::Status fail;
+  // If not OK, a dump fails with it after images_complete has agreed; with
+  // `die_killing` the child is dead by then.
+  absl::Status fail_late;
+  bool die_killing = false;
+  // What a restore was asked for.
+  RestoreRequest restored;
+  std::atomic<int> dumps = 0;
+
+  // Waits until the dump under way is cancelled.
+  void AwaitCancelled();
+
+  absl::StatusOr<DumpOutcome> Dump(const DumpRequest& request,
+                                   const DumpCallbacks& callbacks,
+                                   Cancellation* cancellation) override;
+  absl::StatusOr<RestoreOutcome> Restore(const RestoreRequest& request,
+                                         Cancellation* cancellation) override;
+  absl::StatusOr<std::string> Version() override { return "9.9"; }
+
+ private:
+  void Point(const std::string& point) {
+    if (on_point) on_point(point);
+  }
+
+  Child* const child_;
+  std::atomic<Cancellation*> dumping_ = nullptr;
+};
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_TESTS_UNIT_SNAPD_FAKE_ENGINE_H_

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/proc.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "absl/strings/str_cat.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "snapd/preflight.h"
+#include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+namespace {
+
+// A proc file system of one task, as text.
+class FakeProc {
+ public:
+  void AddTask(pid_t pid, const std::string& stat, const std::string& status) {
+    auto directory =
+        EnsureDirectories(absl::StrCat(temp_.path(), "/", pid, "/task"));
+    ASSERT_TRUE(directory.ok());
+    const std::string task = absl::StrCat(temp_.path(), "/", pid);
+    ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/stat", stat).ok());
+    ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/status", status).ok());
+  }
+  ProcFs proc() const { return ProcFs(temp_.path()); }
+
+ private:
+  TempDirectory temp_;
+};
+
+std::string Stat(const std::string& comm, char state, unsigned flags) {
+  return absl::StrCat("7 (", comm, ") ", std::string(1, state), " 3 7 7 0 -1 ",
+                      flags, " 0 0 0 0 0 0 0 0 20 0 1 0 98765 0 0\n");
+}
+
+constexpr char kStatus[] =
+    "Name:\tx\nTgid:\t7\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n";
+
+TEST(ProcFs, ParsesNamesThatLookLikeFields) {
+  FakeProc fake;
+  fake.AddTask(7, Stat("a) S 1 (b", 'S', 0), kStatus);
+  auto task = fake.proc().ReadTask(7);
+  ASSERT_TRUE(task.ok()) << task.status();
+  EXPECT_EQ(task->comm, "a) S 1 (b");
+  EXPECT_EQ(task->parent_pid, 3);
+  EXPECT_EQ(task->id.start_ticks, 98765u);
+  EXPECT_EQ(task->uids, (std::array<uid_t, 4>{1, 2, 3, 4}));
+  EXPECT_EQ(task->gids, (std::array<gid_t, 4>{5, 6, 7, 8}));
+}
+
+TEST(ProcFs, MissingTaskIsNotFound) {
+  const FakeProc fake;
+  EXPECT_TRUE(absl::IsNotFound(fake.proc().ReadTask(7).status()));
+  EXPECT_TRUE(absl::IsNotFound(fake.proc().ReadTree(7).status()));
+}
+
+TEST(TaskKind, KernelThreadsZombiesThreadsAndInitAreRefused) {
+  struct Case {
+    TaskInfo task;
+    const char* kind;
+  };
+  TaskInfo user;
+  user.id.pid = 7;
+  user.thread_group = 7;
+  user.state = 'S';
+  EXPECT_TRUE(CheckTaskKind(user).ok());
+  Case cases[] = {{user, "kernel-thread"},
+                  {user, "zombie"},
+                  {user, "thread"},
+                  {user, "init"}};
+  cases[0].task.kernel_thread = true;
+  cases[1].task.state = 'Z';
+  cases[2].task.thread_group = 6;
+  cases[3].task.id.pid = cases[3].task.thread_group = 1;
+  for (const Case& c : cases) {
+    const absl::Status status = CheckTaskKind(c.task);
+    EXPECT_EQ(ErrorReasonOf(status), reason::kTaskUnsupported) << c.kind;
+    EXPECT_EQ(ErrorMetadataOf(status)["kind"], c.kind);
+  }
+}
+
+TEST(TaskKind, KernelThreadIsToldByItsFlag) {
+  FakeProc fake;
+  fake.AddTask(7, Stat("kworker", 'I', 0x00208040), kStatus);
+  EXPECT_TRUE(fake.proc().ReadTask(7)->kernel_thread);
+}
+
+// A shell with a pipeline of two below it.
+constexpr char kPipeline[] =
+    "sleep infinity 3>&- | { echo >&3; exec 3>&-; exec sleep infinity; }";
+
+void KillDescendants(const std::vector<TaskInfo>& tree) {
+  for (size_t i = 1; i < tree.size(); ++i) kill(tree[i].id.pid, SIGKILL);
+}
+
+TEST(ProcFs, ReadsRealTrees) {
+  const Child shell(kPipeline);
+  auto tree = ProcFs().ReadTree(shell.pid());
+  ASSERT_TRUE(tree.ok()) << tree.status();
+  EXPECT_EQ(tree->size(), 3u);
+  EXPECT_EQ(tree->at(0).id, shell.id());
+  for (size_t i = 1; i < tree->size(); ++i) {
+    EXPECT_EQ(tree->at(i).parent_pid, shell.pid());
+  }
+  KillDescendants(*tree);
+}
+
+TEST(ProcFs, AliveMeansThisIncarnation) {
+  Child child;
+  const ProcFs proc;
+  EXPECT_TRUE(proc.IsAlive(child.id()));
+  EXPECT_FALSE(proc.IsAlive({child.pid(), child.id().start_ticks + 1}));
+  EXPECT_TRUE(OpenPidfd(proc, child.id()).ok());
+  EXPECT_TRUE(absl::IsNotFound(
+      OpenPidfd(proc, {child.pid(), child.id().start_ticks + 1}).status()));
+  child.Kill();
+  EXPECT_FALSE(proc.IsAlive(child.id()));
+}
+
+TEST(Preflight, SnapdItselfIsRefused) {
+  auto tree = ProcFs().ReadTree(getpid());
+  ASSERT_TRUE(tree.ok());
+  const absl::Status status = CheckWithoutSelf(*tree, getpid());
+  EXPECT_EQ(ErrorReasonOf(status), reason::kTaskUnsupported);
+  EXPECT_EQ(ErrorMetadataOf(status)["kind"], "snapd");
+}
+
+TEST(Preflight, PipesWithinTheTreeAreFine) {
+  const Child shell(kPipeline);
+  const ProcFs proc;
+  auto tree = proc.ReadTree(shell.pid());
+  ASSERT_TRUE(tree.ok()) << tree.status();
+  EXPECT_TRUE(CheckDescriptors(proc, *tree).ok());
+  // One end of the pipe is outside now.
+  const absl::Status status = CheckDescriptors(proc, {tree->back()});
+  EXPECT_EQ(ErrorReasonOf(status), reason::kExternalTerminal) << status;
+  EXPECT_EQ(ErrorMetadataOf(status)["pid"], absl::StrCat(tree->back().id.pid));
+  KillDescendants(*tree);
+}
+
+}  // namespace
+}  // namespace daxsnap

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "daxsnap/v1/manifest.pb.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "snapd/operations.h"
+#include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/fake_engine.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+namespace {
+
+constexpr Caller kRoot = {.uid = 0, .gid = 0};
+
+class RestoreTest : public testing::Test {
+ protected:
+  RestoreTest()
+      : engine_(nullptr),
+        holder_(
+            [this]() -> absl::StatusOr<std::unique_ptr<Pool>> {
+              return TestPool::Open(temp_.path());
+            },
+            ProcFs(), [](const TaskId&) { return true; }),
+        operations_(&holder_, &engine_, ProcFs()) {
+    Catalog& catalog = (*holder_.Get())->catalog;
+    AddSnapshot(&catalog, "a", /*owner=*/1000);
+    auto images = EnsureDirectory(catalog.Open("a")->get(), "images");
+    WriteImages(images->get(), 4242, "/bin/sh");
+  }
+
+  absl::StatusOr<v1::RestoreSnapshotResult> Restore(
+      const std::string& name, const Caller& caller = kRoot) {
+    v1::RestoreSnapshotRequest request;
+    request.set_name(name);
+    return operations_.Restore(
+        caller, request, [](v1::ProgressPhase) {}, &cancellation_);
+  }
+
+  void Change(const std::function<void(v1::Manifest*)>& change) {
+    Catalog& catalog = (*holder_.Get())->catalog;
+    auto manifest = catalog.Read("a");
+    ASSERT_TRUE(manifest.ok());
+    change(&*manifest);
+    ASSERT_TRUE(
+        catalog.WriteManifest(catalog.Open("a")->get(), *manifest).ok());
+  }
+
+  TempDirectory temp_;
+  FakeEngine engine_;
+  Cancellation cancellation_;
+  PoolHolder holder_;
+  Operations operations_;
+};
+
+TEST_F(RestoreTest, TellsPidAndScope) {
+  auto result = Restore("a");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->pid(), 4242);
+  EXPECT_EQ(result->scope(), "daxsnap-test.scope");
+  EXPECT_EQ(result->times().restore_us(), 55u);
+  // A plain directory has no node to bind memory to.
+  EXPECT_EQ(engine_.restored.memory_node, std::nullopt);
+}
+
+TEST_F(RestoreTest, OwnersMayStrangersMayNot) {
+  EXPECT_TRUE(Restore("a", {.uid = 1000, .gid = 7}).ok());
+  EXPECT_EQ(ErrorReasonOf(Restore("a", {.uid = 1001, .gid = 7}).status()),
+            reason::kPermissionDenied);
+}
+
+TEST_F(RestoreTest, MissingAndInvalidNames) {
+  EXPECT_EQ(ErrorReasonOf(Restore("b").status()), reason::kSnapshotMissing);
+  EXPECT_EQ(Restore("b").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ErrorReasonOf(Restore("../snapshots/a").status()),
+            reason::kNameInvalid);
+}
+
+TEST_F(RestoreTest, PidInUse) {
+  const Child child;
+  Change([&](v1::Manifest* manifest) {
+    manifest->add_tasks()->mutable_task()->set_pid(child.pid());
+  });
+  EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kPidInUse);
+}
+
+TEST_F(RestoreTest, MissingImagesAreDamage) {
+  auto directory = (*holder_.Get())->catalog.Open("a");
+  ASSERT_TRUE(RemoveTree(directory->get(), "images").ok());
+  const absl::Status status = Restore("a").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotDamaged);
+}
+
+TEST_F(RestoreTest, MissingCpuFeature) {
+  Change([](v1::Manifest* manifest) { manifest->add_cpu_features("avx9000"); });
+  EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kCpuFeatureMissing);
+}
+
+TEST_F(RestoreTest, ChangedFile) {
+  Change([](v1::Manifest* manifest) {
+    v1::FileRecord* file = manifest->add_files();
+    file->set_path("/bin/sh");
+    file->set_size(1);
+    file->set_mapped(true);
+    file->mutable_modify_time()->set_seconds(1);
+  });
+  EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kFileChanged);
+}
+
+TEST_F(RestoreTest, EngineErrorsAndCancellationPassThrough) {
+  engine_.fail = MakeError({.code = absl::StatusCode::kFailedPrecondition,
+                            .reason = reason::kCriuFailed,
+                            .message = "m",
+                            .hint = "h"});
+  EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kCriuFailed);
+  cancellation_.Cancel();
+  EXPECT_TRUE(absl::IsCancelled(Restore("a").status()));
+}
+
+TEST_F(RestoreTest, SnapshotStaysForAnotherRestore) {
+  EXPECT_TRUE(Restore("a").ok());
+  EXPECT_TRUE(Restore("a").ok());
+}
+
+}  // namespace
+}  // namespace daxsnap

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The whole server over a real socket.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <grpcpp/support/slice.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <future>
+
+#include "daxsnap/v1/pool.grpc.pb.h"
+#include "daxsnap/v1/snapshot.grpc.pb.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "snapd/errors.h"
+#include "snapd/operations.h"
+#include "snapd/socket_server.h"
+#include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/fake_engine.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+std::string ReasonOf(const grpc::Status& status) {
+  google::rpc::Status rpc;
+  google::rpc::ErrorInfo info;
+  if (!rpc.ParseFromString(status.error_details()) || rpc.details_size() != 1 ||
+      !rpc.details(0).UnpackTo(&info) || info.metadata().count("hint") == 0) {
+    return "";
+  }
+  return info.reason();
+}
+
+class ServiceTest : public testing::Test {
+ protected:
+  ServiceTest()
+      : engine_(&task_),
+        holder_(
+            [this]() -> absl::StatusOr<std::unique_ptr<Pool>> {
+              auto pool = TestPool::Open(temp_.path());
+              pool_ = pool.get();
+              return pool;
+            },
+            ProcFs(), [](const TaskId&) { return true; }),
+        operations_(&holder_, &engine_, ProcFs()) {
+    EXPECT_TRUE(holder_.Get().ok());
+    auto server = SocketServer::Start(
+        socket_dir_.path() + "/sock", &operations_,
+        [this](int) -> absl::StatusOr<Caller> { return caller_.load(); });
+    EXPECT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+  }
+
+  // A connection of its own.
+  std::shared_ptr<grpc::Channel> Connect() {
+    grpc::ChannelArguments args;
+    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    return grpc::CreateCustomChannel("unix:" + socket_dir_.path() + "/sock",
+                                     grpc::InsecureChannelCredentials(), args);
+  }
+
+  std::unique_ptr<v1::SnapshotService::Stub> Stub() {
+    return v1::SnapshotService::NewStub(Connect());
+  }
+
+  v1::CreateSnapshotRequest Request(const std::string& name) {
+    v1::CreateSnapshotRequest request;
+    request.set_pid(task_.pid());
+    request.set_name(name);
+    return request;
+  }
+
+  // Calls a method of unknown type with one message.
+  std::string CallGeneric(const std::string& method, const std::string& bytes) {
+    grpc::GenericStub stub(Connect());
+    grpc::ClientContext context;
+    grpc::CompletionQueue queue;
+    auto call = stub.PrepareCall(&context, method, &queue);
+    call->StartCall(this);
+    const auto next = [&] {
+      void* tag = nullptr;
+      bool ok = false;
+      return queue.Next(&tag, &ok) && ok;
+    };
+    EXPECT_TRUE(next());
+    const grpc::Slice slice(bytes);
+    call->WriteLast(grpc::ByteBuffer(&slice, 1), {}, this);
+    EXPECT_TRUE(next());
+    grpc::ByteBuffer response;
+    call->Read(&response, this);
+    EXPECT_TRUE(next());
+    grpc::Slice whole;
+    EXPECT_TRUE(response.DumpToSingleSlice(&whole).ok());
+    grpc::Status status;
+    call->Finish(&status, this);
+    EXPECT_TRUE(next());
+    return std::string(reinterpret_cast<const char*>(whole.begin()),
+                       whole.size());
+  }
+
+  Child task_;
+  TempDirectory temp_;
+  TempDirectory socket_dir_;
+  FakeEngine engine_;
+  TestPool* pool_ = nullptr;
+  std::atomic<Caller> caller_{Caller{.uid = 0, .gid = 0}};
+  PoolHolder holder_;
+  Operations operations_;
+  std::unique_ptr<SocketServer> server_;
+};
+
+TEST_F(ServiceTest, CreateStreamsProgressThenTheResult) {
+  auto stub = Stub();
+  grpc::ClientContext context;
+  auto stream = stub->CreateSnapshot(&context, Request("a"));
+  v1::CreateSnapshotResponse response;
+  std::vector<int> phases;
+  int results = 0;
+  while (stream->Read(&response)) {
+    EXPECT_EQ(results, 0) << "the result is not the last message";
+    if (response.has_progress()) phases.push_back(response.progress().phase());
+    if (response.has_result()) ++results;
+  }
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(results, 1);
+  EXPECT_THAT(
+      phases,
+      ElementsAre(v1::PROGRESS_PHASE_CHECKING, v1::PROGRESS_PHASE_DUMPING,
+                  v1::PROGRESS_PHASE_COMMITTING, v1::PROGRESS_PHASE_KILLING));
+  EXPECT_EQ(response.result().snapshot().name(), "a");
+}
+
+TEST_F(ServiceTest, ErrorsCarryErrorInfo) {
+  auto stub = Stub();
+  grpc::ClientContext context;
+  v1::GetSnapshotRequest request;
+  request.set_name("nothing");
+  v1::GetSnapshotResponse response;
+  const grpc::Status status = stub->GetSnapshot(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(ReasonOf(status), "SNAPSHOT_MISSING");
+}
+
+TEST_F(ServiceTest, StreamErrorsCarryErrorInfo) {
+  auto stub = Stub();
+  grpc::ClientContext context;
+  v1::RestoreSnapshotRequest request;
+  request.set_name("nothing");
+  auto stream = stub->RestoreSnapshot(&context, request);
+  v1::RestoreSnapshotResponse response;
+  while (stream->Read(&response)) {
+  }
+  EXPECT_EQ(ReasonOf(stream->Finish()), "SNAPSHOT_MISSING");
+}
+
+TEST_F(ServiceTest, NamesWithNulAreRefused) {
+  auto stub = Stub();
+  grpc::ClientContext context;
+  v1::DeleteSnapshotRequest request;
+  request.set_name(std::string("a\0b", 3));
+  v1::DeleteSnapshotResponse response;
+  EXPECT_EQ(ReasonOf(stub->DeleteSnapshot(&context, request, &response)),
+            "NAME_INVALID");
+}
+
+// The client goes while the tasks stand still: they run on, nothing is left.
+TEST_F(ServiceTest, CancelledCreateLeavesNothing) {
+  std::promise<void> at_images;
+  std::promise<void> go_on;
+  engine_.on_point = [&](const std::string& point) {
+    if (point != "images") return;
+    at_images.set_value();
+    go_on.get_future().wait();
+  };
+  auto stub = Stub();
+  grpc::ClientContext context;
+  auto stream = stub->CreateSnapshot(&context, Request("a"));
+  at_images.get_future().wait();
+  context.TryCancel();
+  v1::CreateSnapshotResponse response;
+  while (stream->Read(&response)) {
+  }
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  // Whether or not the server has heard of it by now, Shutdown cancels the call
+  // too, and waits for its end.
+  auto down = std::async(std::launch::async,
+                         [this] { server_->Shutdown(absl::ZeroDuration()); });
+  engine_.AwaitCancelled();
+  go_on.set_value();
+  down.get();
+  EXPECT_EQ(task_.State(), 'R');
+  EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(ServiceTest, EachCallerHasItsOwnRights) {
+  Catalog& catalog = (*holder_.Get())->catalog;
+  AddSnapshot(&catalog, "roots", 0);
+  AddSnapshot(&catalog, "users", 1000);
+  const auto list = [](v1::SnapshotService::Stub& stub) {
+    grpc::ClientContext context;
+    v1::ListSnapshotsResponse response;
+    EXPECT_TRUE(stub.ListSnapshots(&context, {}, &response).ok());
+    std::vector<std::string> names;
+    for (const auto& snapshot : response.snapshots()) {
+      names.push_back(snapshot.name());
+    }
+    return names;
+  };
+  auto root = Stub();
+  EXPECT_THAT(list(*root), ElementsAre("roots", "users"));
+  caller_ = Caller{.uid = 1000, .gid = 1000};
+  auto user = Stub();
+  EXPECT_THAT(list(*user), ElementsAre("users"));
+  caller_ = Caller{.uid = 1001, .gid = 1000};
+  auto other = Stub();
+  EXPECT_THAT(list(*other), IsEmpty());
+  // Connections keep who made them.
+  EXPECT_THAT(list(*root), ElementsAre("roots", "users"));
+  EXPECT_THAT(list(*user), ElementsAre("users"));
+}
+
+TEST_F(ServiceTest, DaemonAndPoolAnswer) {
+  auto daemon = v1::DaemonService::NewStub(Connect());
+  grpc::ClientContext context;
+  v1::GetDaemonResponse response;
+  ASSERT_TRUE(daemon->GetDaemon(&context, {}, &response).ok());
+  EXPECT_EQ(response.pid(), getpid());
+  EXPECT_EQ(response.criu_version(), "9.9");
+  auto pool = v1::PoolService::NewStub(Connect());
+  grpc::ClientContext pool_context;
+  v1::GetPoolResponse pool_response;
+  ASSERT_TRUE(pool->GetPool(&pool_context, {}, &pool_response).ok());
+  EXPECT_EQ(pool_response.pool().path(), temp_.path());
+}
+
+TEST_F(ServiceTest, HealthServiceSaysServing) {
+  // HealthCheckResponse{status: SERVING}.
+  EXPECT_EQ(CallGeneric("/grpc.health.v1.Health/Check", ""), "\x08\x01");
+}
+
+TEST_F(ServiceTest, ReflectionListsTheServices) {
+  // ServerReflectionRequest{list_services: ""}.
+  const std::string answer = CallGeneric(
+      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+      std::string("\x3a\x00", 2));
+  EXPECT_THAT(answer, HasSubstr("daxsnap.v1.SnapshotService"));
+  EXPECT_THAT(answer, HasSubstr("daxsnap.v1.PoolService"));
+}
+
+TEST_F(ServiceTest, SocketIsOpenToAllAndGoneAfterShutdown) {
+  const std::string path = socket_dir_.path() + "/sock";
+  struct stat info;
+  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0666u);
+  server_->Shutdown(absl::ZeroDuration());
+  EXPECT_NE(stat(path.c_str(), &info), 0);
+}
+
+TEST_F(ServiceTest, SecondServerIsKeptOutAndLeavesTheSocket) {
+  const std::string path = socket_dir_.path() + "/sock";
+  auto second = SocketServer::Start(path, &operations_);
+  EXPECT_TRUE(absl::IsFailedPrecondition(second.status()));
+  auto stub = Stub();
+  grpc::ClientContext context;
+  v1::ListSnapshotsResponse response;
+  EXPECT_TRUE(stub->ListSnapshots(&context, {}, &response).ok());
+}
+
+TEST_F(ServiceTest, SocketOfADeadServerIsReplaced) {
+  server_.reset();
+  const std::string path = socket_dir_.path() + "/sock";
+  ASSERT_EQ(mknod(path.c_str(), S_IFSOCK | 0600, 0), 0);
+  auto again = SocketServer::Start(path, &operations_);
+  EXPECT_TRUE(again.ok()) << again.status();
+}
+
+TEST(Peer, IsWhoTheKernelSays) {
+  int ends[2];
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  const UniqueFd one(ends[0]);
+  const UniqueFd other(ends[1]);
+  auto peer = ReadPeer(one.get());
+  ASSERT_TRUE(peer.ok());
+  EXPECT_EQ(peer->uid, geteuid());
+  EXPECT_EQ(peer->gid, getegid());
+}
+
+}  // namespace
+}  // namespace daxsnap

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_TESTS_UNIT_SNAPD_TEMP_POOL_H_
+#define DAXSNAP_TESTS_UNIT_SNAPD_TEMP_POOL_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "snapd/catalog.h"
+#include "snapd/pool.h"
+
+namespace daxsnap {
+
+// A directory that goes with the object.
+class TempDirectory {
+ public:
+  TempDirectory();
+  TempDirectory(const TempDirectory&) = delete;
+  TempDirectory& operator=(const TempDirectory&) = delete;
+  ~TempDirectory();
+
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// A pool on a directory whose commits the test watches and makes fail.
+class TestPool : public Pool {
+ public:
+  static std::unique_ptr<TestPool> Open(const std::string& path);
+
+  // Called in place of the commit with its number, from 1 on.
+  std::function<absl::Status(int number)> on_commit;
+
+  absl::Status Commit() override;
+  int commits() const { return commits_; }
+
+  std::vector<std::string> Snapshots() const;
+  std::vector<std::string> Staging() const;
+
+ private:
+  using Pool::Pool;
+
+  int commits_ = 0;
+};
+
+// Writes the images that snapd reads: a tree of `pid` alone that maps `exe`.
+void WriteImages(int images, int pid, const std::string& exe);
+
+// Writes stats-dump.
+void WriteStats(int work, int freezing_us, int frozen_us, int pages);
+
+// Writes daxsnap-stats.img.
+void WritePageCounts(int images, int by_reference, int shared, int copied,
+                     int hole);
+
+// Publishes a small snapshot and ends its operation.
+void AddSnapshot(Catalog* catalog, const std::string& name, unsigned owner);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_TESTS_UNIT_SNAPD_TEMP_POOL_H_
