@@ -163,7 +163,7 @@ static int check_node_empty(struct kmem_persist *kp)
 	int rc = 0;
 
 	lock_device_hotplug();
-	if (!node_possible(kp->nid))
+	if (kp->nid < 0 || !node_possible(kp->nid))
 		rc = -EINVAL;
 	else if (node_state(kp->nid, N_MEMORY) || node_present_pages(kp->nid))
 		rc = -EEXIST;
@@ -227,7 +227,7 @@ static int check_device(struct kmem_persist *kp, struct dev_dax *dev_dax,
 	rc = check_node_empty(kp);
 	if (rc) {
 		kmem_persist_why_set(&why,
-				     rc == -EINVAL ? "node %d does not exist" :
+				     rc == -EINVAL ? "there is no node %d" :
 				     "node %d has other memory, and must have none", kp->nid);
 		return refuse(kp, rc, why.text);
 	}
