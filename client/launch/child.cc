@@ -23,7 +23,14 @@ namespace daxsnap::launch {
 namespace {
 
 // What the child was doing when it failed.
-enum class Step : int { kSession, kSignals, kMemoryPolicy, kDirectory, kDescriptors, kExec };
+enum class Step : int {
+  kSession,
+  kSignals,
+  kMemoryPolicy,
+  kDirectory,
+  kDescriptors,
+  kExec
+};
 
 struct Failure {
   Step step;
@@ -65,14 +72,16 @@ bool PreferNode(int node) {
   std::array<unsigned long, (kMaxNode + 1) / 64> mask = {};
   mask[node / 64] = 1UL << (node % 64);
   // The kernel reads one bit less than it is told.
-  return syscall(SYS_set_mempolicy, MPOL_PREFERRED_MANY, mask.data(), kMaxNode + 2) == 0;
+  return syscall(SYS_set_mempolicy, MPOL_PREFERRED_MANY, mask.data(),
+                 kMaxNode + 2) == 0;
 }
 
 // Puts descriptors where the command expects them and marks all others
 // close-on-exec. `report` may move.
 bool ArrangeDescriptors(const HeldChild::Exec& exec, int* report) {
   int above = 3;
-  for (const InheritedFd& fd : exec.inherited_fds) above = std::max(above, fd.target + 1);
+  for (const InheritedFd& fd : exec.inherited_fds)
+    above = std::max(above, fd.target + 1);
 
   // First out of the way of all targets, then into place.
   const int new_report = fcntl(*report, F_DUPFD_CLOEXEC, above);
@@ -107,7 +116,8 @@ bool ArrangeDescriptors(const HeldChild::Exec& exec, int* report) {
 
   if (setsid() < 0) Fail(report, Step::kSession);
   if (!ResetSignals()) Fail(report, Step::kSignals);
-  if (exec.numa_node && !PreferNode(*exec.numa_node)) Fail(report, Step::kMemoryPolicy);
+  if (exec.numa_node && !PreferNode(*exec.numa_node))
+    Fail(report, Step::kMemoryPolicy);
   if (chdir(exec.cwd) != 0) Fail(report, Step::kDirectory);
   if (!ArrangeDescriptors(exec, &report)) Fail(report, Step::kDescriptors);
   execve(exec.path, exec.argv, exec.envp);
@@ -122,32 +132,34 @@ absl::Status CloneError(int error, pid_t pid) {
       return absl::PermissionDeniedError(
           "choosing a PID needs CAP_CHECKPOINT_RESTORE; run as root");
     case EINVAL:
-      return absl::FailedPreconditionError(
-          absl::StrCat("the kernel refuses PID ", pid,
-                       "; it needs clone3 with set_tid (Linux 5.5) and a pid_max above it"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the kernel refuses PID ", pid,
+          "; it needs clone3 with set_tid (Linux 5.5) and a pid_max above it"));
     default:
       return absl::ErrnoToStatus(error, "cannot start a process");
   }
 }
 
-absl::Status FailureStatus(const Failure& failure, const HeldChild::Exec& exec) {
+absl::Status FailureStatus(const Failure& failure,
+                           const HeldChild::Exec& exec) {
   switch (failure.step) {
     case Step::kSession:
       return absl::ErrnoToStatus(failure.error, "cannot start a session");
     case Step::kSignals:
       return absl::ErrnoToStatus(failure.error, "cannot reset signals");
     case Step::kMemoryPolicy:
-      return absl::FailedPreconditionError(
-          absl::StrCat("NUMA node ", *exec.numa_node,
-                       " cannot be used for memory: ", strerror(failure.error),
-                       "; check that the pool is attached"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "NUMA node ", *exec.numa_node, " cannot be used for memory: ",
+          strerror(failure.error), "; check that the pool is attached"));
     case Step::kDirectory:
-      return absl::ErrnoToStatus(failure.error,
-                                 absl::StrCat("cannot enter directory ", exec.cwd));
+      return absl::ErrnoToStatus(
+          failure.error, absl::StrCat("cannot enter directory ", exec.cwd));
     case Step::kDescriptors:
-      return absl::ErrnoToStatus(failure.error, "cannot set up file descriptors");
+      return absl::ErrnoToStatus(failure.error,
+                                 "cannot set up file descriptors");
     case Step::kExec:
-      return absl::ErrnoToStatus(failure.error, absl::StrCat("cannot execute ", exec.path));
+      return absl::ErrnoToStatus(failure.error,
+                                 absl::StrCat("cannot execute ", exec.path));
   }
   return absl::InternalError("unknown step of starting a process");
 }
@@ -160,12 +172,15 @@ absl::StatusOr<HeldChild> HeldChild::Clone(const Exec& exec, pid_t pid) {
         absl::StrCat("more than ", kMaxInherited, " inherited descriptors"));
   }
   if (exec.numa_node && (*exec.numa_node < 0 || *exec.numa_node > kMaxNode)) {
-    return absl::InvalidArgumentError(absl::StrCat("no NUMA node ", *exec.numa_node));
+    return absl::InvalidArgumentError(
+        absl::StrCat("no NUMA node ", *exec.numa_node));
   }
   int go[2], report[2];
-  if (pipe2(go, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "cannot make a pipe");
+  if (pipe2(go, O_CLOEXEC) != 0)
+    return absl::ErrnoToStatus(errno, "cannot make a pipe");
   UniqueFd go_read(go[0]), go_write(go[1]);
-  if (pipe2(report, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "cannot make a pipe");
+  if (pipe2(report, O_CLOEXEC) != 0)
+    return absl::ErrnoToStatus(errno, "cannot make a pipe");
   UniqueFd report_read(report[0]), report_write(report[1]);
 
   int pidfd = -1;
@@ -181,22 +196,24 @@ absl::StatusOr<HeldChild> HeldChild::Clone(const Exec& exec, pid_t pid) {
   const long child = syscall(SYS_clone3, &args, sizeof(args));
   if (child < 0) return CloneError(errno, pid);
   if (child == 0) Become(exec, pipes);
-  return HeldChild(static_cast<pid_t>(child), UniqueFd(pidfd), std::move(go_write),
-                   std::move(report_read), exec);
+  return HeldChild(static_cast<pid_t>(child), UniqueFd(pidfd),
+                   std::move(go_write), std::move(report_read), exec);
 }
 
 HeldChild::~HeldChild() {
   if (!pidfd_.valid()) return;
   syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
   siginfo_t info;
-  while (waitid(static_cast<idtype_t>(P_PIDFD), pidfd_.get(), &info, WEXITED) != 0 &&
+  while (waitid(static_cast<idtype_t>(P_PIDFD), pidfd_.get(), &info, WEXITED) !=
+             0 &&
          errno == EINTR) {
   }
 }
 
 absl::StatusOr<UniqueFd> HeldChild::Release() && {
   if (write(go_.get(), "g", 1) != 1) {
-    return absl::AbortedError(absl::StrCat("process ", pid_, " ended before it was started"));
+    return absl::AbortedError(
+        absl::StrCat("process ", pid_, " ended before it was started"));
   }
   Failure failure;
   ssize_t got;
@@ -204,7 +221,8 @@ absl::StatusOr<UniqueFd> HeldChild::Release() && {
     got = read(report_.get(), &failure, sizeof(failure));
   } while (got < 0 && errno == EINTR);
   if (got == sizeof(failure)) return FailureStatus(failure, exec_);
-  if (got != 0) return absl::InternalError("broken report of a starting process");
+  if (got != 0)
+    return absl::InternalError("broken report of a starting process");
   return std::move(pidfd_);
 }
 

@@ -44,7 +44,8 @@ class HeldChild {
   absl::StatusOr<UniqueFd> Release() &&;
 
  private:
-  HeldChild(pid_t pid, UniqueFd pidfd, UniqueFd go, UniqueFd report, const Exec& exec)
+  HeldChild(pid_t pid, UniqueFd pidfd, UniqueFd go, UniqueFd report,
+            const Exec& exec)
       : pid_(pid),
         pidfd_(std::move(pidfd)),
         go_(std::move(go)),

@@ -45,18 +45,20 @@ absl::Status Validate(const LaunchSpec& spec) {
         absl::StrCat("working directory ", spec.cwd, " is not absolute"));
   }
   if (!absl::EndsWith(spec.scope, ".scope")) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", spec.scope, "\" names no scope"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", spec.scope, "\" names no scope"));
   }
   for (const InheritedFd& fd : spec.inherited_fds) {
     if (fd.source < 0 || fd.target < 3) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("descriptor ", fd.source, " cannot be inherited as ", fd.target));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "descriptor ", fd.source, " cannot be inherited as ", fd.target));
     }
   }
   for (const auto* list : {&spec.argv, &spec.env}) {
     for (const std::string& text : *list) {
       if (text.find('\0') != std::string::npos) {
-        return absl::InvalidArgumentError("a NUL byte in the command or its environment");
+        return absl::InvalidArgumentError(
+            "a NUL byte in the command or its environment");
       }
     }
   }
@@ -72,15 +74,18 @@ bool IsExecutableFile(const std::string& path) {
 absl::StatusOr<std::string> FindCommand(const LaunchSpec& spec) {
   const std::string& name = spec.argv[0];
   if (absl::StrContains(name, '/')) {
-    const std::string path = name[0] == '/' ? name : absl::StrCat(spec.cwd, "/", name);
+    const std::string path =
+        name[0] == '/' ? name : absl::StrCat(spec.cwd, "/", name);
     if (IsExecutableFile(path)) return path;
     return absl::NotFoundError(absl::StrCat(name, ": no such executable file"));
   }
   absl::string_view path_variable = "/usr/local/bin:/usr/bin:/bin";
   for (const std::string& entry : spec.env) {
-    if (absl::StartsWith(entry, "PATH=")) path_variable = absl::string_view(entry).substr(5);
+    if (absl::StartsWith(entry, "PATH="))
+      path_variable = absl::string_view(entry).substr(5);
   }
-  for (absl::string_view dir : absl::StrSplit(path_variable, ':', absl::SkipEmpty())) {
+  for (absl::string_view dir :
+       absl::StrSplit(path_variable, ':', absl::SkipEmpty())) {
     std::string path = absl::StrCat(dir, "/", name);
     if (IsExecutableFile(path)) return path;
   }
@@ -90,12 +95,14 @@ absl::StatusOr<std::string> FindCommand(const LaunchSpec& spec) {
 std::vector<char*> Pointers(const std::vector<std::string>& strings) {
   std::vector<char*> pointers;
   pointers.reserve(strings.size() + 1);
-  for (const std::string& text : strings) pointers.push_back(const_cast<char*>(text.c_str()));
+  for (const std::string& text : strings)
+    pointers.push_back(const_cast<char*>(text.c_str()));
   pointers.push_back(nullptr);
   return pointers;
 }
 
-absl::StatusOr<HeldChild> CloneInRange(const HeldChild::Exec& exec, const PidRange& range) {
+absl::StatusOr<HeldChild> CloneInRange(const HeldChild::Exec& exec,
+                                       const PidRange& range) {
   if (absl::Status status = EnsurePidMax(range); !status.ok()) return status;
   const pid_t last = std::max(range.first, range.last - kPidRoom);
   for (int attempt = 0; attempt < kPidAttempts; ++attempt) {
@@ -107,9 +114,9 @@ absl::StatusOr<HeldChild> CloneInRange(const HeldChild::Exec& exec, const PidRan
     if (!status.ok()) return status;
     return child;
   }
-  return absl::ResourceExhaustedError(absl::StrCat("found no free PID in ", range.first, "-",
-                                                   range.last, " in ", kPidAttempts,
-                                                   " attempts"));
+  return absl::ResourceExhaustedError(
+      absl::StrCat("found no free PID in ", range.first, "-", range.last,
+                   " in ", kPidAttempts, " attempts"));
 }
 
 }  // namespace
@@ -138,7 +145,8 @@ absl::StatusOr<LaunchedTask> Launch(const LaunchSpec& spec) {
   absl::StatusOr<HeldChild> child =
       spec.pids ? CloneInRange(exec, *spec.pids) : HeldChild::Clone(exec, 0);
   if (!child.ok()) return child.status();
-  absl::StatusOr<Scope> scope = EnterNewScope(child->pid(), spec.scope, spec.description);
+  absl::StatusOr<Scope> scope =
+      EnterNewScope(child->pid(), spec.scope, spec.description);
   if (!scope.ok()) return scope.status();
 
   LaunchedTask task;

@@ -5,7 +5,8 @@
 // `criu restore` this way, whose restored tasks inherit all of it.
 //
 // What such a command gets:
-//  - a systemd scope of its own in daxsnap.slice (without a system bus, a cgroup
+//  - a systemd scope of its own in daxsnap.slice (without a system bus, a
+//  cgroup
 //    /sys/fs/cgroup/daxsnap.slice/SCOPE), so that stopping or killing the
 //    starter's unit does not reach it;
 //  - a session of its own, default signal dispositions and an empty mask;

@@ -15,8 +15,10 @@
 namespace daxsnap::launch {
 namespace {
 
-absl::Status LogError(int error, const std::string& path, absl::string_view step) {
-  return absl::ErrnoToStatus(error, absl::StrCat("log file ", path, ": cannot ", step));
+absl::Status LogError(int error, const std::string& path,
+                      absl::string_view step) {
+  return absl::ErrnoToStatus(
+      error, absl::StrCat("log file ", path, ": cannot ", step));
 }
 
 }  // namespace
@@ -49,7 +51,8 @@ absl::StatusOr<UniqueFd> OpenLog(const std::string& path) {
     return absl::FailedPreconditionError(
         absl::StrCat("log file ", path, " is not a regular file; remove it"));
   }
-  if (fcntl(fd.get(), F_SETFL, O_APPEND) != 0) return LogError(errno, path, "set up");
+  if (fcntl(fd.get(), F_SETFL, O_APPEND) != 0)
+    return LogError(errno, path, "set up");
   if (fsync(fd.get()) != 0 || fsync(dir_fd.get()) != 0) {
     return LogError(errno, path, "sync");
   }

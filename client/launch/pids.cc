@@ -21,10 +21,12 @@ constexpr pid_t kKernelPidLimit = 4'194'304;  // PID_MAX_LIMIT on 64 bits
 
 absl::StatusOr<pid_t> ReadPid(const char* path) {
   UniqueFd fd(open(path, O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
+  if (!fd.valid())
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
   char text[32];
   const ssize_t length = read(fd.get(), text, sizeof(text));
-  if (length < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
+  if (length < 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
   pid_t value = 0;
   if (!absl::SimpleAtoi(absl::string_view(text, length), &value)) {
     return absl::InternalError(absl::StrCat(path, " holds no number"));
@@ -34,10 +36,12 @@ absl::StatusOr<pid_t> ReadPid(const char* path) {
 
 absl::Status WritePid(const char* path, pid_t value) {
   UniqueFd fd(open(path, O_WRONLY | O_CLOEXEC));
-  if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
+  if (!fd.valid())
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
   const std::string text = absl::StrCat(value);
   if (write(fd.get(), text.data(), text.size()) < 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", value, " to ", path));
+    return absl::ErrnoToStatus(
+        errno, absl::StrCat("cannot write ", value, " to ", path));
   }
   return absl::OkStatus();
 }
@@ -45,10 +49,11 @@ absl::Status WritePid(const char* path, pid_t value) {
 }  // namespace
 
 absl::Status EnsurePidMax(const PidRange& range) {
-  if (range.first < 300 || range.last < range.first || range.last >= kKernelPidLimit) {
+  if (range.first < 300 || range.last < range.first ||
+      range.last >= kKernelPidLimit) {
     return absl::InvalidArgumentError(
-        absl::StrCat("PID range ", range.first, "-", range.last, " is not within 300-",
-                     kKernelPidLimit - 1));
+        absl::StrCat("PID range ", range.first, "-", range.last,
+                     " is not within 300-", kKernelPidLimit - 1));
   }
   absl::StatusOr<pid_t> max = ReadPid(kPidMax);
   if (!max.ok()) return max.status();
@@ -58,8 +63,8 @@ absl::Status EnsurePidMax(const PidRange& range) {
 
 absl::Status MovePidsTo(const PidRange& range, pid_t next) {
   if (next < range.first || next > range.last) {
-    return absl::InvalidArgumentError(absl::StrCat("PID ", next, " is not within ",
-                                                   range.first, "-", range.last));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "PID ", next, " is not within ", range.first, "-", range.last));
   }
   absl::StatusOr<pid_t> last = ReadPid(kLastPid);
   if (!last.ok()) return last.status();

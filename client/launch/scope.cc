@@ -40,7 +40,9 @@ struct BusCloser {
 using Bus = std::unique_ptr<sd_bus, BusCloser>;
 
 struct MessageUnref {
-  void operator()(sd_bus_message* message) const { sd_bus_message_unref(message); }
+  void operator()(sd_bus_message* message) const {
+    sd_bus_message_unref(message);
+  }
 };
 using Message = std::unique_ptr<sd_bus_message, MessageUnref>;
 
@@ -56,8 +58,12 @@ class BusError {
   BusError& operator=(const BusError&) = delete;
   ~BusError() { sd_bus_error_free(&error_); }
   sd_bus_error* get() { return &error_; }
-  bool Is(const char* name) const { return sd_bus_error_has_name(&error_, name); }
-  const char* message() const { return error_.message ? error_.message : "no reason given"; }
+  bool Is(const char* name) const {
+    return sd_bus_error_has_name(&error_, name);
+  }
+  const char* message() const {
+    return error_.message ? error_.message : "no reason given";
+  }
 
  private:
   sd_bus_error error_ = SD_BUS_ERROR_NULL;
@@ -84,18 +90,19 @@ int OnJobRemoved(sd_bus_message* message, void* user_data, sd_bus_error*) {
   return 0;
 }
 
-absl::StatusOr<Message> ScopeCall(sd_bus* bus, pid_t pid, const std::string& name,
+absl::StatusOr<Message> ScopeCall(sd_bus* bus, pid_t pid,
+                                  const std::string& name,
                                   const std::string& description) {
   sd_bus_message* raw = nullptr;
-  int r = sd_bus_message_new_method_call(bus, &raw, kSystemd, kManagerPath, kManager,
-                                         "StartTransientUnit");
+  int r = sd_bus_message_new_method_call(bus, &raw, kSystemd, kManagerPath,
+                                         kManager, "StartTransientUnit");
   Message call(raw);
   if (r >= 0) r = sd_bus_message_append(raw, "ss", name.c_str(), "fail");
   if (r >= 0) r = sd_bus_message_open_container(raw, 'a', "(sv)");
   if (r >= 0) {
-    r = sd_bus_message_append(raw, "(sv)(sv)(sv)(sv)",                    //
-                              "Description", "s", description.c_str(),  //
-                              "Slice", "s", kSlice,                     //
+    r = sd_bus_message_append(raw, "(sv)(sv)(sv)(sv)",                   //
+                              "Description", "s", description.c_str(),   //
+                              "Slice", "s", kSlice,                      //
                               "CollectMode", "s", "inactive-or-failed",  //
                               "PIDs", "au", 1, static_cast<std::uint32_t>(pid));
   }
@@ -105,25 +112,29 @@ absl::StatusOr<Message> ScopeCall(sd_bus* bus, pid_t pid, const std::string& nam
   return call;
 }
 
-absl::Status StartError(int error, const BusError& bus_error, const std::string& name) {
+absl::Status StartError(int error, const BusError& bus_error,
+                        const std::string& name) {
   if (bus_error.Is("org.freedesktop.systemd1.UnitExists")) {
-    return absl::AlreadyExistsError(absl::StrCat("scope ", name, " exists already"));
+    return absl::AlreadyExistsError(
+        absl::StrCat("scope ", name, " exists already"));
   }
   if (bus_error.Is(SD_BUS_ERROR_ACCESS_DENIED) ||
       bus_error.Is(SD_BUS_ERROR_INTERACTIVE_AUTHORIZATION_REQUIRED)) {
     return absl::PermissionDeniedError(
         absl::StrCat("systemd refuses to start scope ", name, "; run as root"));
   }
-  return absl::FailedPreconditionError(absl::StrCat("systemd cannot start scope ", name, ": ",
-                                                    bus_error.message(), " (",
-                                                    strerror(-error), ")"));
+  return absl::FailedPreconditionError(
+      absl::StrCat("systemd cannot start scope ", name, ": ",
+                   bus_error.message(), " (", strerror(-error), ")"));
 }
 
-absl::Status WaitForJob(sd_bus* bus, const JobWatch& watch, const std::string& name) {
+absl::Status WaitForJob(sd_bus* bus, const JobWatch& watch,
+                        const std::string& name) {
   const auto now_us = [] {
     timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000 + now.tv_nsec / 1000;
+    return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000 +
+           now.tv_nsec / 1000;
   };
   const std::uint64_t deadline = now_us() + kJobTimeoutUs;
   while (!watch.result) {
@@ -139,8 +150,8 @@ absl::Status WaitForJob(sd_bus* bus, const JobWatch& watch, const std::string& n
     if (r < 0 && r != -EINTR) return BusStatus(r, "wait for a scope");
   }
   if (*watch.result != "done") {
-    return absl::FailedPreconditionError(
-        absl::StrCat("systemd: starting scope ", name, " ended as \"", *watch.result, "\""));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "systemd: starting scope ", name, " ended as \"", *watch.result, "\""));
   }
   return absl::OkStatus();
 }
@@ -160,13 +171,13 @@ absl::StatusOr<Scope> BySystemd(sd_bus* bus, pid_t pid, const std::string& name,
   // Destroyed in the reverse order: the slot refers to the watch.
   JobWatch watch;
   sd_bus_slot* raw_slot = nullptr;
-  int r = sd_bus_match_signal(bus, &raw_slot, kSystemd, kManagerPath, kManager, "JobRemoved",
-                              OnJobRemoved, &watch);
+  int r = sd_bus_match_signal(bus, &raw_slot, kSystemd, kManagerPath, kManager,
+                              "JobRemoved", OnJobRemoved, &watch);
   Slot slot(raw_slot);
   if (r < 0) return BusStatus(r, "watch jobs");
   BusError error;
-  r = sd_bus_call_method(bus, kSystemd, kManagerPath, kManager, "Subscribe", error.get(),
-                         nullptr, nullptr);
+  r = sd_bus_call_method(bus, kSystemd, kManagerPath, kManager, "Subscribe",
+                         error.get(), nullptr, nullptr);
   if (r < 0) return StartError(r, error, name);
 
   absl::StatusOr<Message> call = ScopeCall(bus, pid, name, description);
@@ -175,14 +186,16 @@ absl::StatusOr<Scope> BySystemd(sd_bus* bus, pid_t pid, const std::string& name,
   // JobRemoved of our job is seen only after watch.job is set.
   sd_bus_message* raw_reply = nullptr;
   BusError start_error;
-  r = sd_bus_call(bus, call->get(), kJobTimeoutUs, start_error.get(), &raw_reply);
+  r = sd_bus_call(bus, call->get(), kJobTimeoutUs, start_error.get(),
+                  &raw_reply);
   Message reply(raw_reply);
   if (r < 0) return StartError(r, start_error, name);
   const char* job = nullptr;
   r = sd_bus_message_read(reply.get(), "o", &job);
   if (r < 0) return BusStatus(r, "read the reply");
   watch.job = job;
-  if (absl::Status status = WaitForJob(bus, watch, name); !status.ok()) return status;
+  if (absl::Status status = WaitForJob(bus, watch, name); !status.ok())
+    return status;
 
   absl::StatusOr<std::string> cgroup = CgroupOf(pid);
   if (!cgroup.ok()) return cgroup.status();
@@ -195,7 +208,8 @@ absl::StatusOr<std::filesystem::path> Cgroup2Mount() {
     if (statfs(path, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC) return path;
   }
   return absl::FailedPreconditionError(
-      "there is neither a system bus nor a cgroup2 mount at /sys/fs/cgroup; start dbus or "
+      "there is neither a system bus nor a cgroup2 mount at /sys/fs/cgroup; "
+      "start dbus or "
       "mount cgroup2");
 }
 
@@ -204,20 +218,25 @@ absl::StatusOr<Scope> ByHand(pid_t pid, const std::string& name) {
   if (!mount.ok()) return mount.status();
   const std::filesystem::path slice = *mount / kSlice;
   if (mkdir(slice.c_str(), 0755) != 0 && errno != EEXIST) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot make cgroup ", slice.string()));
+    return absl::ErrnoToStatus(
+        errno, absl::StrCat("cannot make cgroup ", slice.string()));
   }
   UniqueFd lock(open(slice.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!lock.valid() || flock(lock.get(), LOCK_EX) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot lock cgroup ", slice.string()));
+    return absl::ErrnoToStatus(
+        errno, absl::StrCat("cannot lock cgroup ", slice.string()));
   }
-  // Nobody else removes those whose tasks have ended; rmdir fails on the others.
+  // Nobody else removes those whose tasks have ended; rmdir fails on the
+  // others.
   std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(slice, ignored)) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(slice, ignored)) {
     if (entry.path().extension() == ".scope") rmdir(entry.path().c_str());
   }
   const std::filesystem::path dir = slice / name;
   if (mkdir(dir.c_str(), 0755) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot make cgroup ", dir.string()));
+    return absl::ErrnoToStatus(
+        errno, absl::StrCat("cannot make cgroup ", dir.string()));
   }
   UniqueFd procs(open((dir / "cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
   const std::string text = absl::StrCat(pid);
@@ -225,7 +244,8 @@ absl::StatusOr<Scope> ByHand(pid_t pid, const std::string& name) {
     const int error = errno;
     rmdir(dir.c_str());
     return absl::ErrnoToStatus(
-        error, absl::StrCat("cannot move process ", pid, " to cgroup ", dir.string()));
+        error,
+        absl::StrCat("cannot move process ", pid, " to cgroup ", dir.string()));
   }
   return Scope{"", absl::StrCat("/", kSlice, "/", name)};
 }
@@ -236,7 +256,8 @@ absl::StatusOr<Scope> EnterNewScope(pid_t pid, const std::string& name,
                                     const std::string& description) {
   sd_bus* raw = nullptr;
   const int r = sd_bus_open_system(&raw);
-  if (r == -ENOENT || r == -ECONNREFUSED || r == -ENOTDIR) return ByHand(pid, name);
+  if (r == -ENOENT || r == -ECONNREFUSED || r == -ENOTDIR)
+    return ByHand(pid, name);
   if (r < 0) return BusStatus(r, "connect to the system bus");
   Bus bus(raw);
   return BySystemd(bus.get(), pid, name, description);

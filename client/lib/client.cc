@@ -22,7 +22,7 @@
 #include "daxsnap/v1/pool.grpc.pb.h"
 #include "daxsnap/v1/snapshot.grpc.pb.h"
 
-namespace daxsnap {
+namespace daxsnap::client {
 namespace {
 
 constexpr int kListPageSize = 1000;
@@ -33,24 +33,27 @@ absl::Status ProbeSocket(const std::string& path) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(absl::StrCat("socket path \"", path, "\" has ",
-                                                   path.size(), " bytes; 1 to ",
-                                                   sizeof(address.sun_path) - 1, " are possible"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "socket path \"", path, "\" has ", path.size(), " bytes; 1 to ",
+        sizeof(address.sun_path) - 1, " are possible"));
   }
   std::memcpy(address.sun_path, path.data(), path.size());
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, "cannot make a socket");
-  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address),
+              sizeof(address)) == 0) {
     return absl::OkStatus();
   }
   ErrorDetails details;
   absl::Status status;
   if (errno == EACCES || errno == EPERM) {
-    status = absl::PermissionDeniedError(absl::StrCat("no permission to use ", path));
+    status = absl::PermissionDeniedError(
+        absl::StrCat("no permission to use ", path));
     details.reason = "PERMISSION_DENIED";
     details.hint = "Run as root or as a user that may use the socket.";
   } else if (errno == ENOENT || errno == ECONNREFUSED) {
-    status = absl::UnavailableError(absl::StrCat("snapd is not running: nothing listens on ", path));
+    status = absl::UnavailableError(
+        absl::StrCat("snapd is not running: nothing listens on ", path));
     details.hint = "Start it: systemctl start snapd.";
   } else {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot connect to ", path));
@@ -97,7 +100,8 @@ void Cancellation::Cancel() { impl_->Cancel(); }
 
 class Client::Impl {
  public:
-  Impl(const std::shared_ptr<grpc::Channel>& channel, absl::Duration call_timeout)
+  Impl(const std::shared_ptr<grpc::Channel>& channel,
+       absl::Duration call_timeout)
       : snapshots(v1::SnapshotService::NewStub(channel)),
         pools(v1::PoolService::NewStub(channel)),
         daemons(v1::DaemonService::NewStub(channel)),
@@ -105,10 +109,11 @@ class Client::Impl {
 
   // A call with one answer, under the timeout of short calls.
   template <typename Stub, typename Request, typename Response>
-  absl::StatusOr<Response> Short(Stub* stub,
-                                 grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
-                                                              Response*),
-                                 const Request& request) {
+  absl::StatusOr<Response> Short(
+      Stub* stub,
+      grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
+                                   Response*),
+      const Request& request) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(absl::Now() + call_timeout_));
     Response response;
@@ -122,16 +127,19 @@ class Client::Impl {
   static absl::StatusOr<Result> Long(const CallOptions& options, Start start) {
     grpc::ClientContext context;
     const Registration registration(options.cancellation, &context);
-    const std::unique_ptr<grpc::ClientReaderInterface<Response>> reader = start(&context);
+    const std::unique_ptr<grpc::ClientReaderInterface<Response>> reader =
+        start(&context);
     std::optional<Result> result;
     Response response;
     while (reader->Read(&response)) {
-      if (response.has_progress() && options.on_progress) options.on_progress(response.progress());
+      if (response.has_progress() && options.on_progress)
+        options.on_progress(response.progress());
       if (response.has_result()) result = std::move(*response.mutable_result());
     }
     const grpc::Status status = reader->Finish();
     if (!status.ok()) return FromGrpc(status);
-    if (!result) return absl::InternalError("snapd ended the call without a result");
+    if (!result)
+      return absl::InternalError("snapd ended the call without a result");
     return *std::move(result);
   }
 
@@ -160,11 +168,14 @@ class Client::Impl {
   const absl::Duration call_timeout_;
 };
 
-absl::StatusOr<std::unique_ptr<Client>> Client::Connect(const ConnectOptions& options) {
-  if (absl::Status status = ProbeSocket(options.socket); !status.ok()) return status;
+absl::StatusOr<std::unique_ptr<Client>> Client::Connect(
+    const ConnectOptions& options) {
+  if (absl::Status status = ProbeSocket(options.socket); !status.ok())
+    return status;
   KeepGrpcUp();
   const std::shared_ptr<grpc::Channel> channel =
-      grpc::CreateChannel(absl::StrCat("unix:", options.socket), grpc::InsecureChannelCredentials());
+      grpc::CreateChannel(absl::StrCat("unix:", options.socket),
+                          grpc::InsecureChannelCredentials());
   return std::unique_ptr<Client>(
       new Client(std::make_unique<Impl>(channel, options.call_timeout)));
 }
@@ -191,8 +202,9 @@ absl::StatusOr<v1::RestoreSnapshotResult> Client::RestoreSnapshot(
 absl::StatusOr<v1::Snapshot> Client::GetSnapshot(const std::string& name) {
   v1::GetSnapshotRequest request;
   request.set_name(name);
-  absl::StatusOr<v1::GetSnapshotResponse> response = impl_->Short(
-      impl_->snapshots.get(), &v1::SnapshotService::StubInterface::GetSnapshot, request);
+  absl::StatusOr<v1::GetSnapshotResponse> response =
+      impl_->Short(impl_->snapshots.get(),
+                   &v1::SnapshotService::StubInterface::GetSnapshot, request);
   if (!response.ok()) return response.status();
   return std::move(*response->mutable_snapshot());
 }
@@ -203,12 +215,14 @@ absl::StatusOr<Client::SnapshotList> Client::ListSnapshots() {
   request.set_page_size(kListPageSize);
   do {
     absl::StatusOr<v1::ListSnapshotsResponse> response = impl_->Short(
-        impl_->snapshots.get(), &v1::SnapshotService::StubInterface::ListSnapshots, request);
+        impl_->snapshots.get(),
+        &v1::SnapshotService::StubInterface::ListSnapshots, request);
     if (!response.ok()) return response.status();
     for (v1::Snapshot& snapshot : *response->mutable_snapshots()) {
       list.snapshots.push_back(std::move(snapshot));
     }
-    for (std::string& name : *response->mutable_damaged()) list.damaged.push_back(std::move(name));
+    for (std::string& name : *response->mutable_damaged())
+      list.damaged.push_back(std::move(name));
     request.set_page_token(response->next_page_token());
   } while (!request.page_token().empty());
   return list;
@@ -219,7 +233,8 @@ absl::Status Client::DeleteSnapshot(const std::string& name) {
   request.set_name(name);
   grpc::ClientContext context;
   v1::DeleteSnapshotResponse response;
-  return FromGrpc(impl_->snapshots->DeleteSnapshot(&context, request, &response));
+  return FromGrpc(
+      impl_->snapshots->DeleteSnapshot(&context, request, &response));
 }
 
 absl::StatusOr<v1::Pool> Client::GetPool() {
@@ -231,8 +246,9 @@ absl::StatusOr<v1::Pool> Client::GetPool() {
 }
 
 absl::StatusOr<v1::GetDaemonResponse> Client::GetDaemon() {
-  return impl_->Short(impl_->daemons.get(), &v1::DaemonService::StubInterface::GetDaemon,
+  return impl_->Short(impl_->daemons.get(),
+                      &v1::DaemonService::StubInterface::GetDaemon,
                       v1::GetDaemonRequest());
 }
 
-}  // namespace daxsnap
+}  // namespace daxsnap::client

@@ -6,7 +6,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 
-namespace daxsnap {
+namespace daxsnap::client {
 namespace {
 
 constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
@@ -19,10 +19,12 @@ ErrorDetails GetErrorDetails(const absl::Status& status) {
   ErrorDetails details;
   const auto payload = status.GetPayload(kErrorInfoUrl);
   google::rpc::ErrorInfo info;
-  if (!payload.has_value() || !info.ParseFromString(std::string(*payload))) return details;
+  if (!payload.has_value() || !info.ParseFromString(std::string(*payload)))
+    return details;
   details.reason = info.reason();
   details.metadata = {info.metadata().begin(), info.metadata().end()};
-  if (const auto hint = details.metadata.find(kHintKey); hint != details.metadata.end()) {
+  if (const auto hint = details.metadata.find(kHintKey);
+      hint != details.metadata.end()) {
     details.hint = hint->second;
     details.metadata.erase(hint);
   }
@@ -33,14 +35,17 @@ void SetErrorDetails(const ErrorDetails& details, absl::Status* status) {
   google::rpc::ErrorInfo info;
   info.set_reason(details.reason);
   info.set_domain(kDomain);
-  for (const auto& [key, value] : details.metadata) (*info.mutable_metadata())[key] = value;
-  if (!details.hint.empty()) (*info.mutable_metadata())[kHintKey] = details.hint;
+  for (const auto& [key, value] : details.metadata)
+    (*info.mutable_metadata())[key] = value;
+  if (!details.hint.empty())
+    (*info.mutable_metadata())[kHintKey] = details.hint;
   status->SetPayload(kErrorInfoUrl, absl::Cord(info.SerializeAsString()));
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
-  absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  absl::Status result(static_cast<absl::StatusCode>(status.error_code()),
+                      status.error_message());
   google::rpc::Status full;
   if (!full.ParseFromString(status.error_details())) return result;
   for (const google::protobuf::Any& any : full.details()) {
@@ -51,4 +56,4 @@ absl::Status FromGrpc(const grpc::Status& status) {
   return result;
 }
 
-}  // namespace daxsnap
+}  // namespace daxsnap::client

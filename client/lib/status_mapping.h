@@ -6,12 +6,12 @@
 
 #include "absl/status/status.h"
 
-namespace daxsnap {
+namespace daxsnap::client {
 
 // The same code and message; the ErrorInfo of our domain among the details, if
 // any, becomes the payload that GetErrorDetails() reads.
 absl::Status FromGrpc(const grpc::Status& status);
 
-}  // namespace daxsnap
+}  // namespace daxsnap::client
 
 #endif  // DAXSNAP_CLIENT_LIB_STATUS_MAPPING_H_

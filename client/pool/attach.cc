@@ -25,9 +25,9 @@ absl::StatusOr<PoolType> CheckBeforeBinding(const Device& device) {
   absl::StatusOr<std::optional<Header>> header = ReadHeader(device);
   if (!header.ok()) return header.status();
   if (!header->has_value()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(device.name, " holds no pool; make one with `snapctl pool create ",
-                     device.name, "`, which overwrites what is on it"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        device.name, " holds no pool; make one with `snapctl pool create ",
+        device.name, "`, which overwrites what is on it"));
   }
   return (*header)->type;
 }
@@ -50,31 +50,37 @@ absl::StatusOr<PoolType> BringUp(Device* device) {
   return type;
 }
 
-absl::Status MountError(int error, const std::string& device, const std::string& mount_point,
+absl::Status MountError(int error, const std::string& device,
+                        const std::string& mount_point,
                         const std::string& reason) {
-  const std::string what = absl::StrCat("cannot mount ", device, " on ", mount_point);
+  const std::string what =
+      absl::StrCat("cannot mount ", device, " on ", mount_point);
   if (error == ENODEV) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(what, ": this kernel has no kmemfs; boot one built by kernel/build"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        what, ": this kernel has no kmemfs; boot one built by kernel/build"));
   }
   if (error == ENXIO || error == ENOENT) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(what, ": the device is memory, but of a pool that is not of type fs, or "
-                     "of none; see the kernel log"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        what,
+        ": the device is memory, but of a pool that is not of type fs, or "
+        "of none; see the kernel log"));
   }
   if (!reason.empty()) {
-    return absl::FailedPreconditionError(absl::StrCat(what, ": the kernel says: ", reason));
+    return absl::FailedPreconditionError(
+        absl::StrCat(what, ": the kernel says: ", reason));
   }
   return absl::ErrnoToStatus(error, what);
 }
 
-absl::Status MountPool(const std::string& device, const AttachOptions& options) {
+absl::Status MountPool(const std::string& device,
+                       const AttachOptions& options) {
   const std::filesystem::path path = options.mount_point;
   std::error_code error;
   std::filesystem::create_directories(path.parent_path(), error);
   if (error || (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)) {
-    return absl::ErrnoToStatus(error ? error.value() : errno,
-                               absl::StrCat("cannot make directory ", options.mount_point));
+    return absl::ErrnoToStatus(
+        error ? error.value() : errno,
+        absl::StrCat("cannot make directory ", options.mount_point));
   }
   KernelLog log;
   if (mount(device.c_str(), path.c_str(), kFileSystem, MS_NOSUID | MS_NODEV,
@@ -82,7 +88,8 @@ absl::Status MountPool(const std::string& device, const AttachOptions& options) 
     return absl::OkStatus();
   }
   const int mount_error = errno;
-  return MountError(mount_error, device, options.mount_point, log.LastLineAbout(device));
+  return MountError(mount_error, device, options.mount_point,
+                    log.LastLineAbout(device));
 }
 
 }  // namespace
@@ -91,19 +98,23 @@ absl::StatusOr<std::vector<Mount>> ListMounts() {
   struct Closer {
     void operator()(FILE* file) const { endmntent(file); }
   };
-  const std::unique_ptr<FILE, Closer> file(setmntent("/proc/self/mounts", "re"));
-  if (file == nullptr) return absl::ErrnoToStatus(errno, "cannot read /proc/self/mounts");
+  const std::unique_ptr<FILE, Closer> file(
+      setmntent("/proc/self/mounts", "re"));
+  if (file == nullptr)
+    return absl::ErrnoToStatus(errno, "cannot read /proc/self/mounts");
   std::vector<Mount> mounts;
   mntent entry;
   char buffer[8192];
   while (getmntent_r(file.get(), &entry, buffer, sizeof(buffer)) != nullptr) {
     if (absl::string_view(entry.mnt_type) != kFileSystem) continue;
-    mounts.push_back({std::string(absl::StripPrefix(entry.mnt_fsname, "/dev/")), entry.mnt_dir});
+    mounts.push_back({std::string(absl::StripPrefix(entry.mnt_fsname, "/dev/")),
+                      entry.mnt_dir});
   }
   return mounts;
 }
 
-absl::StatusOr<Attached> Attach(absl::string_view name, const AttachOptions& options) {
+absl::StatusOr<Attached> Attach(absl::string_view name,
+                                const AttachOptions& options) {
   absl::StatusOr<Device> device = FindDevice(name);
   if (!device.ok()) return device.status();
   absl::StatusOr<UniqueFd> lock = LockDevice(*device);
@@ -127,8 +138,9 @@ absl::StatusOr<Attached> Attach(absl::string_view name, const AttachOptions& opt
   for (const Mount& mount : *mounts) {
     if (mount.device != device->name) continue;
     if (mount.mount_point != options.mount_point) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          device->name, " is mounted on ", mount.mount_point, " already; detach it first"));
+      return absl::FailedPreconditionError(
+          absl::StrCat(device->name, " is mounted on ", mount.mount_point,
+                       " already; detach it first"));
     }
     attached.mount_point = mount.mount_point;
     attached.was_attached = true;
@@ -148,21 +160,28 @@ absl::Status Detach(absl::string_view mount_point) {
     if (mount.mount_point == mount_point) found = &mount;
   }
   if (found == nullptr) {
-    return absl::NotFoundError(absl::StrCat("no pool is mounted on ", mount_point));
+    return absl::NotFoundError(
+        absl::StrCat("no pool is mounted on ", mount_point));
   }
-  UniqueFd root(open(found->mount_point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd root(
+      open(found->mount_point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   // Before the unmount, whose failures nobody would hear of.
   if (!root.valid() || syncfs(root.get()) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot commit the pool on ", mount_point));
+    return absl::ErrnoToStatus(
+        errno, absl::StrCat("cannot commit the pool on ", mount_point));
   }
   root.reset();
-  if (umount2(found->mount_point.c_str(), UMOUNT_NOFOLLOW) == 0) return absl::OkStatus();
+  if (umount2(found->mount_point.c_str(), UMOUNT_NOFOLLOW) == 0)
+    return absl::OkStatus();
   if (errno == EBUSY) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the pool on ", mount_point, " is in use; stop snapd and whatever has files open there "
-        "(see `fuser -vm ", mount_point, "`), then try again"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the pool on ", mount_point,
+                     " is in use; stop snapd and whatever has files open there "
+                     "(see `fuser -vm ",
+                     mount_point, "`), then try again"));
   }
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot unmount ", mount_point));
+  return absl::ErrnoToStatus(errno,
+                             absl::StrCat("cannot unmount ", mount_point));
 }
 
 }  // namespace daxsnap::pool

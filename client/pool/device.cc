@@ -32,12 +32,13 @@ struct DaxctlUnref {
   void operator()(daxctl_ctx* ctx) const { daxctl_unref(ctx); }
 };
 
-void IgnoreLog(daxctl_ctx*, int, const char*, int, const char*, const char*, va_list) {}
+void IgnoreLog(daxctl_ctx*, int, const char*, int, const char*, const char*,
+               va_list) {}
 
 Driver CurrentDriver(const std::string& name) {
   std::error_code error;
-  const std::filesystem::path link =
-      std::filesystem::read_symlink(absl::StrCat(kBus, "/devices/", name, "/driver"), error);
+  const std::filesystem::path link = std::filesystem::read_symlink(
+      absl::StrCat(kBus, "/devices/", name, "/driver"), error);
   if (error) return Driver::kNone;
   if (link.filename() == "kmem") return Driver::kKmem;
   return Driver::kDeviceDax;
@@ -49,13 +50,16 @@ absl::Status WriteDriverFile(absl::string_view driver, absl::string_view file,
   UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
   if (!fd.valid()) {
     if (errno == ENOENT) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "the kernel has no DAX driver \"", driver, "\"; load it or use a kernel that has it"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("the kernel has no DAX driver \"", driver,
+                       "\"; load it or use a kernel that has it"));
     }
-    return absl::ErrnoToStatus(errno, absl::StrCat(device, ": cannot open ", path));
+    return absl::ErrnoToStatus(errno,
+                               absl::StrCat(device, ": cannot open ", path));
   }
   if (write(fd.get(), device.data(), device.size()) < 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat(device, ": cannot write it to ", path));
+    return absl::ErrnoToStatus(
+        errno, absl::StrCat(device, ": cannot write it to ", path));
   }
   return absl::OkStatus();
 }
@@ -71,7 +75,8 @@ absl::Status BindToKmem(const Device& device) {
   WriteDriverFile("kmem", "remove_id", device.name).IgnoreError();
   if (!told.ok()) return told;
   if (!bound.ok()) return bound;
-  return absl::FailedPreconditionError(absl::StrCat(device.name, ": kmem did not take it"));
+  return absl::FailedPreconditionError(
+      absl::StrCat(device.name, ": kmem did not take it"));
 }
 
 }  // namespace
@@ -126,21 +131,24 @@ absl::StatusOr<Device> FindDevice(absl::string_view name) {
   }
   if (devices->empty()) {
     return absl::NotFoundError(
-        absl::StrCat("DAX device ", name, " does not exist, nor does any other; make one with "
+        absl::StrCat("DAX device ", name,
+                     " does not exist, nor does any other; make one with "
                      "`ndctl create-namespace -m devdax --map=mem`"));
   }
   const auto append_name = [](std::string* out, const Device& device) {
     absl::StrAppend(out, device.name);
   };
-  return absl::NotFoundError(absl::StrCat("DAX device ", name, " does not exist; there is ",
-                                          absl::StrJoin(*devices, ", ", append_name)));
+  return absl::NotFoundError(
+      absl::StrCat("DAX device ", name, " does not exist; there is ",
+                   absl::StrJoin(*devices, ", ", append_name)));
 }
 
 absl::Status BindTo(const Device& device, Driver driver) {
   const Driver current = CurrentDriver(device.name);
   if (current == driver) return absl::OkStatus();
   if (current != Driver::kNone) {
-    absl::Status status = WriteDriverFile(DriverName(current), "unbind", device.name);
+    absl::Status status =
+        WriteDriverFile(DriverName(current), "unbind", device.name);
     if (!status.ok()) return status;
   }
   KernelLog log;
@@ -158,8 +166,9 @@ absl::Status BindTo(const Device& device, Driver driver) {
   if (status.ok()) return status;
   const std::string reason = log.LastLineAbout(device.name);
   if (reason.empty()) return status;
-  return absl::Status(status.code(),
-                      absl::StrCat(status.message(), "; the kernel says: ", reason));
+  return absl::Status(
+      status.code(),
+      absl::StrCat(status.message(), "; the kernel says: ", reason));
 }
 
 absl::StatusOr<UniqueFd> LockDevice(const Device& device) {
@@ -167,13 +176,16 @@ absl::StatusOr<UniqueFd> LockDevice(const Device& device) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", kRunDir));
   }
   const std::string path = absl::StrCat(kRunDir, "/", device.name, ".lock");
-  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
+  UniqueFd fd(
+      open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd.valid())
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
   int r;
   do {
     r = flock(fd.get(), LOCK_EX);
   } while (r != 0 && errno == EINTR);
-  if (r != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot lock ", path));
+  if (r != 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot lock ", path));
   return fd;
 }
 

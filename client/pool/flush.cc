@@ -22,11 +22,13 @@ constexpr std::uintptr_t kLine = 64;
 constexpr unsigned kClflushopt = 1U << 23;
 constexpr unsigned kClwb = 1U << 24;
 
-__attribute__((target("clwb"))) void WriteBackLines(std::uintptr_t at, std::uintptr_t end) {
+__attribute__((target("clwb"))) void WriteBackLines(std::uintptr_t at,
+                                                    std::uintptr_t end) {
   for (; at < end; at += kLine) _mm_clwb(reinterpret_cast<void*>(at));
 }
 
-__attribute__((target("clflushopt"))) void FlushLines(std::uintptr_t at, std::uintptr_t end) {
+__attribute__((target("clflushopt"))) void FlushLines(std::uintptr_t at,
+                                                      std::uintptr_t end) {
   for (; at < end; at += kLine) _mm_clflushopt(reinterpret_cast<void*>(at));
 }
 
@@ -49,7 +51,8 @@ constexpr std::uintptr_t kLine = 16;  // the smallest line an arm64 CPU can have
 
 void WriteBack(std::uintptr_t at, std::uintptr_t end) {
   // Linux lets user space clean to the point of coherency.
-  for (; at < end; at += kLine) asm volatile("dc cvac, %0" : : "r"(at) : "memory");
+  for (; at < end; at += kLine)
+    asm volatile("dc cvac, %0" : : "r"(at) : "memory");
   asm volatile("dsb ish" : : : "memory");
 }
 

@@ -33,13 +33,20 @@ class Mapping {
 
   static absl::StatusOr<Mapping> Open(const Device& device, Access access) {
     const std::string path = absl::StrCat("/dev/", device.name);
-    UniqueFd fd(open(path.c_str(), (access == Access::kWrite ? O_RDWR : O_RDONLY) | O_CLOEXEC));
-    if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
+    UniqueFd fd(
+        open(path.c_str(),
+             (access == Access::kWrite ? O_RDWR : O_RDONLY) | O_CLOEXEC));
+    if (!fd.valid())
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
     // device_dax maps whole units of its alignment only.
-    const std::size_t length = device.align != 0 ? device.align : std::size_t{2} << 20;
-    void* base = mmap(nullptr, length, access == Access::kWrite ? PROT_READ | PROT_WRITE : PROT_READ,
-                      MAP_SHARED, fd.get(), 0);
-    if (base == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("cannot map ", path));
+    const std::size_t length =
+        device.align != 0 ? device.align : std::size_t{2} << 20;
+    void* base =
+        mmap(nullptr, length,
+             access == Access::kWrite ? PROT_READ | PROT_WRITE : PROT_READ,
+             MAP_SHARED, fd.get(), 0);
+    if (base == MAP_FAILED)
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot map ", path));
     return Mapping(base, length);
   }
 
@@ -71,7 +78,8 @@ Header Describe(const kmem_persist_header& raw) {
   return header;
 }
 
-absl::StatusOr<std::optional<Header>> Parse(const void* page, const Device& device) {
+absl::StatusOr<std::optional<Header>> Parse(const void* page,
+                                            const Device& device) {
   if (!kmem_persist_header_present(page)) return std::nullopt;
   // A copy: what is verified must be what is used.
   const auto copy = std::make_unique<kmem_persist_header>();
@@ -79,28 +87,31 @@ absl::StatusOr<std::optional<Header>> Parse(const void* page, const Device& devi
   kmem_persist_why why = {};
   const int r = kmem_persist_header_verify(copy.get(), device.size, &why);
   if (r == 0) return Describe(*copy);
-  const std::string message = absl::StrCat(device.name, ": the pool header cannot be used: ",
-                                           why.text);
+  const std::string message =
+      absl::StrCat(device.name, ": the pool header cannot be used: ", why.text);
   if (r == -EOPNOTSUPP) return absl::UnimplementedError(message);
   return absl::DataLossError(message);
 }
 
 absl::Status CheckOptions(std::uint64_t size, const CreateOptions& options) {
   if (options.type != PoolType::kFs && options.type != PoolType::kNone) {
-    return absl::UnimplementedError(
-        absl::StrCat("pools of type ", PoolTypeName(options.type), " cannot be made yet"));
+    return absl::UnimplementedError(absl::StrCat(
+        "pools of type ", PoolTypeName(options.type), " cannot be made yet"));
   }
   if (options.label.size() >= sizeof(kmem_persist_header::label)) {
-    return absl::InvalidArgumentError(absl::StrCat("the label has ", options.label.size(),
-                                                   " bytes; at most 63 are possible"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the label has ", options.label.size(),
+                     " bytes; at most 63 are possible"));
   }
   if (!IsPrintableUtf8(options.label)) {
-    return absl::InvalidArgumentError("the label is not UTF-8 without control characters");
-  }
-  if (size < kMinimumSize || size % kPage != 0 || size / kPage > KMEMFS_MAX_PAGES) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the device has ", size, " bytes; a pool has ", kMinimumSize, " to ",
-                     KMEMFS_MAX_PAGES * kPage, ", in whole pages"));
+        "the label is not UTF-8 without control characters");
+  }
+  if (size < kMinimumSize || size % kPage != 0 ||
+      size / kPage > KMEMFS_MAX_PAGES) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the device has ", size, " bytes; a pool has ", kMinimumSize, " to ",
+        KMEMFS_MAX_PAGES * kPage, ", in whole pages"));
   }
   return absl::OkStatus();
 }
@@ -136,48 +147,59 @@ absl::StatusOr<PoolType> ParsePoolType(absl::string_view name) {
   for (PoolType type : {PoolType::kFs, PoolType::kNone, PoolType::kBlk}) {
     if (name == PoolTypeName(type)) return type;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("there is no pool type \"", name, "\"; types are fs and none"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "there is no pool type \"", name, "\"; types are fs and none"));
 }
 
 absl::StatusOr<std::optional<Header>> ReadHeader(const Device& device) {
   if (device.driver != Driver::kDeviceDax) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(device.name, ": the header can only be read while the device is bound to "
-                     "device_dax; it is bound to ", DriverName(device.driver)));
+    return absl::FailedPreconditionError(absl::StrCat(
+        device.name,
+        ": the header can only be read while the device is bound to "
+        "device_dax; it is bound to ",
+        DriverName(device.driver)));
   }
-  absl::StatusOr<Mapping> mapping = Mapping::Open(device, Mapping::Access::kRead);
+  absl::StatusOr<Mapping> mapping =
+      Mapping::Open(device, Mapping::Access::kRead);
   if (!mapping.ok()) return mapping.status();
   return Parse(mapping->base(), device);
 }
 
-absl::StatusOr<Header> Create(const Device& device, const CreateOptions& options) {
+absl::StatusOr<Header> Create(const Device& device,
+                              const CreateOptions& options) {
   absl::StatusOr<UniqueFd> lock = LockDevice(device);
   if (!lock.ok()) return lock.status();
   absl::StatusOr<Device> now = FindDevice(device.name);
   if (!now.ok()) return now.status();
   if (now->driver == Driver::kKmem) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        device.name, " is in use as system memory; its memory is free again after a reboot in "
-        "which nothing attaches it"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(device.name,
+                     " is in use as system memory; its memory is free again "
+                     "after a reboot in "
+                     "which nothing attaches it"));
   }
   if (now->driver == Driver::kNone) {
     absl::Status status = BindTo(*now, Driver::kDeviceDax);
     if (!status.ok()) return status;
   }
-  absl::StatusOr<Mapping> mapping = Mapping::Open(*now, Mapping::Access::kWrite);
+  absl::StatusOr<Mapping> mapping =
+      Mapping::Open(*now, Mapping::Access::kWrite);
   if (!mapping.ok()) return mapping.status();
   absl::StatusOr<Header> header =
       WriteEmptyPool(mapping->base(), now->size, options, FlushCpuCaches);
   if (header.ok()) return header;
-  return absl::Status(header.status().code(),
-                      absl::StrCat(device.name, ": ", header.status().message()));
+  return absl::Status(
+      header.status().code(),
+      absl::StrCat(device.name, ": ", header.status().message()));
 }
 
 absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
-                                      const CreateOptions& options, FlushFunction flush) {
-  if (absl::Status status = CheckOptions(size, options); !status.ok()) return status;
-  if (options.overwrite == Overwrite::kRefuse && kmem_persist_header_present(base)) {
+                                      const CreateOptions& options,
+                                      FlushFunction flush) {
+  if (absl::Status status = CheckOptions(size, options); !status.ok())
+    return status;
+  if (options.overwrite == Overwrite::kRefuse &&
+      kmem_persist_header_present(base)) {
     return absl::AlreadyExistsError(
         "it holds a pool already, which would be lost; --force overwrites it");
   }
@@ -189,7 +211,8 @@ absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
   const auto header = std::make_unique<kmem_persist_header>();
   uuid_t uuid;
   uuid_generate_random(uuid);
-  kmem_persist_header_init(header.get(), static_cast<std::uint32_t>(options.type), uuid,
+  kmem_persist_header_init(header.get(),
+                           static_cast<std::uint32_t>(options.type), uuid,
                            options.label.c_str(), size);
 
   auto* slots = reinterpret_cast<kmemfs_root*>(page + kPage);
@@ -198,7 +221,8 @@ absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
   } else {
     std::memset(slots, 0, KMEMFS_ROOT_SLOTS * kPage);
   }
-  std::memcpy(page + kMagicSize, reinterpret_cast<const char*>(header.get()) + kMagicSize,
+  std::memcpy(page + kMagicSize,
+              reinterpret_cast<const char*>(header.get()) + kMagicSize,
               kPage - kMagicSize);
   flush(page, KMEM_PERSIST_HEAD_PAGES * kPage);
   StoreMagic(page, flush);

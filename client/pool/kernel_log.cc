@@ -10,7 +10,8 @@
 
 namespace daxsnap::pool {
 
-KernelLog::KernelLog() : fd_(open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {
+KernelLog::KernelLog()
+    : fd_(open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {
   if (fd_.valid()) lseek(fd_.get(), 0, SEEK_END);
 }
 
@@ -20,9 +21,11 @@ std::string KernelLog::LastLineAbout(absl::string_view device) {
   char record[8192];  // one read gives one record
   for (;;) {
     const ssize_t length = read(fd_.get(), record, sizeof(record));
-    if (length < 0 && (errno == EPIPE || errno == EINTR)) continue;  // records were overwritten
+    if (length < 0 && (errno == EPIPE || errno == EINTR))
+      continue;  // records were overwritten
     if (length <= 0) return last;
-    std::string reason = ReasonInRecord(absl::string_view(record, length), device);
+    std::string reason =
+        ReasonInRecord(absl::string_view(record, length), device);
     if (!reason.empty()) last = std::move(reason);
   }
 }

@@ -33,10 +33,10 @@ enum class Driver {
 absl::string_view DriverName(Driver driver);  // "none", "device_dax", "kmem"
 
 struct Device {
-  std::string name;           // "dax0.0"
-  std::uint64_t size = 0;     // bytes
-  std::uint64_t align = 0;    // bytes
-  int target_node = -1;       // NUMA node its memory gets; -1: none
+  std::string name;         // "dax0.0"
+  std::uint64_t size = 0;   // bytes
+  std::uint64_t align = 0;  // bytes
+  int target_node = -1;     // NUMA node its memory gets; -1: none
   Driver driver = Driver::kNone;
 };
 
@@ -57,7 +57,7 @@ absl::StatusOr<PoolType> ParsePoolType(absl::string_view name);
 
 struct Header {
   PoolType type = PoolType::kFs;
-  std::string uuid;              // text form
+  std::string uuid;  // text form
   std::string label;
   std::uint64_t range_size = 0;  // bytes
 };
@@ -79,10 +79,11 @@ struct CreateOptions {
 // Makes the device an empty pool: takes the old header away, writes the root
 // slots, makes them durable, then the header, its magic last, so that a crash
 // leaves what was there before, no pool, a header that the kernel refuses, or
-// the new pool. What the device held is lost; that nobody else has it open is up
-// to the caller. FAILED_PRECONDITION: it is in use as memory; ALREADY_EXISTS: it
-// has a header, intact or not, and `overwrite` is kRefuse.
-absl::StatusOr<Header> Create(const Device& device, const CreateOptions& options);
+// the new pool. What the device held is lost; that nobody else has it open is
+// up to the caller. FAILED_PRECONDITION: it is in use as memory;
+// ALREADY_EXISTS: it has a header, intact or not, and `overwrite` is kRefuse.
+absl::StatusOr<Header> Create(const Device& device,
+                              const CreateOptions& options);
 
 // The same on `size` bytes at `base`, for tests and for files. `flush` makes
 // [address, address+length) durable before it returns.
@@ -100,8 +101,8 @@ struct AttachOptions {
 
 struct Attached {
   Device device;
-  std::string mount_point;      // empty for types without a file system
-  bool was_attached = false;    // nothing had to be done
+  std::string mount_point;    // empty for types without a file system
+  bool was_attached = false;  // nothing had to be done
 };
 
 // Brings the device up: binds it to kmem, whose driver puts its memory online
@@ -109,12 +110,13 @@ struct Attached {
 // repeated. Refuses a device without a header of ours (FAILED_PRECONDITION): it
 // would become plain memory. If the kernel refuses it, the error carries the
 // kernel's reason from its log, and the device is bound to device_dax again.
-absl::StatusOr<Attached> Attach(absl::string_view device, const AttachOptions& options);
+absl::StatusOr<Attached> Attach(absl::string_view device,
+                                const AttachOptions& options);
 
-// Commits and unmounts the pool at `mount_point`. The memory stays system memory
-// until the next boot: giving it back would mean to move every page in use.
-// FAILED_PRECONDITION if something still uses the mount; NOT_FOUND if nothing
-// is mounted there.
+// Commits and unmounts the pool at `mount_point`. The memory stays system
+// memory until the next boot: giving it back would mean to move every page in
+// use. FAILED_PRECONDITION if something still uses the mount; NOT_FOUND if
+// nothing is mounted there.
 absl::Status Detach(absl::string_view mount_point);
 
 // A mounted kmemfs, from /proc/self/mountinfo. Needs no root.

@@ -31,7 +31,8 @@ absl::StatusOr<v1::CreateSnapshotRequest> Request(const Options& options) {
       return absl::InvalidArgumentError(
           absl::StrCat("label \"", label, "\" is not of the form KEY=VALUE"));
     }
-    (*request.mutable_labels())[label.substr(0, equals)] = label.substr(equals + 1);
+    (*request.mutable_labels())[label.substr(0, equals)] =
+        label.substr(equals + 1);
   }
   return request;
 }
@@ -39,15 +40,15 @@ absl::StatusOr<v1::CreateSnapshotRequest> Request(const Options& options) {
 // The API is idempotent for those who repeat a call; who types the command
 // again wants a new snapshot.
 absl::Status AlreadyExisted(const v1::Snapshot& snapshot) {
-  absl::Status status = absl::AlreadyExistsError(
-      absl::StrCat("snapshot ", snapshot.name(), " of this task exists already, taken at ",
-                   FormatTime(snapshot.create_time()), "; nothing was done"));
-  ErrorDetails details;
+  absl::Status status = absl::AlreadyExistsError(absl::StrCat(
+      "snapshot ", snapshot.name(), " of this task exists already, taken at ",
+      FormatTime(snapshot.create_time()), "; nothing was done"));
+  client::ErrorDetails details;
   details.reason = "NAME_TAKEN";
-  details.hint = absl::StrCat("Use another --name, or remove it first: snapctl rm ",
-                              snapshot.name());
+  details.hint = absl::StrCat(
+      "Use another --name, or remove it first: snapctl rm ", snapshot.name());
   details.metadata["name"] = snapshot.name();
-  SetErrorDetails(details, &status);
+  client::SetErrorDetails(details, &status);
   return status;
 }
 
@@ -55,13 +56,16 @@ absl::Status Checkpoint(const Options& options, const Context& context) {
   absl::StatusOr<v1::CreateSnapshotRequest> request = Request(options);
   if (!request.ok()) return request.status();
   SignalCancellation signals;
-  absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.socket = context.socket});
+  absl::StatusOr<std::unique_ptr<client::Client>> client =
+      client::Client::Connect({.socket = context.socket});
   if (!client.ok()) return client.status();
   absl::StatusOr<v1::CreateSnapshotResult> result;
   {
     ProgressLine line(context);
-    CallOptions call;
-    call.on_progress = [&line](const v1::Progress& progress) { line.Update(progress); };
+    client::CallOptions call;
+    call.on_progress = [&line](const v1::Progress& progress) {
+      line.Update(progress);
+    };
     call.cancellation = signals.cancellation();
     result = (*client)->CreateSnapshot(*request, call);
   }
@@ -80,18 +84,24 @@ absl::Status Checkpoint(const Options& options, const Context& context) {
 void AddCheckpoint(CLI::App* app, Context* context, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app->add_subcommand(
-      "checkpoint", "Take a snapshot of a task and its descendants, then end them");
+      "checkpoint",
+      "Take a snapshot of a task and its descendants, then end them");
   command->add_option("PID", options->pid, "Process ID of the root task")
       ->required()
       ->check(CLI::Range(1, 4194304));
-  command->add_option("-n,--name", options->name,
-                      "Name of the snapshot; made up from command, PID and time if not given");
+  command->add_option(
+      "-n,--name", options->name,
+      "Name of the snapshot; made up from command, PID and time if not given");
   command->add_flag("-r,--leave-running", options->leave_running,
-                    "Let the tasks run on instead of ending them once the snapshot is durable");
-  command->add_option("-l,--label", options->labels, "Label KEY=VALUE; may be given repeatedly")
+                    "Let the tasks run on instead of ending them once the "
+                    "snapshot is durable");
+  command
+      ->add_option("-l,--label", options->labels,
+                   "Label KEY=VALUE; may be given repeatedly")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
-  command->callback([=] { *action = [=] { return Checkpoint(*options, *context); }; });
+  command->callback(
+      [=] { *action = [=] { return Checkpoint(*options, *context); }; });
 }
 
 }  // namespace daxsnap::snapctl

@@ -11,6 +11,9 @@
 
 namespace daxsnap::snapctl {
 
+// All of snapctl's command line.
+void AddCommands(CLI::App* app, Context* context, Action* action);
+
 // Options that stand before or after any subcommand.
 void AddGlobalOptions(CLI::App* app, Context* context);
 

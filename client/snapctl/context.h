@@ -16,7 +16,7 @@ enum class Format { kTable, kJson };
 
 // What all subcommands share: global options, and where output goes.
 struct Context {
-  std::string socket = kDefaultSocket;
+  std::string socket = client::kDefaultSocket;
   Format format = Format::kTable;
   // What stood after "--" on the command line of `run`.
   std::vector<std::string> after_dashes;

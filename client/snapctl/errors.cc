@@ -12,13 +12,16 @@ namespace {
 
 // Reasons that deserve an exit code of their own although their status code is
 // shared with others.
-int ExitCodeOfPrecondition(const ErrorDetails& details) {
+int ExitCodeOfPrecondition(const client::ErrorDetails& details) {
   return details.reason == "PID_IN_USE" ? kExitTaken : kExitRefused;
 }
 
-std::string CodeName(absl::StatusCode code) { return absl::StatusCodeToString(code); }
+std::string CodeName(absl::StatusCode code) {
+  return absl::StatusCodeToString(code);
+}
 
-void PrintJson(const absl::Status& status, const ErrorDetails& details, std::ostream& err) {
+void PrintJson(const absl::Status& status, const client::ErrorDetails& details,
+               std::ostream& err) {
   nlohmann::ordered_json error;
   error["code"] = CodeName(status.code());
   error["exit_code"] = ExitCode(status);
@@ -49,11 +52,12 @@ int ExitCode(const absl::Status& status) {
       return kExitPermission;
     case absl::StatusCode::kUnavailable:
       // With a reason it is snapd who says so: then it is running.
-      return GetErrorDetails(status).reason.empty() ? kExitNoDaemon : kExitFailure;
+      return client::GetErrorDetails(status).reason.empty() ? kExitNoDaemon
+                                                            : kExitFailure;
     case absl::StatusCode::kResourceExhausted:
       return kExitNoSpace;
     case absl::StatusCode::kFailedPrecondition:
-      return ExitCodeOfPrecondition(GetErrorDetails(status));
+      return ExitCodeOfPrecondition(client::GetErrorDetails(status));
     case absl::StatusCode::kCancelled:
       return kExitCancelled;
     default:
@@ -62,7 +66,7 @@ int ExitCode(const absl::Status& status) {
 }
 
 void PrintError(const absl::Status& status, const Context& context) {
-  const ErrorDetails details = GetErrorDetails(status);
+  const client::ErrorDetails details = client::GetErrorDetails(status);
   std::ostream& err = *context.err;
   if (context.format == Format::kJson) {
     PrintJson(status, details, err);
@@ -73,10 +77,13 @@ void PrintError(const absl::Status& status, const Context& context) {
   for (const char* key : {"criu_error", "criu_log"}) {
     const auto fact = details.metadata.find(key);
     if (fact == details.metadata.end()) continue;
-    if (absl::string_view(status.message()).find(fact->second) != absl::string_view::npos) continue;
+    if (absl::string_view(status.message()).find(fact->second) !=
+        absl::string_view::npos)
+      continue;
     err << "  " << key << ": " << Printable(fact->second) << "\n";
   }
-  if (!details.hint.empty()) err << "  hint: " << Printable(details.hint) << "\n";
+  if (!details.hint.empty())
+    err << "  hint: " << Printable(details.hint) << "\n";
 }
 
 }  // namespace daxsnap::snapctl

@@ -9,15 +9,15 @@ namespace daxsnap::snapctl {
 
 // Exit codes, as snapctl(1) documents them. They never change their meaning.
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitFailure = 1;           // none of those below
-inline constexpr int kExitUsage = 2;             // wrong command line or argument
-inline constexpr int kExitNotFound = 3;          // what was named does not exist
-inline constexpr int kExitTaken = 4;             // name, PID or device is in use
-inline constexpr int kExitPermission = 5;        // permission denied
-inline constexpr int kExitNoDaemon = 6;          // snapd is not running
-inline constexpr int kExitNoSpace = 7;           // the pool is full
-inline constexpr int kExitRefused = 8;           // not possible in this state
-inline constexpr int kExitCancelled = 130;       // by SIGINT or SIGTERM
+inline constexpr int kExitFailure = 1;      // none of those below
+inline constexpr int kExitUsage = 2;        // wrong command line or argument
+inline constexpr int kExitNotFound = 3;     // what was named does not exist
+inline constexpr int kExitTaken = 4;        // name, PID or device is in use
+inline constexpr int kExitPermission = 5;   // permission denied
+inline constexpr int kExitNoDaemon = 6;     // snapd is not running
+inline constexpr int kExitNoSpace = 7;      // the pool is full
+inline constexpr int kExitRefused = 8;      // not possible in this state
+inline constexpr int kExitCancelled = 130;  // by SIGINT or SIGTERM
 
 int ExitCode(const absl::Status& status);
 

@@ -10,7 +10,8 @@ namespace daxsnap::snapctl {
 namespace {
 
 absl::Status Inspect(const std::string& name, const Context& context) {
-  absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.socket = context.socket});
+  absl::StatusOr<std::unique_ptr<client::Client>> client =
+      client::Client::Connect({.socket = context.socket});
   if (!client.ok()) return client.status();
   absl::StatusOr<v1::Snapshot> snapshot = (*client)->GetSnapshot(name);
   if (!snapshot.ok()) return snapshot.status();
@@ -26,9 +27,11 @@ absl::Status Inspect(const std::string& name, const Context& context) {
 
 void AddInspect(CLI::App* app, Context* context, Action* action) {
   auto name = std::make_shared<std::string>();
-  CLI::App* command = app->add_subcommand("inspect", "Show all that is known of a snapshot");
+  CLI::App* command =
+      app->add_subcommand("inspect", "Show all that is known of a snapshot");
   command->add_option("NAME", *name, "Name of the snapshot")->required();
-  command->callback([=] { *action = [=] { return Inspect(*name, *context); }; });
+  command->callback(
+      [=] { *action = [=] { return Inspect(*name, *context); }; });
 }
 
 }  // namespace daxsnap::snapctl

@@ -49,11 +49,13 @@ absl::StatusOr<std::optional<v1::Pool>> ReadLocalPool() {
   for (const pool::Mount& mount : *mounts) {
     if (mount.mount_point == pool::kDefaultMountPoint) chosen = &mount;
   }
-  UniqueFd fd(open(chosen->mount_point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd fd(
+      open(chosen->mount_point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   kmemfs_info info = {};
   if (!fd.valid() || ioctl(fd.get(), KMEMFS_IOC_INFO, &info) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot read the state of the pool on ",
-                                                   chosen->mount_point));
+    return absl::ErrnoToStatus(
+        errno, absl::StrCat("cannot read the state of the pool on ",
+                            chosen->mount_point));
   }
   v1::Pool pool = ToPool(info);
   pool.set_path(chosen->mount_point);

@@ -10,9 +10,11 @@ namespace daxsnap::snapctl {
 namespace {
 
 absl::Status Ls(const Context& context) {
-  absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.socket = context.socket});
+  absl::StatusOr<std::unique_ptr<client::Client>> client =
+      client::Client::Connect({.socket = context.socket});
   if (!client.ok()) return client.status();
-  absl::StatusOr<Client::SnapshotList> list = (*client)->ListSnapshots();
+  absl::StatusOr<client::Client::SnapshotList> list =
+      (*client)->ListSnapshots();
   if (!list.ok()) return list.status();
   if (context.format != Format::kJson) {
     PrintList(*list, *context.out);

@@ -11,11 +11,6 @@
 namespace daxsnap::snapctl {
 namespace {
 
-constexpr char kFooter[] =
-    "Exit status: 0 done, 1 other failure, 2 wrong command line, 3 not found, 4 in use or\n"
-    "taken already, 5 permission denied, 6 snapd is not running, 7 pool full, 8 refused in\n"
-    "this state, 130 cancelled. See snapctl(1).";
-
 // CLI11 makes positionals of what follows "--", which would mix the command of
 // `run` with our options: take it away before it parses. Returns the number of
 // arguments that are left.
@@ -30,36 +25,17 @@ int TakeCommand(int argc, char** argv, Context* context) {
   return static_cast<int>(dashes - argv);
 }
 
-void AddCommands(CLI::App* app, Context* context, Action* action) {
-  // Global options may stand after the subcommand too, as people type them.
-  app->fallthrough();
-  app->require_subcommand(1);
-  CLI::App* pool = app->add_subcommand("pool", "Make, attach, detach and show pools");
-  pool->fallthrough();
-  pool->require_subcommand(1);
-  AddPoolCreate(pool, context, action);
-  AddPoolAttach(pool, context, action);
-  AddPoolDetach(pool, context, action);
-  AddPoolShow(pool, context, action);
-  AddRun(app, context, action);
-  AddCheckpoint(app, context, action);
-  AddRestore(app, context, action);
-  AddLs(app, context, action);
-  AddInspect(app, context, action);
-  AddRm(app, context, action);
-  AddVersion(app, context, action);
-}
-
 int Main(int argc, char** argv) {
   Context context;
   context.out = &std::cout;
   context.err = &std::cerr;
   context.show_progress = isatty(STDERR_FILENO) == 1;
 
-  CLI::App app("snapctl takes and restores snapshots of processes that survive a reboot.", "snapctl");
-  app.footer(kFooter);
+  CLI::App app(
+      "snapctl takes and restores snapshots of processes that survive a "
+      "reboot.",
+      "snapctl");
   Action action;
-  AddGlobalOptions(&app, &context);
   AddCommands(&app, &context, &action);
   try {
     app.parse(TakeCommand(argc, argv, &context), argv);

@@ -55,7 +55,8 @@ ordered_json MessageToJson(const Message& message) {
   return ToJson(message);
 }
 
-ordered_json SingularToJson(const Message& message, const FieldDescriptor& field) {
+ordered_json SingularToJson(const Message& message,
+                            const FieldDescriptor& field) {
   const Reflection& reflection = *message.GetReflection();
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT32:
@@ -73,7 +74,8 @@ ordered_json SingularToJson(const Message& message, const FieldDescriptor& field
     case FieldDescriptor::CPPTYPE_BOOL:
       return reflection.GetBool(message, &field);
     case FieldDescriptor::CPPTYPE_ENUM:
-      return EnumToJson(*field.enum_type(), reflection.GetEnumValue(message, &field));
+      return EnumToJson(*field.enum_type(),
+                        reflection.GetEnumValue(message, &field));
     case FieldDescriptor::CPPTYPE_STRING:
       return reflection.GetString(message, &field);
     case FieldDescriptor::CPPTYPE_MESSAGE:
@@ -83,14 +85,16 @@ ordered_json SingularToJson(const Message& message, const FieldDescriptor& field
 }
 
 // The API has repeated strings and messages only.
-ordered_json RepeatedToJson(const Message& message, const FieldDescriptor& field) {
+ordered_json RepeatedToJson(const Message& message,
+                            const FieldDescriptor& field) {
   const Reflection& reflection = *message.GetReflection();
   ordered_json array = ordered_json::array();
   for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
       array.push_back(reflection.GetRepeatedString(message, &field, i));
     } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      array.push_back(MessageToJson(reflection.GetRepeatedMessage(message, &field, i)));
+      array.push_back(
+          MessageToJson(reflection.GetRepeatedMessage(message, &field, i)));
     }
   }
   return array;
@@ -117,7 +121,8 @@ ordered_json MapToJson(const Message& message, const FieldDescriptor& field) {
 }  // namespace
 
 std::string FormatBytes(std::uint64_t bytes) {
-  constexpr std::array<const char*, 6> kUnits = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  constexpr std::array<const char*, 6> kUnits = {"KiB", "MiB", "GiB",
+                                                 "TiB", "PiB", "EiB"};
   if (bytes < 1024) return absl::StrCat(bytes, " B");
   double value = static_cast<double>(bytes) / 1024;
   std::size_t unit = 0;
@@ -130,18 +135,21 @@ std::string FormatBytes(std::uint64_t bytes) {
 }
 
 std::string FormatPages(std::uint64_t pages, std::uint32_t page_size) {
-  return absl::StrCat(FormatBytes(pages * page_size), " (", pages, pages == 1 ? " page)" : " pages)");
+  return absl::StrCat(FormatBytes(pages * page_size), " (", pages,
+                      pages == 1 ? " page)" : " pages)");
 }
 
 std::string FormatMicroseconds(std::uint64_t us) {
   if (us < 1000) return absl::StrCat(us, " us");
-  if (us < 1'000'000) return absl::StrFormat("%.1f ms", static_cast<double>(us) / 1e3);
+  if (us < 1'000'000)
+    return absl::StrFormat("%.1f ms", static_cast<double>(us) / 1e3);
   return absl::StrFormat("%.2f s", static_cast<double>(us) / 1e6);
 }
 
 std::string FormatTime(const google::protobuf::Timestamp& time) {
   if (time.seconds() == 0) return "-";
-  return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC", absl::FromUnixSeconds(time.seconds()),
+  return absl::FormatTime("%Y-%m-%d %H:%M:%S UTC",
+                          absl::FromUnixSeconds(time.seconds()),
                           absl::UTCTimeZone());
 }
 
@@ -154,7 +162,8 @@ std::string Printable(absl::string_view text) {
 }
 
 std::string EnumName(const google::protobuf::EnumValueDescriptor& value) {
-  return std::string(absl::StripPrefix(value.name(), EnumPrefix(*value.type())));
+  return std::string(
+      absl::StripPrefix(value.name(), EnumPrefix(*value.type())));
 }
 
 void Table::Print(std::ostream& out) const {
@@ -182,7 +191,8 @@ void Fields::Print(std::ostream& out) const {
   std::size_t width = 0;
   for (const Row& row : rows_) width = std::max(width, row.key.size());
   for (const Row& row : rows_) {
-    const std::string line = Pad(row.key, width, Align::kLeft) + kColumnGap + row.value;
+    const std::string line =
+        Pad(row.key, width, Align::kLeft) + kColumnGap + row.value;
     out << absl::StripTrailingAsciiWhitespace(line) << "\n";
   }
 }
@@ -206,7 +216,8 @@ ordered_json ToJson(const Message& message) {
 }
 
 void PrintJson(const ordered_json& json, std::ostream& out) {
-  out << json.dump(2, ' ', false, ordered_json::error_handler_t::replace) << "\n";
+  out << json.dump(2, ' ', false, ordered_json::error_handler_t::replace)
+      << "\n";
 }
 
 }  // namespace daxsnap::snapctl

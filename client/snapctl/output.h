@@ -49,7 +49,9 @@ class Table {
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
 
   // As many cells as there are columns.
-  void AddRow(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  void AddRow(std::vector<std::string> cells) {
+    rows_.push_back(std::move(cells));
+  }
 
   void Print(std::ostream& out) const;
 
@@ -61,7 +63,9 @@ class Table {
 // Lines "key   value" with aligned values.
 class Fields {
  public:
-  void Add(std::string key, std::string value) { rows_.push_back({std::move(key), std::move(value)}); }
+  void Add(std::string key, std::string value) {
+    rows_.push_back({std::move(key), std::move(value)});
+  }
   void Print(std::ostream& out) const;
 
  private:

@@ -16,7 +16,8 @@ struct Options {
 };
 
 absl::Status Attach(const Options& options, const Context& context) {
-  absl::StatusOr<pool::Attached> attached = pool::Attach(options.device, options.attach);
+  absl::StatusOr<pool::Attached> attached =
+      pool::Attach(options.device, options.attach);
   if (!attached.ok()) return attached.status();
   const pool::Device& device = attached->device;
   if (context.format == Format::kJson) {
@@ -33,8 +34,9 @@ absl::Status Attach(const Options& options, const Context& context) {
   fields.Add("NUMA node", absl::StrCat(device.target_node));
   fields.Add("size", FormatBytes(device.size));
   fields.Add("mounted on", attached->mount_point.empty() ? "- (plain memory)"
-                           : attached->was_attached      ? attached->mount_point + " (already)"
-                                                         : attached->mount_point);
+                           : attached->was_attached
+                               ? attached->mount_point + " (already)"
+                               : attached->mount_point);
   fields.Print(*context.out);
   return absl::OkStatus();
 }
@@ -43,14 +45,18 @@ absl::Status Attach(const Options& options, const Context& context) {
 
 void AddPoolAttach(CLI::App* pool, Context* context, Action* action) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      pool->add_subcommand("attach", "Turn a pool's device into memory and mount its file system");
-  command->add_option("DEV", options->device, "DAX device, for example dax0.0")->required();
-  command->add_option("-m,--mount-point", options->attach.mount_point, "Where to mount it")
+  CLI::App* command = pool->add_subcommand(
+      "attach", "Turn a pool's device into memory and mount its file system");
+  command->add_option("DEV", options->device, "DAX device, for example dax0.0")
+      ->required();
+  command
+      ->add_option("-m,--mount-point", options->attach.mount_point,
+                   "Where to mount it")
       ->capture_default_str();
   command->add_option("--mount-options", options->attach.mount_options,
                       "Options of kmemfs: byref=on|off, commit=SECONDS");
-  command->callback([=] { *action = [=] { return Attach(*options, *context); }; });
+  command->callback(
+      [=] { *action = [=] { return Attach(*options, *context); }; });
 }
 
 }  // namespace daxsnap::snapctl

@@ -25,7 +25,8 @@ absl::Status Create(const Options& options, const Context& context) {
   pool::CreateOptions create;
   create.type = *type;
   create.label = options.label;
-  create.overwrite = options.force ? pool::Overwrite::kForce : pool::Overwrite::kRefuse;
+  create.overwrite =
+      options.force ? pool::Overwrite::kForce : pool::Overwrite::kRefuse;
   absl::StatusOr<pool::Header> header = pool::Create(*device, create);
   if (!header.ok()) return header.status();
 
@@ -52,15 +53,20 @@ absl::Status Create(const Options& options, const Context& context) {
 
 void AddPoolCreate(CLI::App* pool, Context* context, Action* action) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      pool->add_subcommand("create", "Make a DAX device an empty pool; what it holds is lost");
-  command->add_option("DEV", options->device, "DAX device, for example dax0.0")->required();
-  command->add_option("-t,--type", options->type,
-                      "What it keeps: fs (snapshots) or none (plain memory)")
+  CLI::App* command = pool->add_subcommand(
+      "create", "Make a DAX device an empty pool; what it holds is lost");
+  command->add_option("DEV", options->device, "DAX device, for example dax0.0")
+      ->required();
+  command
+      ->add_option("-t,--type", options->type,
+                   "What it keeps: fs (snapshots) or none (plain memory)")
       ->capture_default_str();
-  command->add_option("-l,--label", options->label, "Name for people, at most 63 bytes");
-  command->add_flag("-f,--force", options->force, "Overwrite a pool that is there already");
-  command->callback([=] { *action = [=] { return Create(*options, *context); }; });
+  command->add_option("-l,--label", options->label,
+                      "Name for people, at most 63 bytes");
+  command->add_flag("-f,--force", options->force,
+                    "Overwrite a pool that is there already");
+  command->callback(
+      [=] { *action = [=] { return Create(*options, *context); }; });
 }
 
 }  // namespace daxsnap::snapctl

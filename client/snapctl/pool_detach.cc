@@ -16,7 +16,8 @@ absl::Status Detach(const std::string& mount_point, const Context& context) {
     PrintJson({{"detached", mount_point}}, *context.out);
   } else {
     *context.out << "detached " << Printable(mount_point)
-                 << "; all of it is durable. The memory stays system memory until the next boot.\n";
+                 << "; all of it is durable. The memory stays system memory "
+                    "until the next boot.\n";
   }
   return absl::OkStatus();
 }
@@ -25,11 +26,14 @@ absl::Status Detach(const std::string& mount_point, const Context& context) {
 
 void AddPoolDetach(CLI::App* pool, Context* context, Action* action) {
   auto mount_point = std::make_shared<std::string>(pool::kDefaultMountPoint);
-  CLI::App* command = pool->add_subcommand(
-      "detach",
-      "Commit and unmount the pool. Its memory stays system memory until the next boot");
-  command->add_option("MOUNT_POINT", *mount_point, "Where it is mounted")->capture_default_str();
-  command->callback([=] { *action = [=] { return Detach(*mount_point, *context); }; });
+  CLI::App* command =
+      pool->add_subcommand("detach",
+                           "Commit and unmount the pool. Its memory stays "
+                           "system memory until the next boot");
+  command->add_option("MOUNT_POINT", *mount_point, "Where it is mounted")
+      ->capture_default_str();
+  command->callback(
+      [=] { *action = [=] { return Detach(*mount_point, *context); }; });
 }
 
 }  // namespace daxsnap::snapctl

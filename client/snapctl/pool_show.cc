@@ -15,7 +15,8 @@ namespace {
 
 // snapd knows most; without it the kernel still knows the pool.
 absl::StatusOr<v1::Pool> CurrentPool(const Context& context) {
-  absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.socket = context.socket});
+  absl::StatusOr<std::unique_ptr<client::Client>> client =
+      client::Client::Connect({.socket = context.socket});
   if (client.ok()) return (*client)->GetPool();
   absl::StatusOr<std::optional<v1::Pool>> local = ReadLocalPool();
   if (local.ok() && local->has_value()) return **local;
@@ -35,11 +36,12 @@ absl::Status ShowPool(const Context& context) {
 
 nlohmann::ordered_json DeviceJson(const pool::Device& device,
                                   const std::optional<pool::Header>& header) {
-  nlohmann::ordered_json json = {{"device", device.name},
-                                 {"size", device.size},
-                                 {"node", device.target_node},
-                                 {"driver", std::string(pool::DriverName(device.driver))},
-                                 {"header", nullptr}};
+  nlohmann::ordered_json json = {
+      {"device", device.name},
+      {"size", device.size},
+      {"node", device.target_node},
+      {"driver", std::string(pool::DriverName(device.driver))},
+      {"header", nullptr}};
   if (header) {
     json["header"] = {{"type", std::string(pool::PoolTypeName(header->type))},
                       {"uuid", header->uuid},
@@ -54,7 +56,8 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
   if (!device.ok()) return device.status();
   std::optional<pool::Header> header;
   if (device->driver == pool::Driver::kDeviceDax) {
-    absl::StatusOr<std::optional<pool::Header>> found = pool::ReadHeader(*device);
+    absl::StatusOr<std::optional<pool::Header>> found =
+        pool::ReadHeader(*device);
     if (!found.ok()) return found.status();
     header = *std::move(found);
   }
@@ -72,9 +75,11 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
     fields.Add("uuid", header->uuid);
     fields.Add("label", header->label.empty() ? "-" : Printable(header->label));
   } else {
-    fields.Add("pool", device->driver == pool::Driver::kDeviceDax
-                           ? "none"
-                           : "not readable while the device is not bound to device_dax");
+    fields.Add(
+        "pool",
+        device->driver == pool::Driver::kDeviceDax
+            ? "none"
+            : "not readable while the device is not bound to device_dax");
   }
   fields.Print(*context.out);
   return absl::OkStatus();
@@ -84,10 +89,15 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
 
 void AddPoolShow(CLI::App* pool, Context* context, Action* action) {
   auto device = std::make_shared<std::string>();
-  CLI::App* command = pool->add_subcommand("show", "Show the pool that is open, or a device");
-  command->add_option("DEV", *device, "DAX device to look at instead, for example dax0.0");
+  CLI::App* command =
+      pool->add_subcommand("show", "Show the pool that is open, or a device");
+  command->add_option("DEV", *device,
+                      "DAX device to look at instead, for example dax0.0");
   command->callback([=] {
-    *action = [=] { return device->empty() ? ShowPool(*context) : ShowDevice(*device, *context); };
+    *action = [=] {
+      return device->empty() ? ShowPool(*context)
+                             : ShowDevice(*device, *context);
+    };
   });
 }
 

@@ -41,11 +41,14 @@ const char* PhaseText(v1::ProgressPhase phase) {
 
 }  // namespace
 
-std::string DescribeProgress(const v1::Progress& progress, absl::Duration elapsed) {
-  std::string text = absl::StrCat(PhaseText(progress.phase()), ", ",
-                                  FormatMicroseconds(absl::ToInt64Microseconds(elapsed)));
+std::string DescribeProgress(const v1::Progress& progress,
+                             absl::Duration elapsed) {
+  std::string text =
+      absl::StrCat(PhaseText(progress.phase()), ", ",
+                   FormatMicroseconds(absl::ToInt64Microseconds(elapsed)));
   if (progress.pages_total() > 0) {
-    absl::StrAppend(&text, ", ", progress.pages_done(), " of ", progress.pages_total(), " pages");
+    absl::StrAppend(&text, ", ", progress.pages_done(), " of ",
+                    progress.pages_total(), " pages");
   }
   return text;
 }
@@ -74,7 +77,8 @@ void ProgressLine::Draw() {
   std::unique_lock lock(mutex_);
   if (changed_.wait_for(lock, kQuietAtFirst, [this] { return done_; })) return;
   do {
-    *err_ << kClearLine << DescribeProgress(progress_, absl::Now() - start_) << std::flush;
+    *err_ << kClearLine << DescribeProgress(progress_, absl::Now() - start_)
+          << std::flush;
   } while (!changed_.wait_for(lock, kRedraw, [this] { return done_; }));
   *err_ << kClearLine << std::flush;
 }

@@ -17,7 +17,8 @@
 namespace daxsnap::snapctl {
 
 // "dumping, 3.2 s, 1024 of 65536 pages".
-std::string DescribeProgress(const v1::Progress& progress, absl::Duration elapsed);
+std::string DescribeProgress(const v1::Progress& progress,
+                             absl::Duration elapsed);
 
 // One line on the terminal that says what goes on, from one second on, renewed
 // a few times a second, and gone when this object is. Without a terminal
@@ -54,12 +55,12 @@ class SignalCancellation {
   SignalCancellation(const SignalCancellation&) = delete;
   SignalCancellation& operator=(const SignalCancellation&) = delete;
 
-  Cancellation* cancellation() { return &cancellation_; }
+  client::Cancellation* cancellation() { return &cancellation_; }
 
  private:
   void Watch();
 
-  Cancellation cancellation_;
+  client::Cancellation cancellation_;
   int signal_fd_ = -1;
   int stop_fd_ = -1;
   std::thread thread_;

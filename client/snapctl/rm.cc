@@ -14,9 +14,11 @@ struct Options {
   bool ignore_missing = false;
 };
 
-// Goes on after a failure, as rm(1) does; the last failure decides the exit code.
+// Goes on after a failure, as rm(1) does; the last failure decides the exit
+// code.
 absl::Status Rm(const Options& options, const Context& context) {
-  absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.socket = context.socket});
+  absl::StatusOr<std::unique_ptr<client::Client>> client =
+      client::Client::Connect({.socket = context.socket});
   if (!client.ok()) return client.status();
   std::vector<std::string> deleted;
   absl::Status failure;
@@ -29,7 +31,8 @@ absl::Status Rm(const Options& options, const Context& context) {
       failure = status;
     }
   }
-  if (context.format == Format::kJson) PrintJson({{"deleted", deleted}}, *context.out);
+  if (context.format == Format::kJson)
+    PrintJson({{"deleted", deleted}}, *context.out);
   return failure;
 }
 
@@ -38,8 +41,10 @@ absl::Status Rm(const Options& options, const Context& context) {
 void AddRm(CLI::App* app, Context* context, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app->add_subcommand("rm", "Delete snapshots");
-  command->add_option("NAME", options->names, "Names of the snapshots")->required();
-  command->add_flag("-f,--force", options->ignore_missing, "Do not mind snapshots that are missing");
+  command->add_option("NAME", options->names, "Names of the snapshots")
+      ->required();
+  command->add_flag("-f,--force", options->ignore_missing,
+                    "Do not mind snapshots that are missing");
   command->callback([=] { *action = [=] { return Rm(*options, *context); }; });
 }
 

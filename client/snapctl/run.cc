@@ -32,12 +32,13 @@ struct Options {
 
 absl::Status NoPool() {
   absl::Status status = absl::FailedPreconditionError("no pool is attached");
-  ErrorDetails details;
+  client::ErrorDetails details;
   details.reason = "POOL_MISSING";
   details.hint =
-      "Attach one (snapctl pool attach DEV, or start snapd), or pass --node=none to run the "
+      "Attach one (snapctl pool attach DEV, or start snapd), or pass "
+      "--node=none to run the "
       "command in ordinary memory, whose snapshots are copied.";
-  SetErrorDetails(details, &status);
+  client::SetErrorDetails(details, &status);
   return status;
 }
 
@@ -46,8 +47,8 @@ absl::StatusOr<std::optional<int>> ChooseNode(const std::string& node) {
   int number = 0;
   if (absl::SimpleAtoi(node, &number) && number >= 0) return number;
   if (node != "pool") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--node=", node, " is neither a number nor \"pool\" nor \"none\""));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--node=", node, " is neither a number nor \"pool\" nor \"none\""));
   }
   absl::StatusOr<std::optional<v1::Pool>> pool = ReadLocalPool();
   if (!pool.ok()) return pool.status();
@@ -57,12 +58,13 @@ absl::StatusOr<std::optional<int>> ChooseNode(const std::string& node) {
 
 std::vector<std::string> Environment() {
   std::vector<std::string> env;
-  for (char** entry = environ; *entry != nullptr; ++entry) env.emplace_back(*entry);
+  for (char** entry = environ; *entry != nullptr; ++entry)
+    env.emplace_back(*entry);
   return env;
 }
 
-void Print(const launch::LaunchedTask& task, const launch::LaunchSpec& spec, const Options& options,
-           const Context& context) {
+void Print(const launch::LaunchedTask& task, const launch::LaunchSpec& spec,
+           const Options& options, const Context& context) {
   if (context.format == Format::kJson) {
     nlohmann::ordered_json json = {{"pid", task.pid},
                                    {"scope", task.scope},
@@ -80,7 +82,8 @@ void Print(const launch::LaunchedTask& task, const launch::LaunchSpec& spec, con
   Fields fields;
   fields.Add("pid", absl::StrCat(task.pid));
   fields.Add("scope", task.scope.empty() ? task.cgroup : task.scope);
-  fields.Add("NUMA node", spec.numa_node ? absl::StrCat(*spec.numa_node) : "any");
+  fields.Add("NUMA node",
+             spec.numa_node ? absl::StrCat(*spec.numa_node) : "any");
   fields.Add("log", spec.log_path);
   fields.Print(*context.out);
 }
@@ -90,11 +93,14 @@ absl::Status Run(const Options& options, const Context& context) {
   if (!node.ok()) return node.status();
   std::error_code error;
   const std::string cwd = std::filesystem::current_path(error);
-  if (error) return absl::ErrnoToStatus(error.value(), "cannot tell the working directory");
+  if (error)
+    return absl::ErrnoToStatus(error.value(),
+                               "cannot tell the working directory");
 
-  const std::string name = options.name.empty()
-                               ? std::filesystem::path(options.command[0]).filename().string()
-                               : options.name;
+  const std::string name =
+      options.name.empty()
+          ? std::filesystem::path(options.command[0]).filename().string()
+          : options.name;
   launch::LaunchSpec spec;
   spec.argv = options.command;
   spec.env = Environment();
@@ -121,17 +127,23 @@ absl::Status Run(const Options& options, const Context& context) {
 
 void AddRun(CLI::App* app, Context* context, Action* action) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app->add_subcommand(
-      "run", "Start a command whose memory is in the pool and that snapshots can be taken of");
+  CLI::App* command =
+      app->add_subcommand("run",
+                          "Start a command whose memory is in the pool and "
+                          "that snapshots can be taken of");
   command->footer("Usage: snapctl run [OPTIONS] -- COMMAND [ARGUMENT...]");
-  command->add_option("-n,--name", options->name,
-                      "Name for scope and log file; the command's if not given");
-  command->add_option("--log", options->log,
-                      absl::StrCat("File for the command's output; else one in ", kLogDir));
-  command->add_option("--node", options->node,
-                      "NUMA node for its memory: a number, \"pool\" or \"none\"")
+  command->add_option(
+      "-n,--name", options->name,
+      "Name for scope and log file; the command's if not given");
+  command->add_option(
+      "--log", options->log,
+      absl::StrCat("File for the command's output; else one in ", kLogDir));
+  command
+      ->add_option("--node", options->node,
+                   "NUMA node for its memory: a number, \"pool\" or \"none\"")
       ->capture_default_str();
-  command->add_flag("-q,--quiet", options->quiet, "Print the PID and nothing else");
+  command->add_flag("-q,--quiet", options->quiet,
+                    "Print the PID and nothing else");
   AddOutputOption(command, context);
   // From the first word that is no option of ours, all belongs to the command.
   command->prefix_command();
@@ -141,7 +153,8 @@ void AddRun(CLI::App* app, Context* context, Action* action) {
     if (!options->command.empty() && !context->after_dashes.empty()) {
       options->command.push_back("--");
     }
-    options->command.insert(options->command.end(), context->after_dashes.begin(),
+    options->command.insert(options->command.end(),
+                            context->after_dashes.begin(),
                             context->after_dashes.end());
     if (options->command.empty()) throw CLI::RequiredError("COMMAND");
     *action = [=] { return Run(*options, *context); };

@@ -18,13 +18,16 @@ std::string Bytes(std::uint64_t pages, const v1::Snapshot& snapshot) {
   return FormatBytes(pages * snapshot.page_size());
 }
 
-std::string OrDash(const std::string& text) { return text.empty() ? "-" : Printable(text); }
+std::string OrDash(const std::string& text) {
+  return text.empty() ? "-" : Printable(text);
+}
 
 // Mode and pages, as summary and details have them in common.
 void AddPages(const v1::Snapshot& snapshot, Fields* fields) {
   const v1::SnapshotPages& pages = snapshot.pages();
   fields->Add("mode", ModeName(snapshot.mode()));
-  fields->Add("by reference", FormatPages(pages.by_reference(), snapshot.page_size()));
+  fields->Add("by reference",
+              FormatPages(pages.by_reference(), snapshot.page_size()));
   fields->Add("shared", FormatPages(pages.shared(), snapshot.page_size()));
   fields->Add("copied", FormatPages(pages.copied(), snapshot.page_size()));
 }
@@ -51,22 +54,25 @@ void PrintDetails(const v1::Snapshot& snapshot, std::ostream& out) {
   fields.Add("name", snapshot.name());
   fields.Add("uid", snapshot.uid());
   fields.Add("created", FormatTime(snapshot.create_time()));
-  fields.Add("task", absl::StrCat("pid ", task.pid(), ", ", OrDash(task.comm())));
+  fields.Add("task",
+             absl::StrCat("pid ", task.pid(), ", ", OrDash(task.comm())));
   fields.Add("executable", OrDash(task.exe()));
   fields.Add("tasks", absl::StrCat(snapshot.task_count()));
   fields.Add("owner", absl::StrCat("uid ", snapshot.owner_uid()));
   fields.Add("left running", snapshot.left_running() ? "yes" : "no");
   AddPages(snapshot, &fields);
-  fields.Add("holes", FormatPages(snapshot.pages().hole(), snapshot.page_size()));
+  fields.Add("holes",
+             FormatPages(snapshot.pages().hole(), snapshot.page_size()));
   fields.Add("image files", FormatBytes(snapshot.image_bytes()));
   fields.Add("freezing", FormatMicroseconds(snapshot.times().freezing_us()));
   AddTimes(snapshot.times(), &fields);
   fields.Add("pages phase", FormatMicroseconds(snapshot.times().pages_us()));
   fields.Add("pool", OrDash(snapshot.pool_uuid()));
   fields.Add("generation", absl::StrCat(snapshot.pool_generation()));
-  fields.Add("made by", absl::StrCat("daxsnap ", OrDash(snapshot.versions().daxsnap()), ", CRIU ",
-                                     OrDash(snapshot.versions().criu()), ", Linux ",
-                                     OrDash(snapshot.versions().kernel())));
+  fields.Add("made by",
+             absl::StrCat("daxsnap ", OrDash(snapshot.versions().daxsnap()),
+                          ", CRIU ", OrDash(snapshot.versions().criu()),
+                          ", Linux ", OrDash(snapshot.versions().kernel())));
   const std::map<std::string, std::string> labels(snapshot.labels().begin(),
                                                   snapshot.labels().end());
   for (const auto& [key, value] : labels) {
@@ -75,7 +81,7 @@ void PrintDetails(const v1::Snapshot& snapshot, std::ostream& out) {
   fields.Print(out);
 }
 
-void PrintList(const Client::SnapshotList& list, std::ostream& out) {
+void PrintList(const client::Client::SnapshotList& list, std::ostream& out) {
   Table table({{"NAME"},
                {"CREATED"},
                {"PID", Align::kRight},
@@ -86,8 +92,10 @@ void PrintList(const Client::SnapshotList& list, std::ostream& out) {
                {"COPIED", Align::kRight}});
   for (const v1::Snapshot& snapshot : list.snapshots) {
     table.AddRow({snapshot.name(), FormatTime(snapshot.create_time()),
-                  absl::StrCat(snapshot.root_task().pid()), OrDash(snapshot.root_task().comm()),
-                  absl::StrCat(snapshot.task_count()), Bytes(snapshot.pages().by_reference(), snapshot),
+                  absl::StrCat(snapshot.root_task().pid()),
+                  OrDash(snapshot.root_task().comm()),
+                  absl::StrCat(snapshot.task_count()),
+                  Bytes(snapshot.pages().by_reference(), snapshot),
                   Bytes(snapshot.pages().shared(), snapshot),
                   Bytes(snapshot.pages().copied(), snapshot)});
   }
@@ -109,8 +117,10 @@ void PrintPool(const v1::Pool& pool, std::ostream& out) {
     fields.Add("uuid", OrDash(pool.uuid()));
     fields.Add("label", OrDash(pool.label()));
     fields.Add("NUMA node", absl::StrCat(pool.node()));
-    fields.Add("generation",
-               absl::StrCat(pool.generation(), pool.dirty() ? ", with changes not durable yet" : ""));
+    fields.Add(
+        "generation",
+        absl::StrCat(pool.generation(),
+                     pool.dirty() ? ", with changes not durable yet" : ""));
   }
   fields.Add("size", FormatBytes(pool.total_pages() * page));
   fields.Add("free", FormatBytes(pool.free_pages() * page));
@@ -118,11 +128,13 @@ void PrintPool(const v1::Pool& pool, std::ostream& out) {
     fields.Add("in files", FormatPages(pool.file_pages(), page));
     fields.Add("metadata", FormatPages(pool.meta_pages(), page));
     const v1::PoolCounters& counters = pool.counters();
-    fields.Add("captured", absl::StrCat(counters.captured_by_reference(), " by reference, ",
-                                        counters.captured_shared(), " shared, ",
-                                        counters.captured_copied(), " copied"));
-    fields.Add("read", absl::StrCat(counters.read_installed(), " by reference, ",
-                                    counters.read_copied(), " copied"));
+    fields.Add("captured",
+               absl::StrCat(counters.captured_by_reference(), " by reference, ",
+                            counters.captured_shared(), " shared, ",
+                            counters.captured_copied(), " copied"));
+    fields.Add("read",
+               absl::StrCat(counters.read_installed(), " by reference, ",
+                            counters.read_copied(), " copied"));
   }
   fields.Add("snapshots", absl::StrCat(pool.snapshot_count()));
   fields.Print(out);

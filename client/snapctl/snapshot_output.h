@@ -17,7 +17,7 @@ void PrintSummary(const v1::Snapshot& snapshot, std::ostream& out);
 void PrintDetails(const v1::Snapshot& snapshot, std::ostream& out);
 
 // What `ls` prints.
-void PrintList(const Client::SnapshotList& list, std::ostream& out);
+void PrintList(const client::Client::SnapshotList& list, std::ostream& out);
 
 // What `pool show` prints.
 void PrintPool(const v1::Pool& pool, std::ostream& out);

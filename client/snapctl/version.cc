@@ -12,7 +12,8 @@ namespace daxsnap::snapctl {
 namespace {
 
 absl::StatusOr<v1::GetDaemonResponse> AskDaemon(const Context& context) {
-  absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.socket = context.socket});
+  absl::StatusOr<std::unique_ptr<client::Client>> client =
+      client::Client::Connect({.socket = context.socket});
   if (!client.ok()) return client.status();
   return (*client)->GetDaemon();
 }
@@ -23,7 +24,8 @@ absl::Status Version(const Context& context) {
   uname(&system);
   const absl::StatusOr<v1::GetDaemonResponse> daemon = AskDaemon(context);
   if (context.format == Format::kJson) {
-    nlohmann::ordered_json json = {{"snapctl", DAXSNAP_VERSION}, {"kernel", system.release}};
+    nlohmann::ordered_json json = {{"snapctl", DAXSNAP_VERSION},
+                                   {"kernel", system.release}};
     if (daemon.ok()) {
       json["snapd"] = ToJson(*daemon);
     } else {
@@ -36,11 +38,15 @@ absl::Status Version(const Context& context) {
   fields.Add("snapctl", DAXSNAP_VERSION);
   fields.Add("kernel", system.release);
   if (daemon.ok()) {
-    fields.Add("snapd", absl::StrCat(Printable(daemon->version()), ", pid ", daemon->pid()));
-    fields.Add("CRIU", daemon->criu_version().empty() ? "cannot be run"
-                                                      : Printable(daemon->criu_version()));
+    fields.Add("snapd", absl::StrCat(Printable(daemon->version()), ", pid ",
+                                     daemon->pid()));
+    fields.Add("CRIU", daemon->criu_version().empty()
+                           ? "cannot be run"
+                           : Printable(daemon->criu_version()));
   } else {
-    fields.Add("snapd", absl::StrCat("no answer (", Printable(daemon.status().message()), ")"));
+    fields.Add(
+        "snapd",
+        absl::StrCat("no answer (", Printable(daemon.status().message()), ")"));
   }
   fields.Print(*context.out);
   return absl::OkStatus();
@@ -49,7 +55,8 @@ absl::Status Version(const Context& context) {
 }  // namespace
 
 void AddVersion(CLI::App* app, Context* context, Action* action) {
-  CLI::App* command = app->add_subcommand("version", "Show the versions of snapctl, snapd and CRIU");
+  CLI::App* command = app->add_subcommand(
+      "version", "Show the versions of snapctl, snapd and CRIU");
   command->callback([=] { *action = [=] { return Version(*context); }; });
 }
 

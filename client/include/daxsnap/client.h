@@ -2,7 +2,8 @@
 //
 // The C++ client of snapd.
 //
-//   absl::StatusOr<std::unique_ptr<daxsnap::Client>> client = daxsnap::Client::Connect({});
+//   absl::StatusOr<std::unique_ptr<daxsnap::client::Client>> client =
+//       daxsnap::client::Client::Connect({});
 //   daxsnap::v1::CreateSnapshotRequest request;
 //   request.set_pid(4242);
 //   absl::StatusOr<daxsnap::v1::CreateSnapshotResult> result =
@@ -25,7 +26,7 @@
 #include "daxsnap/v1/pool.pb.h"
 #include "daxsnap/v1/snapshot.pb.h"
 
-namespace daxsnap {
+namespace daxsnap::client {
 
 inline constexpr char kDefaultSocket[] = "/run/daxsnap/snapd.sock";
 
@@ -66,7 +67,8 @@ class Client {
  public:
   // Connects. UNAVAILABLE if nothing answers on the socket; PERMISSION_DENIED
   // if the socket may not be used.
-  static absl::StatusOr<std::unique_ptr<Client>> Connect(const ConnectOptions& options);
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(
+      const ConnectOptions& options);
 
   ~Client();
   Client(const Client&) = delete;
@@ -103,6 +105,6 @@ class Client {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace daxsnap
+}  // namespace daxsnap::client
 
 #endif  // DAXSNAP_CLIENT_H_

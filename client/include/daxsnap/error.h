@@ -9,12 +9,12 @@
 
 #include "absl/status/status.h"
 
-namespace daxsnap {
+namespace daxsnap::client {
 
 // Thread-safe as a value.
 struct ErrorDetails {
-  // "PID_IN_USE", ...: a daxsnap.v1.ErrorReason without its prefix; empty if the
-  // error did not come from snapd.
+  // "PID_IN_USE", ...: a daxsnap.v1.ErrorReason without its prefix; empty if
+  // the error did not come from snapd.
   std::string reason;
   // One sentence on what to do; may be empty.
   std::string hint;
@@ -28,6 +28,6 @@ ErrorDetails GetErrorDetails(const absl::Status& status);
 // Puts details into a status that is not OK, in place of those it has.
 void SetErrorDetails(const ErrorDetails& details, absl::Status* status);
 
-}  // namespace daxsnap
+}  // namespace daxsnap::client
 
 #endif  // DAXSNAP_ERROR_H_

@@ -12,7 +12,7 @@
 #include "daxsnap/error.h"
 #include "tests/unit/client/fake_server.h"
 
-namespace daxsnap {
+namespace daxsnap::client {
 namespace {
 
 using ::testing::ElementsAre;
@@ -22,7 +22,8 @@ using ::testing::Pair;
 class ClientTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect({.socket = server_.socket()});
+    absl::StatusOr<std::unique_ptr<Client>> client =
+        Client::Connect({.socket = server_.socket()});
     ASSERT_TRUE(client.ok()) << client.status();
     client_ = *std::move(client);
   }
@@ -50,24 +51,30 @@ TEST_F(ClientTest, CreateReportsProgressThenReturnsTheResult) {
   (*request.mutable_labels())["k"] = "v";
   std::vector<v1::ProgressPhase> phases;
   CallOptions options;
-  options.on_progress = [&](const v1::Progress& progress) { phases.push_back(progress.phase()); };
-  absl::StatusOr<v1::CreateSnapshotResult> result = client_->CreateSnapshot(request, options);
+  options.on_progress = [&](const v1::Progress& progress) {
+    phases.push_back(progress.phase());
+  };
+  absl::StatusOr<v1::CreateSnapshotResult> result =
+      client_->CreateSnapshot(request, options);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->snapshot().name(), "a");
-  EXPECT_THAT(phases, ElementsAre(v1::PROGRESS_PHASE_DUMPING, v1::PROGRESS_PHASE_COMMITTING));
+  EXPECT_THAT(phases, ElementsAre(v1::PROGRESS_PHASE_DUMPING,
+                                  v1::PROGRESS_PHASE_COMMITTING));
   EXPECT_EQ(server_.create_request.pid(), 42);
   EXPECT_EQ(server_.create_request.labels().at("k"), "v");
 }
 
 TEST_F(ClientTest, CreateWithoutAResultIsAnError) {
   server_.create_stream = {ProgressMessage(v1::PROGRESS_PHASE_DUMPING)};
-  EXPECT_EQ(client_->CreateSnapshot({}, {}).status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(client_->CreateSnapshot({}, {}).status().code(),
+            absl::StatusCode::kInternal);
 }
 
 TEST_F(ClientTest, ErrorsKeepCodeMessageReasonHintAndFacts) {
   server_.stream_status =
-      ErrorStatus(grpc::StatusCode::FAILED_PRECONDITION, "pid 42: 3 established TCP connections",
-                  "TCP_ESTABLISHED", {{"hint", "Close them."}, {"pid", "42"}});
+      ErrorStatus(grpc::StatusCode::FAILED_PRECONDITION,
+                  "pid 42: 3 established TCP connections", "TCP_ESTABLISHED",
+                  {{"hint", "Close them."}, {"pid", "42"}});
   const absl::Status status = client_->CreateSnapshot({}, {}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(status.message(), "pid 42: 3 established TCP connections");
@@ -80,12 +87,14 @@ TEST_F(ClientTest, ErrorsKeepCodeMessageReasonHintAndFacts) {
 TEST_F(ClientTest, CancellationFromAnotherThreadEndsTheCallOnBothSides) {
   server_.hang = true;
   server_.restore_stream.resize(1);
-  server_.restore_stream[0].mutable_progress()->set_phase(v1::PROGRESS_PHASE_RESTORING);
+  server_.restore_stream[0].mutable_progress()->set_phase(
+      v1::PROGRESS_PHASE_RESTORING);
   Cancellation cancellation;
   CallOptions options;
   options.cancellation = &cancellation;
   options.on_progress = [&](const v1::Progress&) { cancellation.Cancel(); };
-  EXPECT_EQ(client_->RestoreSnapshot({}, options).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(client_->RestoreSnapshot({}, options).status().code(),
+            absl::StatusCode::kCancelled);
   server_.Stop();  // waits for the handler
   EXPECT_TRUE(server_.saw_cancel);
 }
@@ -96,15 +105,18 @@ TEST_F(ClientTest, CancellationBeforeTheCallEndsIt) {
   cancellation.Cancel();
   CallOptions options;
   options.cancellation = &cancellation;
-  EXPECT_EQ(client_->CreateSnapshot({}, options).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(client_->CreateSnapshot({}, options).status().code(),
+            absl::StatusCode::kCancelled);
 }
 
 TEST_F(ClientTest, ListPutsAllPagesTogether) {
-  for (const char* name : {"a", "b", "c", "d", "e"}) server_.snapshots[name].set_name(name);
+  for (const char* name : {"a", "b", "c", "d", "e"})
+    server_.snapshots[name].set_name(name);
   absl::StatusOr<Client::SnapshotList> list = client_->ListSnapshots();
   ASSERT_TRUE(list.ok()) << list.status();
   std::vector<std::string> names;
-  for (const v1::Snapshot& snapshot : list->snapshots) names.push_back(snapshot.name());
+  for (const v1::Snapshot& snapshot : list->snapshots)
+    names.push_back(snapshot.name());
   EXPECT_THAT(names, ElementsAre("a", "b", "c", "d", "e"));
   EXPECT_THAT(list->damaged, ElementsAre("torn"));
   EXPECT_EQ(server_.list_calls, 3);
@@ -116,8 +128,10 @@ TEST_F(ClientTest, GetAndDeleteFindWhatIsThereAndSayWhatIsNot) {
   ASSERT_TRUE(found.ok()) << found.status();
   EXPECT_EQ(found->name(), "a");
   EXPECT_TRUE(client_->DeleteSnapshot("a").ok());
-  EXPECT_EQ(GetErrorDetails(client_->DeleteSnapshot("a")).reason, "SNAPSHOT_MISSING");
-  EXPECT_EQ(client_->GetSnapshot("a").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(GetErrorDetails(client_->DeleteSnapshot("a")).reason,
+            "SNAPSHOT_MISSING");
+  EXPECT_EQ(client_->GetSnapshot("a").status().code(),
+            absl::StatusCode::kNotFound);
 }
 
 TEST_F(ClientTest, SnapdThatWentAwayIsUnavailable) {
@@ -126,7 +140,8 @@ TEST_F(ClientTest, SnapdThatWentAwayIsUnavailable) {
 }
 
 TEST(ConnectTest, SaysThatSnapdIsNotRunning) {
-  const absl::Status status = Client::Connect({.socket = "/nowhere/snapd.sock"}).status();
+  const absl::Status status =
+      Client::Connect({.socket = "/nowhere/snapd.sock"}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr("snapd is not running"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("/nowhere/snapd.sock"));
@@ -150,7 +165,8 @@ TEST(StatusMappingTest, ForeignOrBrokenDetailsAreIgnored) {
 
 TEST(ErrorDetailsTest, RoundTrip) {
   absl::Status status = absl::AbortedError("x");
-  SetErrorDetails({.reason = "BUSY", .hint = "Wait.", .metadata = {{"pid", "1"}}}, &status);
+  SetErrorDetails(
+      {.reason = "BUSY", .hint = "Wait.", .metadata = {{"pid", "1"}}}, &status);
   const ErrorDetails details = GetErrorDetails(status);
   EXPECT_EQ(details.reason, "BUSY");
   EXPECT_EQ(details.hint, "Wait.");
@@ -158,4 +174,4 @@ TEST(ErrorDetailsTest, RoundTrip) {
 }
 
 }  // namespace
-}  // namespace daxsnap
+}  // namespace daxsnap::client

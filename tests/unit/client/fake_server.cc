@@ -25,11 +25,13 @@ grpc::Status ErrorStatus(grpc::StatusCode code, const std::string& message,
 }
 
 FakeServer::FakeServer() {
-  std::string name = std::filesystem::temp_directory_path() / "fake_snapd.XXXXXX";
+  std::string name =
+      std::filesystem::temp_directory_path() / "fake_snapd.XXXXXX";
   dir_ = mkdtemp(name.data());
   socket_ = dir_ + "/snapd.sock";
   grpc::ServerBuilder builder;
-  builder.AddListeningPort("unix:" + socket_, grpc::InsecureServerCredentials());
+  builder.AddListeningPort("unix:" + socket_,
+                           grpc::InsecureServerCredentials());
   builder.RegisterService(static_cast<v1::SnapshotService::Service*>(this));
   builder.RegisterService(static_cast<v1::PoolService::Service*>(this));
   builder.RegisterService(static_cast<v1::DaemonService::Service*>(this));
@@ -50,43 +52,48 @@ void FakeServer::Stop() {
 }
 
 template <typename Response>
-grpc::Status FakeServer::Stream(grpc::ServerContext* context, const std::vector<Response>& stream,
+grpc::Status FakeServer::Stream(grpc::ServerContext* context,
+                                const std::vector<Response>& stream,
                                 grpc::ServerWriter<Response>* writer) {
   for (const Response& response : stream) writer->Write(response);
   while (hang && !context->IsCancelled()) {
-    // A write to a call that the client has ended fails: no need to wait for it.
+    // A write to a call that the client has ended fails: no need to wait for
+    // it.
     if (!writer->Write(Response())) break;
   }
   saw_cancel = context->IsCancelled();
   return stream_status;
 }
 
-grpc::Status FakeServer::CreateSnapshot(grpc::ServerContext* context,
-                                        const v1::CreateSnapshotRequest* request,
-                                        grpc::ServerWriter<v1::CreateSnapshotResponse>* writer) {
+grpc::Status FakeServer::CreateSnapshot(
+    grpc::ServerContext* context, const v1::CreateSnapshotRequest* request,
+    grpc::ServerWriter<v1::CreateSnapshotResponse>* writer) {
   create_request = *request;
   return Stream(context, create_stream, writer);
 }
 
-grpc::Status FakeServer::RestoreSnapshot(grpc::ServerContext* context,
-                                         const v1::RestoreSnapshotRequest* request,
-                                         grpc::ServerWriter<v1::RestoreSnapshotResponse>* writer) {
+grpc::Status FakeServer::RestoreSnapshot(
+    grpc::ServerContext* context, const v1::RestoreSnapshotRequest* request,
+    grpc::ServerWriter<v1::RestoreSnapshotResponse>* writer) {
   restore_request = *request;
   return Stream(context, restore_stream, writer);
 }
 
-grpc::Status FakeServer::GetSnapshot(grpc::ServerContext*, const v1::GetSnapshotRequest* request,
+grpc::Status FakeServer::GetSnapshot(grpc::ServerContext*,
+                                     const v1::GetSnapshotRequest* request,
                                      v1::GetSnapshotResponse* response) {
   const auto found = snapshots.find(request->name());
   if (found == snapshots.end()) {
-    return ErrorStatus(grpc::StatusCode::NOT_FOUND, "no snapshot is called " + request->name(),
-                       "SNAPSHOT_MISSING", {{"hint", "List them: snapctl ls."}});
+    return ErrorStatus(
+        grpc::StatusCode::NOT_FOUND, "no snapshot is called " + request->name(),
+        "SNAPSHOT_MISSING", {{"hint", "List them: snapctl ls."}});
   }
   *response->mutable_snapshot() = found->second;
   return grpc::Status::OK;
 }
 
-grpc::Status FakeServer::ListSnapshots(grpc::ServerContext*, const v1::ListSnapshotsRequest* request,
+grpc::Status FakeServer::ListSnapshots(grpc::ServerContext*,
+                                       const v1::ListSnapshotsRequest* request,
                                        v1::ListSnapshotsResponse* response) {
   ++list_calls;
   auto next = snapshots.upper_bound(request->page_token());
@@ -101,17 +108,19 @@ grpc::Status FakeServer::ListSnapshots(grpc::ServerContext*, const v1::ListSnaps
   return grpc::Status::OK;
 }
 
-grpc::Status FakeServer::DeleteSnapshot(grpc::ServerContext*,
-                                        const v1::DeleteSnapshotRequest* request,
-                                        v1::DeleteSnapshotResponse*) {
+grpc::Status FakeServer::DeleteSnapshot(
+    grpc::ServerContext*, const v1::DeleteSnapshotRequest* request,
+    v1::DeleteSnapshotResponse*) {
   if (snapshots.erase(request->name()) == 0) {
-    return ErrorStatus(grpc::StatusCode::NOT_FOUND, "no snapshot is called " + request->name(),
-                       "SNAPSHOT_MISSING", {{"hint", "List them: snapctl ls."}});
+    return ErrorStatus(
+        grpc::StatusCode::NOT_FOUND, "no snapshot is called " + request->name(),
+        "SNAPSHOT_MISSING", {{"hint", "List them: snapctl ls."}});
   }
   return grpc::Status::OK;
 }
 
-grpc::Status FakeServer::GetPool(grpc::ServerContext*, const v1::GetPoolRequest*,
+grpc::Status FakeServer::GetPool(grpc::ServerContext*,
+                                 const v1::GetPoolRequest*,
                                  v1::GetPoolResponse* response) {
   v1::Pool& pool = *response->mutable_pool();
   pool.set_path("/run/daxsnap/pool");
@@ -125,7 +134,8 @@ grpc::Status FakeServer::GetPool(grpc::ServerContext*, const v1::GetPoolRequest*
   return grpc::Status::OK;
 }
 
-grpc::Status FakeServer::GetDaemon(grpc::ServerContext*, const v1::GetDaemonRequest*,
+grpc::Status FakeServer::GetDaemon(grpc::ServerContext*,
+                                   const v1::GetDaemonRequest*,
                                    v1::GetDaemonResponse* response) {
   response->set_version("9.8.7");
   response->set_criu_version("4.1.1");

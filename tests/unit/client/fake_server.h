@@ -51,24 +51,31 @@ class FakeServer : public v1::SnapshotService::Service,
   std::atomic<int> list_calls = 0;
 
  private:
-  grpc::Status CreateSnapshot(grpc::ServerContext* context, const v1::CreateSnapshotRequest* request,
-                              grpc::ServerWriter<v1::CreateSnapshotResponse>* writer) override;
-  grpc::Status RestoreSnapshot(grpc::ServerContext* context,
-                               const v1::RestoreSnapshotRequest* request,
-                               grpc::ServerWriter<v1::RestoreSnapshotResponse>* writer) override;
-  grpc::Status GetSnapshot(grpc::ServerContext* context, const v1::GetSnapshotRequest* request,
+  grpc::Status CreateSnapshot(
+      grpc::ServerContext* context, const v1::CreateSnapshotRequest* request,
+      grpc::ServerWriter<v1::CreateSnapshotResponse>* writer) override;
+  grpc::Status RestoreSnapshot(
+      grpc::ServerContext* context, const v1::RestoreSnapshotRequest* request,
+      grpc::ServerWriter<v1::RestoreSnapshotResponse>* writer) override;
+  grpc::Status GetSnapshot(grpc::ServerContext* context,
+                           const v1::GetSnapshotRequest* request,
                            v1::GetSnapshotResponse* response) override;
-  grpc::Status ListSnapshots(grpc::ServerContext* context, const v1::ListSnapshotsRequest* request,
+  grpc::Status ListSnapshots(grpc::ServerContext* context,
+                             const v1::ListSnapshotsRequest* request,
                              v1::ListSnapshotsResponse* response) override;
-  grpc::Status DeleteSnapshot(grpc::ServerContext* context, const v1::DeleteSnapshotRequest* request,
+  grpc::Status DeleteSnapshot(grpc::ServerContext* context,
+                              const v1::DeleteSnapshotRequest* request,
                               v1::DeleteSnapshotResponse* response) override;
-  grpc::Status GetPool(grpc::ServerContext* context, const v1::GetPoolRequest* request,
+  grpc::Status GetPool(grpc::ServerContext* context,
+                       const v1::GetPoolRequest* request,
                        v1::GetPoolResponse* response) override;
-  grpc::Status GetDaemon(grpc::ServerContext* context, const v1::GetDaemonRequest* request,
+  grpc::Status GetDaemon(grpc::ServerContext* context,
+                         const v1::GetDaemonRequest* request,
                          v1::GetDaemonResponse* response) override;
 
   template <typename Response>
-  grpc::Status Stream(grpc::ServerContext* context, const std::vector<Response>& stream,
+  grpc::Status Stream(grpc::ServerContext* context,
+                      const std::vector<Response>& stream,
                       grpc::ServerWriter<Response>* writer);
 
   std::string dir_;

@@ -32,7 +32,8 @@ using ::testing::MatchesRegex;
 class TempDir {
  public:
   TempDir() {
-    std::string name = std::filesystem::temp_directory_path() / "launch_test.XXXXXX";
+    std::string name =
+        std::filesystem::temp_directory_path() / "launch_test.XXXXXX";
     path_ = mkdtemp(name.data());
   }
   ~TempDir() { std::filesystem::remove_all(path_); }
@@ -51,7 +52,8 @@ std::string ReadAll(const std::string& path) {
 // Waits for the child's end; its exit status, or -1 if a signal ended it.
 int ExitStatus(const UniqueFd& pidfd) {
   siginfo_t info = {};
-  EXPECT_EQ(waitid(static_cast<idtype_t>(P_PIDFD), pidfd.get(), &info, WEXITED), 0);
+  EXPECT_EQ(waitid(static_cast<idtype_t>(P_PIDFD), pidfd.get(), &info, WEXITED),
+            0);
   return info.si_code == CLD_EXITED ? info.si_status : -1;
 }
 
@@ -59,14 +61,16 @@ int ExitStatus(const UniqueFd& pidfd) {
 class HeldChildTest : public ::testing::Test {
  protected:
   HeldChildTest()
-      : log_path_(dir_ / "log/task.log"), null_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {
+      : log_path_(dir_ / "log/task.log"),
+        null_(open("/dev/null", O_RDONLY | O_CLOEXEC)) {
     absl::StatusOr<UniqueFd> log = OpenLog(log_path_);
     EXPECT_TRUE(log.ok()) << log.status();
     if (log.ok()) log_ = *std::move(log);
   }
 
   HeldChild::Exec Shell(const char* script) {
-    argv_ = {const_cast<char*>("sh"), const_cast<char*>("-c"), const_cast<char*>(script), nullptr};
+    argv_ = {const_cast<char*>("sh"), const_cast<char*>("-c"),
+             const_cast<char*>(script), nullptr};
     HeldChild::Exec exec;
     exec.path = "/bin/sh";
     exec.argv = argv_.data();
@@ -92,7 +96,8 @@ class HeldChildTest : public ::testing::Test {
   UniqueFd log_;
   UniqueFd null_;
   std::array<char*, 4> argv_;
-  std::array<char*, 2> envp_ = {const_cast<char*>("PATH=/usr/bin:/bin"), nullptr};
+  std::array<char*, 2> envp_ = {const_cast<char*>("PATH=/usr/bin:/bin"),
+                                nullptr};
 };
 
 TEST_F(HeldChildTest, StdioIsNullAndAppendOnlyLog) {
@@ -110,7 +115,8 @@ TEST_F(HeldChildTest, InheritsNoOtherDescriptors) {
   UniqueFd secret(open("/dev/zero", O_RDONLY));  // not close-on-exec
   // The directory that the shell reads to expand the pattern is closed by then.
   EXPECT_EQ(Run(Shell("readlink /proc/$$/fd/*; true")), 0);
-  EXPECT_EQ(ReadAll(log_path_), "/dev/null\n" + log_path_ + "\n" + log_path_ + "\n");
+  EXPECT_EQ(ReadAll(log_path_),
+            "/dev/null\n" + log_path_ + "\n" + log_path_ + "\n");
 }
 
 TEST_F(HeldChildTest, InheritsWhatIsAskedForWhereverItWas) {
@@ -131,9 +137,10 @@ TEST_F(HeldChildTest, InheritsWhatIsAskedForWhereverItWas) {
 }
 
 TEST_F(HeldChildTest, LeadsASessionOfItsOwn) {
-  EXPECT_EQ(Run(Shell("read -r pid comm state ppid pgrp session rest </proc/$$/stat; "
-                      "test $pid = $session && test $pid = $pgrp")),
-            0);
+  EXPECT_EQ(
+      Run(Shell("read -r pid comm state ppid pgrp session rest </proc/$$/stat; "
+                "test $pid = $session && test $pid = $pgrp")),
+      0);
 }
 
 TEST_F(HeldChildTest, StartsWithDefaultSignals) {
@@ -145,7 +152,8 @@ TEST_F(HeldChildTest, StartsWithDefaultSignals) {
   EXPECT_EQ(Run(Shell("grep -E 'Sig(Blk|Ign)' /proc/self/status")), 0);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   signal(SIGPIPE, SIG_DFL);
-  EXPECT_EQ(ReadAll(log_path_), "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+  EXPECT_EQ(ReadAll(log_path_),
+            "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
 }
 
 TEST_F(HeldChildTest, ReportsWhyExecFailed) {
@@ -183,7 +191,8 @@ TEST_F(HeldChildTest, DroppedChildNeverRuns) {
   const std::string script = "touch " + mark;
   pid_t pid;
   {
-    absl::StatusOr<HeldChild> child = HeldChild::Clone(Shell(script.c_str()), 0);
+    absl::StatusOr<HeldChild> child =
+        HeldChild::Clone(Shell(script.c_str()), 0);
     ASSERT_TRUE(child.ok()) << child.status();
     pid = child->pid();
   }
@@ -236,10 +245,13 @@ TEST(LaunchTest, RefusesWrongSpecsBeforeAnythingRuns) {
 }
 
 TEST(PidRangeTest, RefusesRangesTheKernelCannotHave) {
-  EXPECT_EQ(EnsurePidMax({1000, 5'000'000}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(EnsurePidMax({1000, 5'000'000}).code(),
+            absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(EnsurePidMax({1, 100}).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(EnsurePidMax({2000, 1000}).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(MovePidsTo({1000, 2000}, 2001).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(EnsurePidMax({2000, 1000}).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MovePidsTo({1000, 2000}, 2001).code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

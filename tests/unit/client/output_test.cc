@@ -97,10 +97,12 @@ TEST(JsonTest, OneofHasOnlyWhatIsSet) {
 TEST(ProgressTest, SaysPhaseTimeAndPages) {
   v1::Progress progress;
   progress.set_phase(v1::PROGRESS_PHASE_DUMPING);
-  EXPECT_EQ(DescribeProgress(progress, absl::Milliseconds(3210)), "dumping, 3.21 s");
+  EXPECT_EQ(DescribeProgress(progress, absl::Milliseconds(3210)),
+            "dumping, 3.21 s");
   progress.set_pages_done(5);
   progress.set_pages_total(10);
-  EXPECT_EQ(DescribeProgress(progress, absl::Seconds(2)), "dumping, 2.00 s, 5 of 10 pages");
+  EXPECT_EQ(DescribeProgress(progress, absl::Seconds(2)),
+            "dumping, 2.00 s, 5 of 10 pages");
 }
 
 TEST(LocalPoolTest, KernelStringsWithoutEndAreCut) {

@@ -36,7 +36,8 @@ class PoolFileTest : public ::testing::Test {
     ASSERT_GE(fd_, 0);
     unlink(name.c_str());
     ASSERT_EQ(ftruncate(fd_, kSize), 0);
-    base_ = static_cast<char*>(mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0));
+    base_ = static_cast<char*>(
+        mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0));
     ASSERT_NE(base_, MAP_FAILED);
     // What a device that was used before holds.
     std::memset(base_, 0xa5, kSize);
@@ -53,7 +54,8 @@ class PoolFileTest : public ::testing::Test {
   // What the kernel says of the header in the file.
   int Verify(kmem_persist_why* why) const {
     kmem_persist_header header;
-    EXPECT_EQ(pread(fd_, &header, sizeof(header), 0), static_cast<ssize_t>(sizeof(header)));
+    EXPECT_EQ(pread(fd_, &header, sizeof(header), 0),
+              static_cast<ssize_t>(sizeof(header)));
     return kmem_persist_header_verify(&header, kSize, why);
   }
 
@@ -62,7 +64,9 @@ class PoolFileTest : public ::testing::Test {
 };
 
 const void* PageOf(const kmemfs_media* media, __u64 page) {
-  return page < media->nr_pages ? static_cast<const char*>(media->ctx) + page * kPage : nullptr;
+  return page < media->nr_pages
+             ? static_cast<const char*>(media->ctx) + page * kPage
+             : nullptr;
 }
 
 kmemfs_media Media(char* base) {
@@ -72,16 +76,19 @@ kmemfs_media Media(char* base) {
   media.nr_pages = kSize / kPage;
   media.first = KMEM_PERSIST_HEAD_PAGES;
   media.end = media.nr_pages;
-  std::memcpy(media.uuid, reinterpret_cast<kmem_persist_header*>(base)->uuid, 16);
+  std::memcpy(media.uuid, reinterpret_cast<kmem_persist_header*>(base)->uuid,
+              16);
   return media;
 }
 
 TEST_F(PoolFileTest, EmptyFsPoolIsOneTheKernelAccepts) {
-  absl::StatusOr<Header> header = Write({.type = PoolType::kFs, .label = "tier \xc3\xa4"});
+  absl::StatusOr<Header> header =
+      Write({.type = PoolType::kFs, .label = "tier \xc3\xa4"});
   ASSERT_TRUE(header.ok()) << header.status();
   EXPECT_EQ(header->label, "tier \xc3\xa4");
   EXPECT_EQ(header->range_size, kSize);
-  EXPECT_THAT(header->uuid, MatchesRegex("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"));
+  EXPECT_THAT(header->uuid,
+              MatchesRegex("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"));
 
   kmem_persist_why why = {};
   EXPECT_EQ(Verify(&why), 0) << why.text;
@@ -95,9 +102,10 @@ TEST_F(PoolFileTest, EmptyFsPoolIsOneTheKernelAccepts) {
 
 TEST_F(PoolFileTest, WritesNothingBeyondTheHeadPages) {
   ASSERT_TRUE(Write({}).ok());
-  const std::vector<char> untouched(kSize - KMEM_PERSIST_HEAD_PAGES * kPage, '\xa5');
-  EXPECT_EQ(std::memcmp(base_ + KMEM_PERSIST_HEAD_PAGES * kPage, untouched.data(),
-                        untouched.size()),
+  const std::vector<char> untouched(kSize - KMEM_PERSIST_HEAD_PAGES * kPage,
+                                    '\xa5');
+  EXPECT_EQ(std::memcmp(base_ + KMEM_PERSIST_HEAD_PAGES * kPage,
+                        untouched.data(), untouched.size()),
             0);
 }
 
@@ -106,7 +114,8 @@ TEST_F(PoolFileTest, TypeNoneHasNoRoots) {
   ASSERT_TRUE(header.ok()) << header.status();
   kmem_persist_why why = {};
   EXPECT_EQ(Verify(&why), 0) << why.text;
-  EXPECT_EQ(le32toh(reinterpret_cast<kmem_persist_header*>(base_)->type), KMEM_PERSIST_NONE);
+  EXPECT_EQ(le32toh(reinterpret_cast<kmem_persist_header*>(base_)->type),
+            KMEM_PERSIST_NONE);
   const std::vector<char> zero(2 * kPage);
   EXPECT_EQ(std::memcmp(base_ + kPage, zero.data(), zero.size()), 0);
 }
@@ -118,7 +127,8 @@ TEST_F(PoolFileTest, RefusesToOverwriteAPoolUnlessForced) {
   absl::StatusOr<Header> second = Write({});
   EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(std::string(second.status().message()), HasSubstr("--force"));
-  EXPECT_EQ(before, std::string(base_, kSize)) << "a refused create changed the device";
+  EXPECT_EQ(before, std::string(base_, kSize))
+      << "a refused create changed the device";
 
   absl::StatusOr<Header> forced = Write({.overwrite = Overwrite::kForce});
   ASSERT_TRUE(forced.ok()) << forced.status();
@@ -134,7 +144,8 @@ TEST_F(PoolFileTest, RefusesToOverwriteADamagedPool) {
 TEST_F(PoolFileTest, RefusesLabelsThatDoNotFitOrCannotBeShown) {
   EXPECT_EQ(Write({.label = std::string(64, 'x')}).status().code(),
             absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(Write({.label = "a\nb"}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Write({.label = "a\nb"}).status().code(),
+            absl::StatusCode::kInvalidArgument);
   EXPECT_TRUE(Write({.label = std::string(63, 'x')}).ok());
 }
 
@@ -147,14 +158,17 @@ TEST_F(PoolFileTest, RefusesSizesThatCannotBeAPool) {
 }
 
 TEST_F(PoolFileTest, BlockPoolsAreRefusedForNow) {
-  EXPECT_EQ(Write({.type = PoolType::kBlk}).status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(Write({.type = PoolType::kBlk}).status().code(),
+            absl::StatusCode::kUnimplemented);
 }
 
 // The state of the device at each flush, as a power cut there would leave it.
 std::vector<std::string>* g_states;
 char* g_device;
 
-void RecordFlush(const void*, std::size_t) { g_states->emplace_back(g_device, kSize); }
+void RecordFlush(const void*, std::size_t) {
+  g_states->emplace_back(g_device, kSize);
+}
 
 TEST_F(PoolFileTest, CrashWhileItIsWrittenLeavesNoPoolThatLooksGoodAndIsNot) {
   ASSERT_TRUE(Write({.label = "old"}).ok());
@@ -162,7 +176,8 @@ TEST_F(PoolFileTest, CrashWhileItIsWrittenLeavesNoPoolThatLooksGoodAndIsNot) {
   g_states = &states;
   g_device = base_;
   absl::StatusOr<Header> header = WriteEmptyPool(
-      base_, kSize, {.label = "new", .overwrite = Overwrite::kForce}, RecordFlush);
+      base_, kSize, {.label = "new", .overwrite = Overwrite::kForce},
+      RecordFlush);
   ASSERT_TRUE(header.ok()) << header.status();
 
   ASSERT_GE(states.size(), 3U);
@@ -170,9 +185,11 @@ TEST_F(PoolFileTest, CrashWhileItIsWrittenLeavesNoPoolThatLooksGoodAndIsNot) {
       << "the old header was not taken away first";
   for (std::size_t i = 0; i + 1 < states.size(); ++i) {
     kmem_persist_why why = {};
-    EXPECT_NE(kmem_persist_header_verify(
-                  reinterpret_cast<const kmem_persist_header*>(states[i].data()), kSize, &why),
-              0)
+    EXPECT_NE(
+        kmem_persist_header_verify(
+            reinterpret_cast<const kmem_persist_header*>(states[i].data()),
+            kSize, &why),
+        0)
         << "at flush " << i << " the header is valid already";
   }
   kmem_persist_why why = {};
@@ -185,7 +202,8 @@ TEST(PoolTypeTest, NamesAndTypesMatch) {
     ASSERT_TRUE(parsed.ok());
     EXPECT_EQ(*parsed, type);
   }
-  EXPECT_EQ(ParsePoolType("FS").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ParsePoolType("FS").status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(FindDeviceTest, UnknownDeviceSaysWhatThereIs) {
@@ -209,9 +227,11 @@ TEST(DetachTest, SaysThatNothingIsMounted) {
 }
 
 TEST(KernelLogTest, FindsTheReasonBehindTheDeviceName) {
-  EXPECT_EQ(ReasonInRecord("3,512,99,-;kmem dax0.0: header crc mismatch\n DEVICE=+dax:dax0.0\n",
-                           "dax0.0"),
-            "header crc mismatch");
+  EXPECT_EQ(
+      ReasonInRecord(
+          "3,512,99,-;kmem dax0.0: header crc mismatch\n DEVICE=+dax:dax0.0\n",
+          "dax0.0"),
+      "header crc mismatch");
   EXPECT_EQ(ReasonInRecord("3,512,99,-;kmem dax0.0: x\n", "dax1.0"), "");
   EXPECT_EQ(ReasonInRecord("3,512,99,-;kmem xdax0.0: x\n", "dax0.0"), "");
   EXPECT_EQ(ReasonInRecord("no record at all", "dax0.0"), "");

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -32,16 +33,8 @@ class SnapctlTest : public ::testing::Test {
   // Runs one of the commands that need snapd; its status.
   absl::Status Run(std::vector<std::string> arguments) {
     CLI::App app("test", "snapctl");
-    app.fallthrough();
-    AddGlobalOptions(&app, &context_);
     Action action;
-    AddCheckpoint(&app, &context_, &action);
-    AddRestore(&app, &context_, &action);
-    AddLs(&app, &context_, &action);
-    AddInspect(&app, &context_, &action);
-    AddRm(&app, &context_, &action);
-    AddVersion(&app, &context_, &action);
-    AddPoolShow(&app, &context_, &action);
+    AddCommands(&app, &context_, &action);
     std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
     try {
       app.parse(arguments);
@@ -76,7 +69,8 @@ class SnapctlTest : public ::testing::Test {
 TEST_F(SnapctlTest, CheckpointPrintsNameBytesAndFrozenTime) {
   AnswerCreate(false);
   const absl::Status status =
-      Run({"checkpoint", "42", "--name", "redis", "--leave-running", "-l", "tier=cache", "-l", "a="});
+      Run({"checkpoint", "42", "--name", "redis", "--leave-running", "-l",
+           "tier=cache", "-l", "a="});
   ASSERT_TRUE(status.ok()) << status;
   EXPECT_THAT(out_.str(), HasSubstr("name          redis\n"));
   EXPECT_THAT(out_.str(), HasSubstr("by reference  256.0 MiB (65536 pages)\n"));
@@ -102,7 +96,7 @@ TEST_F(SnapctlTest, CheckpointThatFoundAnOldSnapshotFails) {
   AnswerCreate(true);
   const absl::Status status = Run({"checkpoint", "42", "--name", "redis"});
   EXPECT_EQ(ExitCode(status), kExitTaken) << status;
-  EXPECT_EQ(GetErrorDetails(status).reason, "NAME_TAKEN");
+  EXPECT_EQ(client::GetErrorDetails(status).reason, "NAME_TAKEN");
   EXPECT_EQ(out_.str(), "");
 }
 
@@ -110,7 +104,8 @@ TEST_F(SnapctlTest, CheckpointRefusesWhatIsNoPid) {
   for (const char* pid : {"abc", "0", "-1", "4194305", ""}) {
     EXPECT_EQ(ExitCode(Run({"checkpoint", pid})), kExitUsage) << pid;
   }
-  EXPECT_EQ(ExitCode(Run({"checkpoint", "1", "-l", "no-equals-sign"})), kExitUsage);
+  EXPECT_EQ(ExitCode(Run({"checkpoint", "1", "-l", "no-equals-sign"})),
+            kExitUsage);
 }
 
 TEST_F(SnapctlTest, RestorePrintsThePid) {
@@ -181,15 +176,18 @@ TEST_F(SnapctlTest, VersionWorksWithAndWithoutSnapd) {
 }
 
 TEST_F(SnapctlTest, PoolShowTellsSizeAndNode) {
-  ASSERT_TRUE(Run({"show"}).ok());
+  ASSERT_TRUE(Run({"pool", "show"}).ok());
   EXPECT_THAT(out_.str(), HasSubstr("NUMA node   1\n"));
   EXPECT_THAT(out_.str(), HasSubstr("size        2.0 GiB\n"));
 }
 
 TEST_F(SnapctlTest, ErrorsForPeopleHaveHintAndCriuLog) {
-  server_.stream_status = ErrorStatus(
-      grpc::StatusCode::FAILED_PRECONDITION, "CRIU could not dump pid 42", "CRIU_FAILED",
-      {{"hint", "Read the log."}, {"criu_error", "Can't dump it"}, {"criu_log", "/x/dump.log"}});
+  server_.stream_status =
+      ErrorStatus(grpc::StatusCode::FAILED_PRECONDITION,
+                  "CRIU could not dump pid 42", "CRIU_FAILED",
+                  {{"hint", "Read the log."},
+                   {"criu_error", "Can't dump it"},
+                   {"criu_log", "/x/dump.log"}});
   const absl::Status status = Run({"checkpoint", "42"});
   EXPECT_EQ(ExitCode(status), kExitRefused);
   PrintError(status, context_);
@@ -201,8 +199,9 @@ TEST_F(SnapctlTest, ErrorsForPeopleHaveHintAndCriuLog) {
 }
 
 TEST_F(SnapctlTest, ErrorsInJsonAreOneLine) {
-  server_.stream_status = ErrorStatus(grpc::StatusCode::FAILED_PRECONDITION, "pid 7 is in use",
-                                      "PID_IN_USE", {{"hint", "End it."}, {"pid", "7"}});
+  server_.stream_status =
+      ErrorStatus(grpc::StatusCode::FAILED_PRECONDITION, "pid 7 is in use",
+                  "PID_IN_USE", {{"hint", "End it."}, {"pid", "7"}});
   const absl::Status status = Run({"restore", "a", "-o", "json"});
   EXPECT_EQ(ExitCode(status), kExitTaken);
   PrintError(status, context_);
@@ -221,6 +220,39 @@ TEST_F(SnapctlTest, NoDaemonHasAnExitCodeOfItsOwn) {
   EXPECT_EQ(ExitCode(Run({"checkpoint", "42"})), kExitNoDaemon);
 }
 
+// Every subcommand and option of `app` that the man page does not have.
+std::vector<std::string> MissingIn(const std::string& page, const CLI::App& app,
+                                   const std::string& path) {
+  std::vector<std::string> missing;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) {
+      if (name != "help" && page.find("Fl -" + name) == std::string::npos) {
+        missing.push_back(path + " --" + name);
+      }
+    }
+  }
+  for (const CLI::App* command :
+       app.get_subcommands([](const CLI::App*) { return true; })) {
+    const std::string name =
+        path.empty() ? command->get_name() : path + " " + command->get_name();
+    if (page.find("Ic " + name) == std::string::npos) missing.push_back(name);
+    for (std::string& more : MissingIn(page, *command, name))
+      missing.push_back(std::move(more));
+  }
+  return missing;
+}
+
+TEST(ManPageTest, HasEverySubcommandAndOption) {
+  std::ostringstream page;
+  page << std::ifstream(SNAPCTL_MAN_PAGE).rdbuf();
+  ASSERT_FALSE(page.str().empty()) << SNAPCTL_MAN_PAGE;
+  CLI::App app;
+  Context context;
+  Action action;
+  AddCommands(&app, &context, &action);
+  EXPECT_THAT(MissingIn(page.str(), app, ""), ::testing::IsEmpty());
+}
+
 TEST(ExitCodeTest, IsAsDocumented) {
   EXPECT_EQ(ExitCode(absl::OkStatus()), 0);
   EXPECT_EQ(ExitCode(absl::InternalError("")), 1);
@@ -235,8 +267,10 @@ TEST(ExitCodeTest, IsAsDocumented) {
   EXPECT_EQ(ExitCode(absl::FailedPreconditionError("")), 8);
   EXPECT_EQ(ExitCode(absl::CancelledError("")), 130);
   absl::Status commit_failed = absl::UnavailableError("");
-  SetErrorDetails({.reason = "COMMIT_FAILED", .hint = "", .metadata = {}}, &commit_failed);
-  EXPECT_EQ(ExitCode(commit_failed), 1) << "snapd runs, so it is not exit code 6";
+  client::SetErrorDetails(
+      {.reason = "COMMIT_FAILED", .hint = "", .metadata = {}}, &commit_failed);
+  EXPECT_EQ(ExitCode(commit_failed), 1)
+      << "snapd runs, so it is not exit code 6";
 }
 
 }  // namespace

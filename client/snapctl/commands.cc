@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/snapctl/commands.h"
+
+#include <map>
+
+namespace daxsnap::snapctl {
+namespace {
+
+constexpr char kFooter[] =
+    "Exit status: 0 done, 1 other failure, 2 wrong command line, 3 not found, "
+    "4 in use or\n"
+    "taken already, 5 permission denied, 6 snapd is not running, 7 pool full, "
+    "8 refused in\n"
+    "this state, 130 cancelled. See snapctl(1).";
+
+}  // namespace
+
+void AddCommands(CLI::App* app, Context* context, Action* action) {
+  app->footer(kFooter);
+  AddGlobalOptions(app, context);
+  // Global options may stand after the subcommand too, as people type them.
+  app->fallthrough();
+  app->require_subcommand(1);
+  CLI::App* pool =
+      app->add_subcommand("pool", "Make, attach, detach and show pools");
+  pool->fallthrough();
+  pool->require_subcommand(1);
+  AddPoolCreate(pool, context, action);
+  AddPoolAttach(pool, context, action);
+  AddPoolDetach(pool, context, action);
+  AddPoolShow(pool, context, action);
+  AddRun(app, context, action);
+  AddCheckpoint(app, context, action);
+  AddRestore(app, context, action);
+  AddLs(app, context, action);
+  AddInspect(app, context, action);
+  AddRm(app, context, action);
+  AddVersion(app, context, action);
+}
+
+void AddGlobalOptions(CLI::App* app, Context* context) {
+  app->add_option("-s,--socket", context->socket, "UNIX socket of snapd")
+      ->envname("DAXSNAP_SOCKET")
+      ->capture_default_str();
+  AddOutputOption(app, context);
+}
+
+void AddOutputOption(CLI::App* app, Context* context) {
+  app->add_option("-o,--output", context->format,
+                  "How results are printed: table or json")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Format>{
+          {"table", Format::kTable}, {"json", Format::kJson}}))
+      ->option_text("table|json");
+}
+
+}  // namespace daxsnap::snapctl
