@@ -47,7 +47,7 @@ struct Base {
     Inode large = File(9, "large", {}, 3);
     for (uint64_t i = 0; i < 260; i++)
       large.runs.push_back({.file_page = 2 * i, .page = data + i});
-    large.size = 520 * KMEMFS_PAGE_SIZE;
+    large.size = uint64_t{520} * KMEMFS_PAGE_SIZE;
     image.Commit({RootDirectory(), File(2, "a", {{0, 5, data}}),
                   Directory(3, "d"), Directory(4, "e", 3),
                   Symlink(5, "link", data + 280), large,

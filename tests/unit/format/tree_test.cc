@@ -75,8 +75,8 @@ TEST(InodeTable, GivesBackAllOfManyInodes) {
   std::vector<Inode> inodes = {RootDirectory()};
   for (uint64_t ino = 2; ino < 9000; ino++) {
     if (ino % 11 == 0) continue;
-    inodes.push_back(ino % 5 ? File(ino, "f" + std::to_string(ino), {})
-                             : Directory(ino, "d" + std::to_string(ino)));
+    inodes.push_back(ino % 5 ? File(ino, std::to_string(ino), {})
+                             : Directory(ino, std::to_string(ino)));
   }
   image.Commit(inodes);
   const Recovery recovery = Recover(image.media());
@@ -89,7 +89,8 @@ TEST(InodeTable, GivesBackAllOfManyInodes) {
 TEST(InodeTable, MayLackWholeIndexPages) {
   // Two levels; the first index page holds the root directory, the second one
   // is absent, the third one holds the file.
-  const uint64_t ino = 2 * 504 * 7;
+  constexpr uint64_t kIndexPages = 2;
+  const uint64_t ino = kIndexPages * 504 * 7;
   Image image(64);
   const kmemfs_root_info root =
       image.Commit({RootDirectory(), File(ino, "f", {})});
@@ -179,7 +180,7 @@ TEST(Tree, RefusesARunOutOfOrderThoughALeafWasJustSealed) {
   kmemfs_sink sink = image.Sink(2);
   kmemfs_tree tree;
   kmemfs_tree_init(&tree, &sink, 2);
-  for (uint64_t i = 0; i < 2 * KMEMFS_RUNS_PER_PAGE; i++) {
+  for (uint64_t i = 0; i < uint64_t{2} * KMEMFS_RUNS_PER_PAGE; i++) {
     ASSERT_EQ(kmemfs_tree_add_run(&tree, 2 * i, 1, 5), 0);
     ASSERT_EQ(kmemfs_tree_add_run(&tree, 2 * i, 1, 5), -EINVAL);
   }
