@@ -26,6 +26,18 @@
 
 static_assert(PAGE_SIZE == KMEMFS_PAGE_SIZE);
 
+/* Pages of the zone on the free lists of its CPUs; racy, as all such counts are */
+static unsigned long kmemfs_percpu_pages(const struct zone *zone)
+{
+	unsigned long nr = 0;
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		nr += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
+	return nr;
+}
+
+/* Free memory of the node, which is the pool's free space */
 unsigned long kmemfs_free_pages(const struct kmemfs *k)
 {
 	struct zone *zones = NODE_DATA(k->region.nid)->node_zones;
@@ -33,7 +45,9 @@ unsigned long kmemfs_free_pages(const struct kmemfs *k)
 	int i;
 
 	for (i = 0; i < MAX_NR_ZONES; i++)
-		nr += zone_page_state(&zones[i], NR_FREE_PAGES);
+		if (populated_zone(&zones[i]))
+			nr += zone_page_state_snapshot(&zones[i], NR_FREE_PAGES) +
+			      kmemfs_percpu_pages(&zones[i]);
 	return nr;
 }
 
