@@ -121,6 +121,21 @@ TEST_F(Read, SegmentsOfPreadv) {
   EXPECT_EQ(fresh()[50 * kPage + 1], 0);
 }
 
+TEST_F(Read, EverySegmentOfPreadvIsInstalled) {
+  std::vector<iovec> segments;
+  for (size_t page = 0; page < kPages; page += 2)
+    segments.push_back({fresh() + page * kPage, kPage});
+  const kmemfs_info before = Info();
+  ASSERT_EQ(
+      preadv(file(), segments.data(), static_cast<int>(segments.size()), 0),
+      static_cast<ssize_t>(kBytes / 2));
+  const kmemfs_info after = Info();
+  EXPECT_EQ(after.read_installed - before.read_installed, kPages / 2);
+  EXPECT_EQ(after.read_copied, before.read_copied);
+  for (size_t i = 0; i < kPages / 2; ++i)
+    EXPECT_TRUE(Same(fresh() + 2 * i * kPage, i * kPage, kPage));
+}
+
 TEST_F(Read, MovesTheFilePosition) {
   ASSERT_EQ(read(file(), fresh(), 4 * kPage), static_cast<ssize_t>(4 * kPage));
   ASSERT_EQ(read(file(), fresh() + 8 * kPage, 4 * kPage),

@@ -57,6 +57,8 @@ static unsigned long kmemfs_read_install(struct kmemfs *k, struct iov_iter *to, 
 	if (!nr || !PAGE_ALIGNED(addr))
 		return 0;
 	done = pool_install(&k->region, addr, nr, pages, copy);
+	if (done == nr)
+		*copy = 0;	/* the next segment may take pages as well */
 	iov_iter_advance(to, done << PAGE_SHIFT);
 	return done;
 }
