@@ -11,14 +11,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/errors.h"
+#include "snapd/files.h"
 #include "snapd/log.h"
 #include "snapd/machine.h"
 #include "snapd/names.h"
-
-#include "snapd/files.h"
 
 namespace daxsnap {
 namespace {
@@ -26,8 +27,9 @@ namespace {
 constexpr size_t kMaxManifest = size_t{64} << 20;
 constexpr uint32_t kManifestVersion = 1;
 constexpr char kManifestFile[] = "manifest.pb";
-constexpr char kOperationFile[] = "operation.pb";
-constexpr char kSnapshotDirectory[] = "snapshot";
+// staging/UID.operation: a record beside the directory, not in it, as the
+// directory becomes the snapshot.
+constexpr absl::string_view kOperationSuffix = ".operation";
 
 absl::Status SnapshotMissing(const std::string& name) {
   return MakeError({.code = absl::StatusCode::kNotFound,
@@ -55,8 +57,17 @@ absl::Status NameTaken(const std::string& name) {
        .metadata = {{"name", name}}});
 }
 
-std::string SnapshotPath(const std::string& uid) {
-  return absl::StrCat(uid, "/", kSnapshotDirectory);
+std::string OperationFile(const std::string& uid) {
+  return absl::StrCat(uid, kOperationSuffix);
+}
+
+// Removes the directory first: what has no record is removed by the next start,
+// whatever it is.
+absl::Status RemoveStaged(int staging, const std::string& uid) {
+  if (absl::Status removed = RemoveTree(staging, uid); !removed.ok()) {
+    return removed;
+  }
+  return RemoveTree(staging, OperationFile(uid));
 }
 
 absl::Status ToCommitFailed(absl::Status status) {
@@ -73,11 +84,11 @@ absl::Status ToCommitFailed(absl::Status status) {
 absl::StatusOr<internal::Operation> ReadOperation(int staging,
                                                   const std::string& uid) {
   auto content =
-      ReadFileAt(staging, absl::StrCat(uid, "/", kOperationFile), kMaxManifest);
+      ReadFileAt(staging, OperationFile(uid), kMaxManifest);
   if (!content.ok()) return content.status();
   internal::Operation operation;
   if (!operation.ParseFromString(*content) || operation.uid() != uid) {
-    return absl::DataLossError("operation.pb does not parse");
+    return absl::DataLossError("the record does not parse");
   }
   return operation;
 }
@@ -90,11 +101,9 @@ absl::StatusOr<StagedSnapshot> Catalog::Begin(
   staged.uid = operation.uid();
   staged.name = operation.name();
   absl::Status status = [&]() -> absl::Status {
-    auto top = EnsureDirectory(pool_->staging(), staged.uid);
-    if (!top.ok()) return top.status();
     absl::Status recorded = Record(staged, operation);
     if (!recorded.ok()) return recorded;
-    auto directory = EnsureDirectory(top->get(), kSnapshotDirectory);
+    auto directory = EnsureDirectory(pool_->staging(), staged.uid);
     if (!directory.ok()) return directory.status();
     staged.directory = *std::move(directory);
     auto images = EnsureDirectory(staged.directory.get(), "images");
@@ -103,7 +112,7 @@ absl::StatusOr<StagedSnapshot> Catalog::Begin(
     return absl::OkStatus();
   }();
   if (status.ok()) return staged;
-  if (absl::Status removed = RemoveTree(pool_->staging(), staged.uid);
+  if (absl::Status removed = RemoveStaged(pool_->staging(), staged.uid);
       !removed.ok()) {
     LogWarning(absl::StrCat("staging/", staged.uid, ": ", removed.message()));
   }
@@ -112,9 +121,7 @@ absl::StatusOr<StagedSnapshot> Catalog::Begin(
 
 absl::Status Catalog::Record(const StagedSnapshot& staged,
                              const internal::Operation& operation) {
-  auto top = OpenDirectory(pool_->staging(), staged.uid);
-  if (!top.ok()) return top.status();
-  return ReplaceFileAt(top->get(), kOperationFile,
+  return ReplaceFileAt(pool_->staging(), OperationFile(staged.uid),
                        operation.SerializeAsString());
 }
 
@@ -128,9 +135,8 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
     const std::lock_guard lock(mutex_);
     hidden_.insert(staged->name);
   }
-  if (renameat2(pool_->staging(), SnapshotPath(staged->uid).c_str(),
-                pool_->snapshots(), staged->name.c_str(),
-                RENAME_NOREPLACE) != 0) {
+  if (renameat2(pool_->staging(), staged->uid.c_str(), pool_->snapshots(),
+                staged->name.c_str(), RENAME_NOREPLACE) != 0) {
     const int error = errno;
     const std::lock_guard lock(mutex_);
     hidden_.erase(staged->name);
@@ -149,7 +155,7 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
 
 absl::Status Catalog::Unpublish(StagedSnapshot* staged) {
   if (renameat2(pool_->snapshots(), staged->name.c_str(), pool_->staging(),
-                SnapshotPath(staged->uid).c_str(), RENAME_NOREPLACE) != 0) {
+                staged->uid.c_str(), RENAME_NOREPLACE) != 0) {
     return ErrnoError(errno, absl::StrCat("cannot take back ", staged->name));
   }
   staged->published = false;
@@ -164,7 +170,7 @@ absl::Status Catalog::Discard(StagedSnapshot staged) {
     if (absl::Status undone = Unpublish(&staged); !undone.ok()) return undone;
     if (absl::Status status = pool_->Commit(); !status.ok()) return status;
   }
-  if (absl::Status removed = RemoveTree(pool_->staging(), staged.uid);
+  if (absl::Status removed = RemoveStaged(pool_->staging(), staged.uid);
       !removed.ok()) {
     return removed;
   }
@@ -172,7 +178,7 @@ absl::Status Catalog::Discard(StagedSnapshot staged) {
 }
 
 absl::Status Catalog::Finish(StagedSnapshot staged) {
-  if (absl::Status removed = RemoveTree(pool_->staging(), staged.uid);
+  if (absl::Status removed = RemoveStaged(pool_->staging(), staged.uid);
       !removed.ok()) {
     return removed;
   }
@@ -265,17 +271,13 @@ absl::Status Catalog::Delete(const std::string& name) {
   StagedSnapshot staged;
   staged.uid = NewUuid();
   staged.name = name;
-  auto top = EnsureDirectory(pool_->staging(), staged.uid);
-  if (!top.ok()) return top.status();
-  if (absl::Status gone = Unpublish(&staged); !gone.ok()) {
-    (void)RemoveTree(pool_->staging(), staged.uid);
-    return gone;
-  }
+  if (absl::Status gone = Unpublish(&staged); !gone.ok()) return gone;
   if (absl::Status committed = pool_->Commit(); !committed.ok()) {
     // Put it back, so that the caller can try again.
-    if (renameat2(pool_->staging(), SnapshotPath(staged.uid).c_str(),
-                  pool_->snapshots(), name.c_str(), RENAME_NOREPLACE) == 0) {
-      (void)RemoveTree(pool_->staging(), staged.uid);
+    if (renameat2(pool_->staging(), staged.uid.c_str(), pool_->snapshots(),
+                  name.c_str(), RENAME_NOREPLACE) != 0) {
+      LogError(
+          absl::StrCat("snapshot ", name, " stays deleted: errno ", errno));
     }
     return ToCommitFailed(std::move(committed));
   }
@@ -293,7 +295,7 @@ absl::Status Catalog::ReconcileOne(
     const std::string& uid, const ProcFs& proc, const WaitGone& wait_gone,
     const std::function<void(int, v1::Manifest*)>& finish) {
   auto operation = ReadOperation(pool_->staging(), uid);
-  if (!operation.ok()) return RemoveTree(pool_->staging(), uid);
+  if (!operation.ok()) return RemoveStaged(pool_->staging(), uid);
   const bool this_boot = operation->boot_id() == proc.BootId();
   if (this_boot && operation->criu_pid() != 0) {
     const TaskId criu = {operation->criu_pid(), operation->criu_start_ticks()};
@@ -328,8 +330,12 @@ absl::Status Catalog::Reconcile(
   auto left = ListDirectory(pool_->staging());
   if (!left.ok()) return left.status();
   if (left->empty()) return absl::OkStatus();
+  std::set<std::string> uids;
+  for (const std::string& entry : *left) {
+    uids.insert(std::string(absl::StripSuffix(entry, kOperationSuffix)));
+  }
   absl::Status first;
-  for (const std::string& uid : *left) {
+  for (const std::string& uid : uids) {
     absl::Status status = ReconcileOne(uid, proc, wait_gone, finish);
     if (status.ok()) {
       LogInfo(absl::StrCat("staging/", uid, ": cleaned up"));

@@ -34,7 +34,7 @@ class Operation;
 struct StagedSnapshot {
   std::string uid;
   std::string name;
-  // staging/UID/snapshot; still the same directory after publication.
+  // staging/UID; still the same directory after publication.
   UniqueFd directory;
   // Its images/.
   UniqueFd images;

@@ -24,6 +24,10 @@ namespace {
 // memory; one that hangs in the kernel may never end.
 constexpr absl::Duration kEndTimeout = absl::Seconds(30);
 
+// A pool with less free space than this counts as full when CRIU fails: the
+// kernel keeps some pages for itself.
+constexpr uint64_t kFullBelowBytes = uint64_t{16} << 20;
+
 bool SameRequest(const v1::Snapshot& snapshot,
                  const v1::CreateSnapshotRequest& request, const ProcFs& proc) {
   const v1::Task& root = snapshot.root_task();
@@ -167,8 +171,9 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
                                       .images = staged.images.get(),
                                       .work = staged.directory.get()},
                                      callbacks, cancellation_);
-  if (!outcome.ok()) return Abandon(std::move(staged), outcome.status());
-
+  if (!outcome.ok()) {
+    return Abandon(std::move(staged), ExplainFailure(outcome.status()));
+  }
   if (request_.leave_running()) {
     absl::Status status = MakeManifestOf(staged);
     if (status.ok()) {
@@ -181,6 +186,23 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
   }
   RecordStatistics(staged, *outcome);
   return Complete(std::move(staged));
+}
+
+absl::Status Checkpoint::ExplainFailure(const absl::Status& failure) const {
+  if (ErrorReasonOf(failure) != reason::kCriuFailed) return failure;
+  auto pool = parts_.pool->Info();
+  if (!pool.ok() || pool->free_pages * pool->page_size >= kFullBelowBytes) {
+    return failure;
+  }
+  // CRIU's log is in the pool too, so it may not have been able to say so.
+  std::map<std::string, std::string> metadata = ErrorMetadataOf(failure);
+  metadata["free_bytes"] = absl::StrCat(pool->free_pages * pool->page_size);
+  return MakeError(
+      {.code = absl::StatusCode::kResourceExhausted,
+       .reason = reason::kNoSpace,
+       .message = absl::StrCat("the pool is full: ", failure.message()),
+       .hint = "delete snapshots or end processes",
+       .metadata = std::move(metadata)});
 }
 
 void Checkpoint::RecordStatistics(const StagedSnapshot& staged,

@@ -56,6 +56,8 @@ class Checkpoint {
   absl::Status CheckFrozenTasks();
   absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);
   absl::Status OnImagesComplete(StagedSnapshot* staged);
+  // Says that the pool is full if that is why CRIU failed.
+  absl::Status ExplainFailure(const absl::Status& failure) const;
   void RecordStatistics(const StagedSnapshot& staged,
                         const DumpOutcome& outcome);
   v1::CreateSnapshotResult Complete(StagedSnapshot staged);

@@ -4,7 +4,8 @@
 // file system. Layout:
 //
 //   snapshots/NAME/{manifest.pb, images/, criu-dump.log}
-//   staging/UUID/      what is being made or removed; emptied at start
+//   staging/UUID/           what is being made or removed; emptied at start
+//   staging/UUID.operation  who makes it, see operation.proto
 #ifndef DAXSNAP_SNAPD_POOL_H_
 #define DAXSNAP_SNAPD_POOL_H_
 

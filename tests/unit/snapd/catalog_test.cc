@@ -48,7 +48,7 @@ TEST_F(CatalogTest, WhatIsStagedDoesNotExist) {
   ASSERT_TRUE(staged.ok()) << staged.status();
   EXPECT_FALSE(catalog_.Has("a"));
   EXPECT_THAT(pool_->Snapshots(), IsEmpty());
-  EXPECT_THAT(pool_->Staging(), SizeIs(1));
+  EXPECT_THAT(pool_->Staging(), SizeIs(2));
 }
 
 TEST_F(CatalogTest, PublishCommitsAfterTheRename) {

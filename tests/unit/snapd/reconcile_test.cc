@@ -91,7 +91,7 @@ TEST_F(ReconcileTest, RemovesWhatHasNoRecord) {
   ASSERT_TRUE(
       ReplaceFileAt(pool_->staging(), "garbage/operation.pb", "\xff").ok());
   ASSERT_TRUE(EnsureDirectory(pool_->staging(), "deleted").ok());
-  ASSERT_TRUE(EnsureDirectory(pool_->staging(), "deleted/snapshot").ok());
+  ASSERT_TRUE(EnsureDirectory(pool_->staging(), "deleted/images").ok());
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(pool_->Staging(), IsEmpty());
 }
@@ -159,7 +159,7 @@ TEST_F(ReconcileTest, TouchesNothingWhileCriuDoesNotEnd) {
   Begin(operation);
   criu_ends_ = false;
   EXPECT_FALSE(Reconcile().ok());
-  EXPECT_THAT(pool_->Staging(), SizeIs(1));
+  EXPECT_THAT(pool_->Staging(), SizeIs(2));
 }
 
 TEST_F(ReconcileTest, DoesNotWaitForAnotherTaskOnCriusPid) {
