@@ -166,9 +166,9 @@ absl::Status BindTo(const Device& device, Driver driver) {
   if (status.ok()) return status;
   const std::string reason = log.LastLineAbout(device.name);
   if (reason.empty()) return status;
-  return absl::Status(
-      status.code(),
-      absl::StrCat(status.message(), "; the kernel says: ", reason));
+  return absl::FailedPreconditionError(
+      absl::StrCat(device.name, ": the kernel's driver ", DriverName(driver),
+                   " does not take it: ", reason));
 }
 
 absl::StatusOr<UniqueFd> LockDevice(const Device& device) {

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace daxsnap::pool {
@@ -41,7 +42,10 @@ std::string ReasonInRecord(absl::string_view record, absl::string_view device) {
   if (at == absl::string_view::npos) return "";
   // "adax0.0: " names another device.
   if (at > 0 && text[at - 1] != ' ') return "";
-  return std::string(text.substr(at + mark.size()));
+  const absl::string_view reason = text.substr(at + mark.size());
+  // The driver core's own line says no more than the number that we have.
+  if (absl::StartsWith(reason, "probe with driver ")) return "";
+  return std::string(reason);
 }
 
 }  // namespace daxsnap::pool

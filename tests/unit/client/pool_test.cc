@@ -235,6 +235,11 @@ TEST(KernelLogTest, FindsTheReasonBehindTheDeviceName) {
   EXPECT_EQ(ReasonInRecord("3,512,99,-;kmem dax0.0: x\n", "dax1.0"), "");
   EXPECT_EQ(ReasonInRecord("3,512,99,-;kmem xdax0.0: x\n", "dax0.0"), "");
   EXPECT_EQ(ReasonInRecord("no record at all", "dax0.0"), "");
+  EXPECT_EQ(ReasonInRecord("3,512,99,-;kmem dax0.0: probe with driver kmem "
+                           "failed with error -17\n",
+                           "dax0.0"),
+            "")
+      << "the driver core's line hides the driver's";
 }
 
 TEST(Utf8Test, AcceptsTextAndRefusesTheRest) {
