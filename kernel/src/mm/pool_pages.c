@@ -3,9 +3,13 @@
  * Pool pages: allocation, state and release.
  */
 #include <linux/gfp.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/pagevec.h>
 #include <linux/pool_pages.h>
+#include <linux/rmap.h>
+#include <linux/swap.h>
 
 #include "internal.h"
 
@@ -30,11 +34,12 @@
  * a reboot.
  *
  * A page that the store lets go of while processes map it keeps this state until
- * the last of them unmaps it; then it is freed like any other page.
+ * the last of them unmaps it, or until a process that alone maps it writes to it:
+ * folio_leave_pool() then makes it an ordinary page again, without a copy.
  *
  * Memory cgroups: a captured page stays charged to the group of the process it
  * was taken from until it is freed; allocated and adopted pages are charged to
- * none, also when they are mapped.
+ * none, also when they are mapped, until they leave the pool.
  */
 
 /* No OOM kill for a pool that is full, no page of another node. */
@@ -97,6 +102,8 @@ EXPORT_SYMBOL_GPL(pool_page_adopt);
  * pool_page_test - is this a pool page of this region?
  * @pool: the region
  * @page: any page with a reference, or mapped under a lock that keeps it so
+ *
+ * Return: whether it lies in the region and has the state of a pool page.
  */
 bool pool_page_test(const struct pool_region *pool, struct page *page)
 {
@@ -129,3 +136,46 @@ void pool_pages_put(const struct pool_region *pool, const u32 *pages, unsigned l
 		folios_put(&batch);
 }
 EXPORT_SYMBOL_GPL(pool_pages_put);
+
+/* Charges the sole mapping of a folio that belongs to no memory cgroup to that of @mm. */
+static bool charge_mapped(struct folio *folio, struct mm_struct *mm)
+{
+	bool charged;
+
+	if (mem_cgroup_disabled())
+		return true;
+	if (folio_memcg(folio))
+		return mm_match_cgroup(mm, folio_memcg(folio));
+	__lruvec_stat_mod_folio(folio, NR_ANON_MAPPED, -1);
+	charged = !mem_cgroup_charge(folio, mm, GFP_NOWAIT | __GFP_NOWARN);
+	__lruvec_stat_mod_folio(folio, NR_ANON_MAPPED, 1);
+	return charged;
+}
+
+/**
+ * folio_leave_pool - make a pool page ordinary memory of a process again
+ * @folio: a folio for which folio_test_pool() is true
+ * @vma: where it is mapped, by a process that is about to write
+ * @addr: at this address; the caller holds the page-table lock
+ *
+ * Does so if neither a store nor another process has a reference; then the
+ * writer may reuse the page like any anonymous one.
+ */
+void folio_leave_pool(struct folio *folio, struct vm_area_struct *vma, unsigned long addr)
+{
+	bool leave;
+
+	/* It would have to be counted as locked again. */
+	if ((vma->vm_flags & VM_LOCKED) || folio_test_mlocked(folio))
+		return;
+	if (!folio_ref_freeze(folio, 1))
+		return;
+	leave = folio_test_pool(folio) && charge_mapped(folio, vma->vm_mm);
+	if (leave) {
+		folio->index = linear_page_index(vma, addr);
+		WRITE_ONCE(folio->mapping, (void *)vma->anon_vma + PAGE_MAPPING_ANON);
+	}
+	folio_ref_unfreeze(folio, 1);
+	if (leave)
+		folio_add_lru(folio);
+}

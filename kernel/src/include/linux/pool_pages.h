@@ -96,6 +96,15 @@ static inline void pool_page_put(const struct pool_region *pool, u32 nr)
 	put_page(pool_page(pool, nr));
 }
 
+#ifdef CONFIG_POOL_PAGES
+void folio_leave_pool(struct folio *folio, struct vm_area_struct *vma, unsigned long addr);
+#else
+static inline void folio_leave_pool(struct folio *folio, struct vm_area_struct *vma,
+				    unsigned long addr)
+{
+}
+#endif
+
 u32 pool_page_alloc(const struct pool_region *pool, gfp_t gfp);
 void pool_page_adopt(struct page *page);
 bool pool_page_test(const struct pool_region *pool, struct page *page);
