@@ -40,15 +40,19 @@ class Machine:
 
     def ensure_up(self):
         if self.run("true", check=False, timeout=60).returncode == 255:
+            # Down, or half up after a test that was killed.
+            subprocess.run([VM / "cut"], stderr=subprocess.DEVNULL)
             self.up()
 
     def up(self):
         flavour = os.environ.get("DAXSNAP_VM_FLAVOUR", "base")
-        subprocess.run([VM / "up", "--flavour", flavour], check=True)
+        if subprocess.run([VM / "up", "--flavour", flavour]).returncode:
+            raise TestFailure("the machine does not boot")
 
     def cut(self):
         """A power cut: QEMU is killed."""
-        subprocess.run([VM / "cut"], check=True)
+        if subprocess.run([VM / "cut"]).returncode:
+            raise TestFailure("the power cannot be cut")
 
     def power_cycle(self):
         self.cut()

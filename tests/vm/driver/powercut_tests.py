@@ -7,6 +7,7 @@ import time
 
 from machine import POOL, PREFIX, WORK, expect, wait_until
 from registry import test
+from workload_tests import Workload
 
 GENERATIONS = f"{PREFIX}/tests/vm/fs_generations"
 CUTS = 10
@@ -141,3 +142,33 @@ def random_moments(machine):
         print(f"cut {cut}: {acknowledged} acknowledged, {last} recovered")
         expect(last >= acknowledged, f"generation {acknowledged} was committed, {last} is there")
         machine.check_dmesg()
+
+
+@test("PowerCut.WhileACheckpointRunsLeavesAllOrNothing", timeout=900)
+def during_checkpoint(machine):
+    """Snapshots that are listed after the cut can be restored, the older one always."""
+    dice = random.Random(int(time.time()))
+    for cut in range(3):
+        workload = Workload(machine, "forktree", "--mib", "16", tag="-cut").start()
+        workload.check()
+        machine.snapctl("checkpoint", str(workload.pid), "--name", "cut-old", "--leave-running")
+        machine.sh("sync")
+        client = machine.start("snapctl", "checkpoint", str(workload.pid), "--name", "cut-new")
+        machine.run("sh", "-c", f"for _ in $(seq 200); do ls -A {POOL}/staging | grep -q . && exit; done",
+                    check=False)
+        # The moment of the cut is what is random.
+        time.sleep(dice.uniform(0, 1.5))
+        machine.cut()
+        client.communicate(timeout=60)
+        machine.up()
+        machine.ensure_snapd()
+        listed = [s["name"] for s in machine.snapctl_json("ls")["snapshots"]]
+        print(f"cut {cut}: listed {listed}")
+        expect("cut-old" in listed, "the older snapshot is lost")
+        expect(machine.sh(f"ls -A {POOL}/staging") == "", "something is left in staging")
+        for name in [n for n in listed if n in ("cut-old", "cut-new")]:
+            workload.restore(name)
+            workload.progress = 0
+            workload.check()
+            workload.kill()
+            machine.snapctl("rm", name)

@@ -27,13 +27,14 @@ STATES = {
     "Dumping": "pgrep -x criu >/dev/null",
     "Pages": f"ls {POOL}/staging/*/images/pages-1.img",
     "Written": f"ls {POOL}/staging/*/images/inventory.img",
+    "Published": f"ls -d {POOL}/snapshots/wl-forktree-published-*",
 }
 
 
-def kill_in_state(machine, state):
-    """SIGKILL to snapd when the guest sees the state. The task must run on as it was,
-    and the next snapd must find, or make, a clean pool. A checkpoint that was faster
-    than the watcher is tried again: the state must be met, and met it must hold."""
+def kill_in_state(machine, state, *options):
+    """SIGKILL to snapd when the guest sees the state. The task must run on as it was, or
+    be whole in a snapshot, and the next snapd must find, or make, a clean pool. A
+    checkpoint that was faster than the watcher is tried again: the state must be met."""
     workload = Workload(machine, "forktree", "--mib", "16", tag=f"-{state.lower()}").start()
     workload.check()
     for attempt in range(8):
@@ -45,26 +46,31 @@ def kill_in_state(machine, state):
             [ -e {WORK}/stop ] || {{ kill -9 "$pid"; echo killed; }}""")
         try:
             expect(watcher.stdout.readline() == "watching\n", "the watcher did not start")
-            done = machine.snapctl("checkpoint", "--leave-running", "--name", snapshot, str(workload.pid),
-                                   check=False)
+            done = machine.snapctl("checkpoint", *options, "--name", snapshot, str(workload.pid), check=False)
         finally:
             machine.sh(f"touch {WORK}/stop")
             said, _ = watcher.communicate(timeout=60)
             machine.sh(f"rm -f {WORK}/stop")
         machine.run("systemctl", "reset-failed", "snapd", check=False)
         machine.sh("systemctl start snapd; systemctl is-active -q snapd")
+        wait_until(lambda: machine.run("pgrep", "-x", "criu", check=False).returncode, "the end of CRIU")
         met = "killed" in said and done.returncode != 0
         if met:
             break
+        if not workload.alive():
+            workload.restore(snapshot)
         machine.run("snapctl", "rm", snapshot, check=False)
     expect(met, f"snapd could not be killed in state {state}")
-    wait_until(lambda: machine.run("pgrep", "-x", "criu", check=False).returncode, "the end of CRIU")
-    state_of_task = machine.sh(f"awk '/^State|^TracerPid/ {{ printf \"%s \", $2 }}' /proc/{workload.pid}/status")
-    expect(state_of_task.split()[0] in "RS" and state_of_task.split()[1] == "0",
-           f"the task is {state_of_task}")
+    if workload.alive():
+        status = machine.sh(f"awk '/^State|^TracerPid/ {{ print $2 }}' /proc/{workload.pid}/status").split()
+        expect(status[0] in "RS" and status[1] == "0", f"the task is {status}")
+    else:
+        expect("--leave-running" not in options, "the task is gone although it was to run on")
+        expect(snapshot in names(machine), "the task was killed and there is no snapshot of it")
+        workload.restore(snapshot)
     workload.check()
     clean_pool(machine)
-    if snapshot in names(machine):  # it was published before the kill: whole, then
+    if snapshot in names(machine):  # published before the kill: whole, then
         machine.snapctl("inspect", snapshot)
         machine.snapctl("rm", snapshot)
     # And a checkpoint works again.
@@ -81,17 +87,22 @@ def killed_staging(machine):
 
 @test("SnapdKilled.WhileDumpingLeavesTaskAndPool", timeout=400)
 def killed_dumping(machine):
-    kill_in_state(machine, "Dumping")
+    kill_in_state(machine, "Dumping", "--leave-running")
 
 
 @test("SnapdKilled.WhilePagesAreTakenLeavesTaskAndPool", timeout=400)
 def killed_pages(machine):
-    kill_in_state(machine, "Pages")
+    kill_in_state(machine, "Pages", "--leave-running")
 
 
-@test("SnapdKilled.WhenImagesAreWrittenLeavesTaskAndPool", timeout=400)
+@test("SnapdKilled.WhenImagesAreWrittenLeavesTaskOrSnapshot", timeout=400)
 def killed_written(machine):
     kill_in_state(machine, "Written")
+
+
+@test("SnapdKilled.WhilePublishingLeavesTaskOrSnapshot", timeout=400)
+def killed_publishing(machine):
+    kill_in_state(machine, "Published")
 
 
 @test("SnapdKilled.RunningAndRestoredTasksLiveOn", timeout=400)
