@@ -63,9 +63,10 @@ def command_line(state, options, kernel):
     nvdimm = options.nvdimm + ALIGNMENT_LOSS
     # tsc=reliable: on a busy host the guest would distrust a clock that QEMU derives
     # from the host's own, and fall back to the HPET, which costs an exit a reading.
+    # no_timer_check: nor must it panic when its first timer ticks come late.
     append = ["console=ttyS0", "root=/dev/vda", "rw", "rootfstype=ext4", "net.ifnames=0", "panic=-1",
               "oops=panic", "systemd.show_status=error", "systemd.log_target=journal",
-              "rcupdate.rcu_cpu_stall_timeout=120", "tsc=reliable", *options.append]
+              "rcupdate.rcu_cpu_stall_timeout=120", "tsc=reliable", "no_timer_check", *options.append]
     return [
         BINARY, "-name", "daxsnap", "-machine", "q35,nvdimm=on", "-accel", accel, "-cpu", cpu,
         "-smp", str(options.smp), "-nodefaults", "-display", "none", "-no-reboot",
