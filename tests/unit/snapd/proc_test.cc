@@ -99,6 +99,23 @@ void KillDescendants(const std::vector<TaskInfo>& tree) {
   for (size_t i = 1; i < tree.size(); ++i) kill(tree[i].id.pid, SIGKILL);
 }
 
+TEST(ProcFs, KilledTasksAreDoomed) {
+  struct Case {
+    unsigned flags;
+    const char* pending;
+    bool doomed;
+  };
+  for (const Case& c :
+       {Case{0, "SigPnd:\t0000000000000100\n", true},
+        Case{0, "ShdPnd:\t0000000000000100\n", true}, Case{0x4, "", true},
+        Case{0, "SigPnd:\t0000000000004000\n", false}}) {
+    FakeProc fake;
+    fake.AddTask(7, Stat("x", 'R', c.flags), std::string(kStatus) + c.pending);
+    EXPECT_EQ(fake.proc().ReadTask(7)->doomed, c.doomed) << c.pending;
+    EXPECT_EQ(fake.proc().IsAlive({.pid = 7, .start_ticks = 98765}), !c.doomed);
+  }
+}
+
 TEST(ProcFs, ReadsRealTrees) {
   const Child shell(kPipeline);
   auto tree = ProcFs().ReadTree(shell.pid());
