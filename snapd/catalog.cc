@@ -83,8 +83,7 @@ absl::Status ToCommitFailed(absl::Status status) {
 
 absl::StatusOr<internal::Operation> ReadOperation(int staging,
                                                   const std::string& uid) {
-  auto content =
-      ReadFileAt(staging, OperationFile(uid), kMaxManifest);
+  auto content = ReadFileAt(staging, OperationFile(uid), kMaxManifest);
   if (!content.ok()) return content.status();
   internal::Operation operation;
   if (!operation.ParseFromString(*content) || operation.uid() != uid) {

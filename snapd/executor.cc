@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/executor.h"
 
+#include <cstddef>
 #include <system_error>
 #include <utility>
 
 namespace daxsnap {
+namespace {
+
+// Far more than a machine can do at once, and few enough that nobody can fill
+// the machine with threads of ours.
+constexpr size_t kMaxThreads = 256;
+
+}  // namespace
 
 Executor::~Executor() {
   std::unique_lock lock(mutex_);
@@ -21,6 +29,7 @@ bool Executor::Run(std::function<void()> work) {
     // Held while the thread starts, so that its node is complete before it can
     // move it.
     const std::lock_guard lock(mutex_);
+    if (running_.size() >= kMaxThreads) return false;
     finished.splice(finished.end(), finished_);
     const auto node = running_.emplace(running_.end());
     // std::thread reports a lack of threads by an exception only.

@@ -20,7 +20,7 @@ class Executor {
   // Waits for all work to end.
   ~Executor();
 
-  // Starts `work`; false if no thread could be started.
+  // Starts `work`; false if no thread could be started, or too many run.
   bool Run(std::function<void()> work);
 
  private:

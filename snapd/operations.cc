@@ -216,16 +216,19 @@ absl::StatusOr<v1::ListSnapshotsResponse> Operations::List(
   if (!limit.ok()) return limit.status();
   auto after = ParsePageToken(request.page_token());
   if (!after.ok()) return after.status();
-  auto page = (*open)->catalog.List(*after, *limit);
-  if (!page.ok()) return page.status();
+  auto all = (*open)->catalog.List(*after, static_cast<size_t>(-1));
+  if (!all.ok()) return all.status();
   v1::ListSnapshotsResponse response;
   size_t bytes = 0;
-  for (const std::string& name : page->names) {
-    if (bytes > kMaxPageBytes) {
-      response.set_next_page_token(MakePageToken(*after));
-      return response;
+  // A token names a snapshot that its caller may see.
+  std::string last;
+  for (const std::string& name : all->names) {
+    const size_t listed = static_cast<size_t>(response.snapshots_size() +
+                                              response.damaged_size());
+    if (listed == *limit || bytes > kMaxPageBytes) {
+      response.set_next_page_token(MakePageToken(last));
+      break;
     }
-    *after = name;
     auto manifest = (*open)->catalog.Read(name);
     if (manifest.ok()) {
       v1::Snapshot* snapshot = manifest->mutable_snapshot();
@@ -236,10 +239,10 @@ absl::StatusOr<v1::ListSnapshotsResponse> Operations::List(
                caller.is_root()) {
       // Whose it was is not known any more.
       response.add_damaged(name);
+    } else {
+      continue;
     }
-  }
-  if (page->more) {
-    response.set_next_page_token(MakePageToken(page->names.back()));
+    last = name;
   }
   return response;
 }

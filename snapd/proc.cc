@@ -8,6 +8,7 @@
 
 #include <cerrno>
 #include <climits>
+#include <csignal>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -22,8 +23,11 @@ namespace daxsnap {
 namespace {
 
 constexpr size_t kMaxProcFile = size_t{4} << 20;
-// PF_KTHREAD of include/linux/sched.h; source: proc(5), field 9 of stat.
+// PF_EXITING and PF_KTHREAD of include/linux/sched.h; field 9 of stat.
+constexpr uint64_t kFlagExiting = 0x00000004;
 constexpr uint64_t kFlagKernelThread = 0x00200000;
+// SIGKILL in the signal masks of status.
+constexpr uint64_t kSigKillBit = uint64_t{1} << (SIGKILL - 1);
 
 absl::StatusOr<UniqueFd> OpenTask(const std::string& root, pid_t pid) {
   const std::string path = absl::StrCat(root, "/", pid);
@@ -61,6 +65,7 @@ absl::Status ParseStat(absl::string_view text, TaskInfo* task) {
   }
   task->state = fields[0][0];
   task->kernel_thread = (flags & kFlagKernelThread) != 0;
+  task->doomed = (flags & kFlagExiting) != 0;
   return absl::OkStatus();
 }
 
@@ -88,6 +93,13 @@ absl::Status ParseStatus(const std::string& text, TaskInfo* task) {
       uids = ParseIds(field.second, &task->uids);
     } else if (field.first == "Gid") {
       gids = ParseIds(field.second, &task->gids);
+    } else if (field.first == "SigPnd" || field.first == "ShdPnd") {
+      uint64_t pending = 0;
+      if (absl::SimpleHexAtoi(absl::StripAsciiWhitespace(field.second),
+                              &pending) &&
+          (pending & kSigKillBit) != 0) {
+        task->doomed = true;
+      }
     }
   }
   if (group && uids && gids) return absl::OkStatus();
@@ -210,7 +222,7 @@ absl::StatusOr<std::vector<pid_t>> ProcFs::ListPids() const {
 
 bool ProcFs::IsAlive(const TaskId& id) const {
   auto task = ReadTask(id.pid);
-  return task.ok() && task->id == id && task->state != 'Z' &&
+  return task.ok() && task->id == id && !task->doomed && task->state != 'Z' &&
          task->state != 'X';
 }
 

@@ -35,6 +35,8 @@ struct TaskInfo {
   // State letter of /proc/PID/stat: R, S, D, T, t, Z, ...
   char state = '?';
   bool kernel_thread = false;
+  // Killed already, or ending: it will not run its own code again.
+  bool doomed = false;
   std::string comm;
   // Empty if it cannot be read.
   std::string exe;
@@ -76,7 +78,7 @@ class ProcFs {
   // PIDs of all processes.
   absl::StatusOr<std::vector<pid_t>> ListPids() const;
 
-  // Whether exactly this task exists and is not a zombie.
+  // Whether exactly this task exists and will live on: no zombie, not killed.
   bool IsAlive(const TaskId& id) const;
 
   // ID of the running boot, /proc/sys/kernel/random/boot_id; empty on failure.
