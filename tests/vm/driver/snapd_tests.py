@@ -184,7 +184,7 @@ def failed_commit(machine):
     machine.sh(f"""
         mkdir -p {BROKEN}/disk {BROKEN}/pool; mount -t tmpfs -o size=8m none {BROKEN}/disk
         truncate -s 128M {BROKEN}/disk/img; mkfs.ext4 -q -O ^has_journal {BROKEN}/disk/img
-        mount -o loop {BROKEN}/disk/img {BROKEN}/pool; mkdir -m 700 {BROKEN}/pool/p; sync -f {BROKEN}/pool""")
+        mount $(losetup -f --show {BROKEN}/disk/img) {BROKEN}/pool; mkdir -m 700 {BROKEN}/pool/p; sync -f {BROKEN}/pool""")
     socket = f"{BROKEN}/sock"
     snapd = machine.start("snapd", f"--pool={BROKEN}/pool/p", f"--socket={socket}",
                           f"--criu={PREFIX}/sbin/criu", f"--criu-libdir={PREFIX}/lib/criu")
@@ -204,7 +204,7 @@ def failed_commit(machine):
         machine.run("sh", "-c", f"""
             pid=$(pgrep -f '^snapd --pool={BROKEN}') && kill $pid
             while [ -d "/proc/$pid" ]; do sleep 0.1; done
-            umount {BROKEN}/pool; umount {BROKEN}/disk""", check=False)
+            umount {BROKEN}/pool; losetup -D; umount {BROKEN}/disk""", check=False)
         snapd.communicate(timeout=60)
     workload.kill()
 
