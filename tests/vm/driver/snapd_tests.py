@@ -180,11 +180,6 @@ def failed_commit(machine):
     machine.ensure_snapd()
     workload = Workload(machine, "pages", "--mib", "24", tag="-commit").start()
     workload.check()
-    # ext4 says of the lost writes what check-dmesg must not pass: off the console with it,
-    # and look for anything worse in the kernel's own buffer.
-    worse = "dmesg | grep -cE 'WARNING:|BUG|Call Trace|Oops' || true"
-    level = machine.sh("cut -f1 /proc/sys/kernel/printk; dmesg -n 1")
-    before = machine.sh(worse)
     # The file system believes in 128 MiB; the file below it may have 8.
     machine.sh(f"""
         mkdir -p {BROKEN}/disk {BROKEN}/pool; mount -t tmpfs -o size=8m none {BROKEN}/disk
@@ -205,13 +200,11 @@ def failed_commit(machine):
         workload.check()
         left = machine.sh(f"ls -A {BROKEN}/pool/p/snapshots")
         expect(left == "", f"published: {left}")
-        expect(machine.sh(worse) == before, "the kernel complained of more than lost writes")
     finally:
         machine.run("sh", "-c", f"""
             pid=$(pgrep -f '^snapd --pool={BROKEN}') && kill $pid
             while [ -d "/proc/$pid" ]; do sleep 0.1; done
-            umount {BROKEN}/pool; losetup -D; umount {BROKEN}/disk
-            dmesg -n {level}""", check=False)
+            umount {BROKEN}/pool; losetup -D; umount {BROKEN}/disk""", check=False)
         snapd.communicate(timeout=60)
     workload.kill()
 
