@@ -13,9 +13,10 @@
  *           can be allocated, and all of it is online.
  *   attach: the type says which pages to keep; the others are freed.
  *
- * The device is not written to on the way. Whatever can fail comes before the
- * memory is added; if something fails later nevertheless, the memory is taken
- * out again, and if that fails too, it stays allocated, unused, and unharmed.
+ * The device is not written to before the type has accepted what is stored, and
+ * by nobody but the type then. Whatever can fail comes before the memory is
+ * added; if something fails later nevertheless, the memory is taken out again,
+ * and if that fails too, it stays allocated, unused, and unharmed.
  *
  * A memory notifier holds off what would break this: offlining memory that
  * holds data, and other memory coming online on the node, which is the pool
@@ -28,14 +29,14 @@
 #include <linux/kmem_persist.h>
 #include <linux/memory.h>
 #include <linux/memory_hotplug.h>
+#include <linux/mmzone.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vmstat.h>
 #include "dax-private.h"
 #include "kmem_persist_driver.h"
-
-#define HEAD_BYTES	(KMEM_PERSIST_HEAD_PAGES * KMEM_PERSIST_PAGE_SIZE)
 
 /* Before the default, so that a veto comes before others have allocated */
 #define KMEM_PERSIST_CALLBACK_PRI	200
@@ -129,6 +130,36 @@ void kmem_persist_put(struct kmem_persist *kp)
 	kfree(kp);
 }
 
+/* Pages of the zone on the free lists of its CPUs; racy, as all such counts are */
+static unsigned long percpu_free_pages(const struct zone *zone)
+{
+	unsigned long nr = 0;
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		nr += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
+	return nr;
+}
+
+/**
+ * kmem_persist_free_pages - how many pages can be allocated from the device
+ * @kp: the device, attached
+ *
+ * Return: the free memory of its node, with what CPUs have on their lists.
+ */
+unsigned long kmem_persist_free_pages(const struct kmem_persist *kp)
+{
+	struct zone *zones = NODE_DATA(kp->nid)->node_zones;
+	unsigned long nr = 0;
+	int i;
+
+	for (i = 0; i < MAX_NR_ZONES; i++)
+		if (populated_zone(&zones[i]))
+			nr += zone_page_state_snapshot(&zones[i], NR_FREE_PAGES) +
+			      percpu_free_pages(&zones[i]);
+	return nr;
+}
+
 static void set_state(struct kmem_persist *kp, enum kmem_persist_state state)
 {
 	guard(mutex)(&kmem_persist_lock);
@@ -191,6 +222,15 @@ static int check_stored(struct kmem_persist *kp, struct kmem_persist_why *why)
 	return rc;
 }
 
+/* While none of it is online: no mapping can have both online memory and other. */
+static int map_head(struct kmem_persist *kp)
+{
+	if (kp->head)
+		memunmap(kp->head);
+	kp->head = memremap(PFN_PHYS(kp->start_pfn), PFN_PHYS(kp->nr_head), MEMREMAP_WB);
+	return kp->head ? 0 : -ENOMEM;
+}
+
 /* All that can be found out without touching the device or adding memory. */
 static int check_device(struct kmem_persist *kp, struct dev_dax *dev_dax,
 			const struct range *usable)
@@ -235,6 +275,9 @@ static int check_device(struct kmem_persist *kp, struct dev_dax *dev_dax,
 	rc = check_stored(kp, &why);
 	if (rc)
 		return refuse(kp, rc, why.text);
+	rc = map_head(kp);
+	if (rc)
+		return refuse(kp, rc, "cannot map what is kept behind the header");
 
 	kp->keep = kvcalloc(BITS_TO_LONGS(kp->nr_pages), sizeof(long), GFP_KERNEL);
 	if (!kp->keep)
@@ -245,8 +288,7 @@ static int check_device(struct kmem_persist *kp, struct dev_dax *dev_dax,
 /* Returns 1 if the device has a header, 0 if not. */
 static int read_header(struct kmem_persist *kp)
 {
-	kp->head = memremap(PFN_PHYS(kp->start_pfn), HEAD_BYTES, MEMREMAP_WB);
-	if (!kp->head)
+	if (map_head(kp))
 		return refuse(kp, -ENOMEM, "cannot map the header");
 	if (copy_mc_to_kernel(&kp->header, kp->head, sizeof(kp->header)))
 		return refuse(kp, -EIO, "cannot read page 0, memory error");
@@ -267,7 +309,7 @@ struct kmem_persist *kmem_persist_open(struct dev_dax *dev_dax, const struct ran
 	struct kmem_persist *kp;
 	int rc;
 
-	if (range_len(range) < HEAD_BYTES)
+	if (PHYS_PFN(range_len(range)) < KMEM_PERSIST_HEAD_PAGES)
 		return NULL;
 
 	kp = kzalloc(sizeof(*kp), GFP_KERNEL);
@@ -279,6 +321,7 @@ struct kmem_persist *kmem_persist_open(struct dev_dax *dev_dax, const struct ran
 	kp->nid = dev_dax->target_node;
 	kp->start_pfn = PHYS_PFN(range->start);
 	kp->nr_pages = PHYS_PFN(range_len(range));
+	kp->nr_head = KMEM_PERSIST_HEAD_PAGES;
 	kp->state = KP_OPEN;
 	kp->name = kstrdup(dev_name(kp->dev), GFP_KERNEL);
 
@@ -309,7 +352,7 @@ static unsigned long free_rest(struct kmem_persist *kp)
 {
 	unsigned long nr, next, freed = 0;
 
-	for (nr = kp->first; nr < min(kp->end, KMEM_PERSIST_HEAD_PAGES); nr++)
+	for (nr = kp->first; nr < min(kp->end, kp->nr_head); nr++)
 		__set_bit(nr, kp->keep);
 
 	for (nr = kp->first; nr < kp->end; nr = next) {
@@ -477,7 +520,7 @@ void *kmem_persist_rebind(struct dev_dax *dev_dax)
 		if (PHYS_PFN(range->end) < kp->start_pfn ||
 		    PHYS_PFN(range->start) >= kp->start_pfn + kp->nr_pages)
 			continue;
-		if (kp->dev == &dev_dax->dev && kp->drvdata) {
+		if (kp->dev == &dev_dax->dev && kp->state == KP_ATTACHED) {
 			dev_info(kp->dev, "bound again, with all as it was\n");
 			return kp->drvdata;
 		}
@@ -500,7 +543,7 @@ void kmem_persist_close(struct kmem_persist *kp)
 
 static bool holds_head(const struct kmem_persist *kp, const struct memory_notify *mn)
 {
-	return mn->start_pfn < kp->start_pfn + KMEM_PERSIST_HEAD_PAGES &&
+	return mn->start_pfn < kp->start_pfn + kp->nr_head &&
 	       mn->start_pfn + mn->nr_pages > kp->start_pfn;
 }
 
@@ -517,7 +560,7 @@ static void hide_pages(const struct kmem_persist *kp, const struct memory_notify
 	for (pfn = mn->start_pfn; pfn < end; pfn++) {
 		struct page *page = pfn_to_page(pfn);
 
-		if (kp->managed && pfn - kp->start_pfn >= KMEM_PERSIST_HEAD_PAGES)
+		if (kp->managed && pfn - kp->start_pfn >= kp->nr_head)
 			break;
 		if (hide) {
 			__SetPageOffline(page);

@@ -95,12 +95,13 @@ bool kmem_persist_header_present(const void *page)
 	return has_magic(h) || le32_to_cpu(h->crc) == header_crc(h);
 }
 
-static bool all_zero(const u8 *bytes, size_t len)
+bool kmem_persist_all_zero(const void *bytes, size_t len)
 {
+	const u8 *p = bytes;
 	size_t i;
 
 	for (i = 0; i < len; i++)
-		if (bytes[i])
+		if (p[i])
 			return false;
 	return true;
 }
@@ -109,7 +110,7 @@ static bool label_valid(const struct kmem_persist_header *h)
 {
 	const u8 *end = memchr(h->label, 0, sizeof(h->label));
 
-	return end && all_zero(end, sizeof(h->label) - (end - h->label));
+	return end && kmem_persist_all_zero(end, sizeof(h->label) - (end - h->label));
 }
 
 /* What only makes sense once the bytes are known to be as written */
@@ -134,7 +135,7 @@ static int header_check_fields(const struct kmem_persist_header *h, u64 device_b
 		kmem_persist_why_set(why, "header: label not zero padded");
 		return -EUCLEAN;
 	}
-	if (h->reserved0 || !all_zero(h->reserved, sizeof(h->reserved))) {
+	if (h->reserved0 || !kmem_persist_all_zero(h->reserved, sizeof(h->reserved))) {
 		kmem_persist_why_set(why, "header: reserved bytes not zero");
 		return -EUCLEAN;
 	}

@@ -20,7 +20,7 @@ struct kmem_persist;
  * @name: for people
  * @check: decide, before any memory is added, whether what is stored can be
  *	taken. The whole device is mapped at kp->image meanwhile. Must not write
- *	to the device. On failure fill @why. Optional.
+ *	to the device. May raise kp->nr_head. On failure fill @why. Optional.
  * @attach: all memory is online and allocated, reference count 1 a page. Set
  *	in kp->keep the pages that are to stay so: those are the type's now. Must
  *	not free pages, and leaves managed counts to the caller. On failure no
@@ -30,7 +30,8 @@ struct kmem_persist;
  * @attached: the pages that were not kept are free memory now; next, the device
  *	can be had from kmem_persist_get(). Optional.
  * @detach: the driver is being unbound, and nobody holds @kp. Return 0 if
- *	nothing is stored, with all pages that were kept freed, else -EBUSY:
+ *	nothing is stored, with all pages that were kept freed (but for the
+ *	head, which is the framework's), else -EBUSY:
  *	everything stays as it is. NULL for a type that never stores anything;
  *	its memory can be offlined and onlined as any other.
  *
@@ -57,9 +58,10 @@ struct kmem_persist_type {
  * @nr_pages: of the device
  * @first: first device page that is online memory
  * @end: one past the last
- * @head: device pages 0 to KMEM_PERSIST_HEAD_PAGES - 1, mapped while the device
- *	is attached, whether they are online memory or not; never freed, never
- *	part of @keep
+ * @nr_head: how many pages at the start of the device are no memory for others:
+ *	KMEM_PERSIST_HEAD_PAGES, unless the type has more there
+ * @head: device pages 0 to @nr_head - 1, mapped while the device is attached,
+ *	whether they are online memory or not; never freed, never part of @keep
  * @image: the whole device, during check only
  * @keep: bit per device page, during attach only
  * @private: the type's
@@ -74,6 +76,7 @@ struct kmem_persist {
 	unsigned long nr_pages;
 	unsigned long first;
 	unsigned long end;
+	unsigned long nr_head;
 	void *head;
 	const void *image;
 	unsigned long *keep;
@@ -97,5 +100,7 @@ int kmem_persist_register_type(struct kmem_persist_type *type);
 
 struct kmem_persist *kmem_persist_get(const char *name, u32 type_id);
 void kmem_persist_put(struct kmem_persist *kp);
+
+unsigned long kmem_persist_free_pages(const struct kmem_persist *kp);
 
 #endif /* _LINUX_KMEM_PERSIST_H */

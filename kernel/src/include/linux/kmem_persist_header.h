@@ -32,6 +32,9 @@ struct kmem_persist_why {
 __printf(2, 3)
 void kmem_persist_why_set(struct kmem_persist_why *why, const char *fmt, ...);
 
+/* True if all of @bytes are zero */
+bool kmem_persist_all_zero(const void *bytes, size_t len);
+
 /* crc32c (initial value ~0, final inversion) of a 4 KiB page, the 4 bytes at @at taken as zero */
 __u32 kmem_persist_page_crc(const void *page, size_t at);
 
