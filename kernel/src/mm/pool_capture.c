@@ -3,9 +3,7 @@
  * Pool pages: taking the memory of a process by reference.
  */
 #include <linux/hugetlb.h>
-#include <linux/memcontrol.h>
 #include <linux/mm.h>
-#include <linux/mm_inline.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pool_pages.h>
 #include <linux/rmap.h>
@@ -16,33 +14,21 @@
 
 #include "internal.h"
 #include "pool_copy.h"
+#include "pool_take.h"
 
 /**
  * DOC: Capturing memory
  *
- * A small anonymous page of the region becomes a pool page where it is, under
- * the page-table lock: its entry is write-protected, the page leaves the LRU, its
- * mapping becomes PAGE_MAPPING_POOL, and the store gets a reference. The TLB is
- * flushed for the whole page table before its lock is dropped, so no write
- * reaches the page later. The target may run meanwhile.
- *
- * A page with other users (GUP, per-CPU LRU batches, reclaim) must not be taken.
- * A page with one mapping has one reference, its page-table entry's, which this
- * freezes at 0 while it changes state: GUP-fast either took its reference before
- * and fails the freeze, or comes after and sees a changed entry or
- * PageAnonExclusive cleared. A page that fork() shares can not be frozen, as the
- * others may unmap it: it is locked, taken off the LRU, then counted; it has no
- * writable mapping and cannot be pinned.
+ * Takes the small anonymous pages of a region (see "Taking pages" in pool_take.c)
+ * under the page-table lock, and flushes the TLB for a whole page table before
+ * the lock is dropped. The target may run meanwhile.
  *
  * What is busy is looked at once more after lru_add_drain_all(), then copied.
  */
 
-/* Entries of pages[] that are not decided yet. */
-#define LOOK_AGAIN	U32_MAX		/* not seen yet, or has other users */
-#define MUST_COPY	(U32_MAX - 1)
-
-/* Pages taken off the LRU with interrupts disabled. */
-#define LRU_BATCH	64
+/* Entries of pages[] that are not decided yet. There are no pool pages 0 and 1. */
+#define MUST_COPY	(POOL_PAGE_NEW | 0)
+#define LOOK_AGAIN	(POOL_PAGE_NEW | 1)	/* not seen yet, or has other users */
 
 struct capture {
 	const struct pool_region *pool;
@@ -55,12 +41,13 @@ struct capture {
 	unsigned long nr_copy;
 	struct folio *large;		/* to be split; has a reference */
 	struct folio *whole;		/* could not be split; only to compare */
-	struct lruvec *lruvec;		/* locked, or NULL; the fields below are for it */
-	struct mem_cgroup *memcg;
-	enum zone_type zone;
-	unsigned int nr_locked;		/* pages handled under its lock */
-	long nr_off[LRU_ACTIVE_ANON + 1];	/* pages taken off, not yet accounted for */
+	struct pool_lru lru;
 };
+
+static bool decided(u32 what)
+{
+	return what != MUST_COPY && what != LOOK_AGAIN;
+}
 
 static u32 *slot_of(struct capture *c, unsigned long addr)
 {
@@ -95,143 +82,7 @@ static bool in_region(struct capture *c, unsigned long pfn)
 	return nr >= c->pool->first && nr < c->pool->end;
 }
 
-static void lru_unlock(struct capture *c)
-{
-	enum lru_list lru;
-
-	if (!c->lruvec)
-		return;
-	for (lru = LRU_INACTIVE_ANON; lru <= LRU_ACTIVE_ANON; lru++) {
-		if (c->nr_off[lru])
-			update_lru_size(c->lruvec, lru, c->zone, -c->nr_off[lru]);
-		c->nr_off[lru] = 0;
-	}
-	unlock_page_lruvec_irq(c->lruvec);
-	c->lruvec = NULL;
-}
-
-static noinline void lru_lock_other(struct capture *c, struct folio *folio)
-{
-	lru_unlock(c);
-	c->lruvec = folio_lruvec_lock_irq(folio);
-	c->memcg = folio_memcg(folio);
-	c->zone = folio_zonenum(folio);
-	c->nr_locked = 1;
-}
-
-/* The folios of the region differ in their memory cgroup and zone, not in their node. */
-static __always_inline void lru_lock(struct capture *c, struct folio *folio)
-{
-	if (likely(c->lruvec && c->memcg == folio_memcg(folio) &&
-		   c->zone == folio_zonenum(folio) && c->nr_locked < LRU_BATCH))
-		c->nr_locked++;
-	else
-		lru_lock_other(c, folio);
-}
-
-/* The folio is off its LRU list; nobody else changes its state now. */
-static __always_inline void make_pool_folio(struct folio *folio)
-{
-	/* The LRU flags are checked when the page is freed and nobody else clears them. */
-	const unsigned long clear = BIT(PG_lru) | BIT(PG_active) | BIT(PG_unevictable) |
-				    BIT(PG_referenced) | BIT(PG_anon_exclusive);
-	/* It may have been MADV_FREEd. */
-	const unsigned long set = BIT(PG_dirty) | BIT(PG_swapbacked);
-
-	set_mask_bits(&folio->flags, clear, set);
-	WRITE_ONCE(folio->mapping, PAGE_MAPPING_POOL);
-}
-
-/*
- * Takes a small anonymous folio if the only reference to it is that of the page-table
- * entry, and if those of its flags that are in @mask are @value.
- */
-static __always_inline bool take_sole(struct capture *c, struct folio *folio, unsigned long addr,
-				      pte_t *pte, pte_t ptent, unsigned long mask,
-				      unsigned long value)
-{
-	unsigned long flags;
-
-	if (unlikely(!folio_ref_freeze(folio, 1)))
-		return false;
-	flags = READ_ONCE(folio->flags);
-	if (unlikely((flags & mask) != value)) {
-		folio_ref_unfreeze(folio, 1);
-		return false;
-	}
-	if (pte_write(ptent))
-		ptep_set_wrprotect(c->mm, addr, pte);
-	lru_lock(c, folio);
-	if (likely((flags & (BIT(PG_swapbacked) | BIT(PG_unevictable) | LRU_GEN_MASK)) ==
-		   BIT(PG_swapbacked))) {
-		/* lruvec_del_folio(), with one update of the statistics for many folios */
-		list_del(&folio->lru);
-		c->nr_off[flags & BIT(PG_active) ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON]++;
-	} else {
-		lruvec_del_folio(c->lruvec, folio);
-	}
-	make_pool_folio(folio);
-	folio_ref_unfreeze(folio, 2);
-	return true;
-}
-
-/*
- * The ordinary case. Without other references nobody can hold the lock, add the folio to
- * the swap cache, or take it off the LRU.
- */
-static __always_inline bool take_plain(struct capture *c, struct folio *folio, unsigned long addr,
-				       pte_t *pte, pte_t ptent)
-{
-	const unsigned long plain = BIT(PG_lru) | BIT(PG_swapbacked);
-	const unsigned long special = BIT(PG_head) | BIT(PG_locked) | BIT(PG_swapcache) |
-				      BIT(PG_writeback);
-
-	return take_sole(c, folio, addr, pte, ptent, plain | special, plain);
-}
-
-/* A small anonymous folio that other processes map too: see "Capturing memory". */
-static bool take_shared(struct capture *c, struct folio *folio)
-{
-	int mapcount = folio_mapcount(folio);
-
-	if (folio_ref_count(folio) != mapcount || !folio_test_clear_lru(folio))
-		return false;
-	folio_get(folio);
-	lru_lock(c, folio);
-	/* Whoever finds the folio on the LRU has its reference counted below. */
-	smp_mb__after_atomic();
-	if (folio_ref_count(folio) == mapcount + 1 && folio_mapcount(folio) == mapcount &&
-	    !PageAnonExclusive(&folio->page)) {
-		lruvec_del_folio(c->lruvec, folio);
-		make_pool_folio(folio);
-		return true;
-	}
-	folio_set_lru(folio);
-	folio_put(folio);
-	return false;
-}
-
-static bool take_locked(struct capture *c, struct folio *folio, unsigned long addr, pte_t *pte,
-			pte_t ptent)
-{
-	bool taken = false;
-
-	lru_unlock(c);
-	if (!folio_trylock(folio))
-		return false;
-	if (folio_test_swapcache(folio))
-		folio_free_swap(folio);
-	if (!folio_test_swapcache(folio) && !folio_test_writeback(folio)) {
-		if (folio_mapcount(folio) == 1)
-			taken = take_sole(c, folio, addr, pte, ptent, BIT(PG_lru), BIT(PG_lru));
-		else
-			taken = take_shared(c, folio);
-	}
-	folio_unlock(folio);
-	return taken;
-}
-
-/* A page of the region that take_plain() did not take. */
+/* A page of the region that pool_take_plain() did not take. */
 static noinline u32 take_page(struct capture *c, struct vm_area_struct *vma, unsigned long addr,
 			      pte_t *pte, pte_t ptent)
 {
@@ -247,7 +98,7 @@ static noinline u32 take_page(struct capture *c, struct vm_area_struct *vma, uns
 		}
 		return LOOK_AGAIN;
 	}
-	if (!take_locked(c, folio, addr, pte, ptent))
+	if (!pool_take_locked(&c->lru, folio, 0, c->mm, addr, pte, ptent))
 		return folio_maybe_dma_pinned(folio) ? MUST_COPY : LOOK_AGAIN;
 	c->stats.new++;
 	return (page_to_pfn(page) - c->pool->start_pfn) | POOL_PAGE_NEW;
@@ -266,13 +117,56 @@ static u32 look_elsewhere(struct vm_area_struct *vma, pte_t ptent)
 	return MUST_COPY;
 }
 
+/*
+ * Not 0 if this is no pool page, or one that has as many references as it may have. Of
+ * the flags that a pool page has one is never set in a tail page.
+ */
+static __always_inline unsigned long not_shareable(const struct page *page, unsigned int max_refs)
+{
+	const unsigned long mask = BIT(PG_swapbacked) | BIT(PG_lru) | BIT(PG_head);
+	unsigned long wrong;
+
+	wrong = (unsigned long)READ_ONCE(page->mapping) ^ (unsigned long)PAGE_MAPPING_POOL;
+	wrong |= (READ_ONCE(page->flags) & mask) ^ BIT(PG_swapbacked);
+	return wrong | ((unsigned int)page_ref_count(page) >= max_refs);
+}
+
+/*
+ * Takes one more reference on each of the pool pages that @nr entries from @pte on map,
+ * up to the first entry that maps something else. The first maps page @page_nr. Returns
+ * how many. All of a repeated capture is done here. Entries that follow often map the
+ * pages that follow: then nothing but the page has to be looked at.
+ */
+static unsigned long share_run(const struct capture *c, pte_t *pte, u32 *slot, unsigned long nr,
+			       unsigned long page_nr)
+{
+	const unsigned long first = c->pool->start_pfn + page_nr;
+	const unsigned int max_refs = pool_max_refs();
+	pte_t expected = ptep_get(pte);
+	unsigned long i;
+
+	nr = min(nr, c->pool->end - page_nr);
+	for (i = 0; i < nr; i++) {
+		struct page *page = pfn_to_page(first + i);
+
+		/* one branch for all that may be wrong */
+		if ((pte_val(ptep_get(pte + i)) ^ pte_val(expected)) |
+		    not_shareable(page, max_refs))
+			break;
+		page_ref_inc(page);
+		slot[i] = page_nr + i;
+		expected = pte_next_pfn(expected);
+	}
+	return i;
+}
+
 /* Up to the end of a page table. Returns where it stopped: at a large folio, or at the end. */
 static unsigned long capture_table(struct capture *c, struct vm_area_struct *vma, pmd_t *pmd,
 				   unsigned long addr, unsigned long end)
 {
 	const unsigned long start = addr;
 	u32 *slot = slot_of(c, addr);
-	unsigned long shared = 0, taken = 0;
+	unsigned long shared = 0, taken = 0, run;
 	pte_t *pte, *start_pte;
 	spinlock_t *ptl;	/* of @pte */
 	bool flush;
@@ -299,13 +193,23 @@ static unsigned long capture_table(struct capture *c, struct vm_area_struct *vma
 		}
 		folio = page_folio(pte_page(ptent));
 		if (folio_test_pool(folio)) {
-			folio_get(folio);
-			*slot = nr;
-			shared++;
+			/* The first time round, nothing from here on is decided. */
+			run = share_run(c, pte, slot, c->again ? 1 : (end - addr) >> PAGE_SHIFT,
+					nr);
+			if (!run) {	/* too many references */
+				decide(c, slot, MUST_COPY);
+				continue;
+			}
+			shared += run;
+			run--;		/* the loop steps over one */
+			addr += run << PAGE_SHIFT;
+			pte += run;
+			slot += run;
 			continue;
 		}
 		flush |= pte_write(ptent);
-		if (likely(folio_test_anon(folio) && take_plain(c, folio, addr, pte, ptent))) {
+		if (likely(folio_test_anon(folio) &&
+			   pool_take_plain(&c->lru, folio, 0, c->mm, addr, pte, ptent))) {
 			*slot = nr | POOL_PAGE_NEW;
 			taken++;
 			continue;
@@ -318,7 +222,7 @@ static unsigned long capture_table(struct capture *c, struct vm_area_struct *vma
 		decide(c, slot, what);
 	}
 	arch_leave_lazy_mmu_mode();
-	lru_unlock(c);
+	pool_lru_unlock(&c->lru);
 	if (flush)
 		flush_tlb_range(vma, start, addr);
 	pte_unmap_unlock(start_pte, ptl);
@@ -454,7 +358,7 @@ static int copy_rest(struct capture *c, unsigned long nr)
 	for (i = 0; i < nr && !err; i++) {
 		unsigned long addr = c->start + i * PAGE_SIZE;
 
-		if (c->pages[i] < MUST_COPY)
+		if (decided(c->pages[i]))
 			continue;
 		if (!locked) {
 			if (mmap_read_lock_killable(c->mm))
@@ -478,10 +382,23 @@ static void give_back(struct capture *c, unsigned long nr)
 	unsigned long i;
 
 	for (i = 0; i < nr; i++)
-		if (c->pages[i] >= MUST_COPY)
+		if (!decided(c->pages[i]))
 			c->pages[i] = 0;
 	pool_pages_put(c->pool, c->pages, nr);
 	memset(c->pages, 0, nr * sizeof(*c->pages));
+}
+
+/* memset32() in steps that suit emulators too */
+static void look_at_all(u32 *slot, unsigned long nr)
+{
+	for (; nr >= 4; slot += 4, nr -= 4) {
+		slot[0] = LOOK_AGAIN;
+		slot[1] = LOOK_AGAIN;
+		slot[2] = LOOK_AGAIN;
+		slot[3] = LOOK_AGAIN;
+	}
+	while (nr--)
+		*slot++ = LOOK_AGAIN;
 }
 
 /**
@@ -524,7 +441,7 @@ int pool_capture(const struct pool_region *pool, struct mm_struct *mm, unsigned 
 		memset(pages, 0, nr * sizeof(*pages));
 		return -EFAULT;
 	}
-	memset32(pages, LOOK_AGAIN, nr);
+	look_at_all(pages, nr);
 	lru_add_drain();
 	err = capture_range(&c, addr + nr * PAGE_SIZE);
 	if (!err && c.nr_busy) {

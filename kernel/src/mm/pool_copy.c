@@ -44,7 +44,7 @@ static int copy_mapped(struct vm_area_struct *vma, unsigned long addr, struct pa
 		} else if (mm_tlb_flush_pending(mm)) {
 			flush_tlb_page(vma, addr);
 		}
-		ret = copy_mc_highpage(to, from) ? -EHWPOISON : 0;
+		ret = PageHWPoison(from) || copy_mc_highpage(to, from) ? -EHWPOISON : 0;
 		if (pte_write(ptent))
 			set_pte_at(mm, addr, pte, ptent);
 	}
@@ -58,7 +58,8 @@ out:
 static int copy_any(struct mm_struct *mm, unsigned long addr, struct page *to, int *locked)
 {
 	struct page *from;
-	long got = get_user_pages_remote(mm, addr, 1, FOLL_FORCE, &from, locked);
+	long got = get_user_pages_remote(mm, addr, 1, FOLL_FORCE | FOLL_HWPOISON, &from,
+					 locked);
 	int err;
 
 	if (got != 1)

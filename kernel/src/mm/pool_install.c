@@ -19,45 +19,71 @@
 /**
  * DOC: Installing pool pages
  *
- * pool_install() does what a page fault on untouched anonymous memory does, but
+ * pool_install() does what a page fault on untouched private memory does, but
  * for many pages and with pages of the pool, mapped read-only as after fork().
  * A store uses it where read(2) would fill such memory by copying. What read(2)
  * may not do to memory (write what is not writable, skip a userfaultfd handler,
- * change a present page for another) this does not do either.
+ * change a present page for another, go beyond the end of a mapped file) this
+ * does not do either.
  *
  * The references of the page table are those the caller had, so no count is
  * touched but the map count. Statistics are added up for a page table.
  */
 
-/* Sums up NR_ANON_MAPPED for pages of one memory cgroup. */
-struct mapped_sum {
-	struct folio *folio;
-	long nr;
-};
-
-static void sum_flush(struct mapped_sum *sum)
+/*
+ * Counts one more mapping of a page. What no process maps and a memory cgroup is charged
+ * for is about to lose its charge; only then it may be mapped, so that NR_ANON_MAPPED
+ * goes down where it went up. Returns 1 for the first mapping, 0 for another one.
+ */
+static __always_inline int add_mapping(struct page *page)
 {
-	if (sum->nr)
-		__lruvec_stat_mod_folio(sum->folio, NR_ANON_MAPPED, sum->nr);
-	sum->nr = 0;
+	struct folio *folio = page_folio(page);
+
+	if (unlikely(PageHWPoison(page)))
+		return -EHWPOISON;
+	if (atomic_inc_unless_negative(&page->_mapcount))
+		return 0;
+	if (unlikely(folio_memcg_charged(folio))) {
+		folio_pool_unmapped(folio);
+		if (folio_memcg_charged(folio))
+			return -EBUSY;
+	}
+	return atomic_inc_and_test(&page->_mapcount);
 }
 
-static void sum_add(struct mapped_sum *sum, struct folio *folio)
-{
-	if (sum->nr && folio_memcg(sum->folio) != folio_memcg(folio))
-		sum_flush(sum);
-	sum->folio = folio;
-	sum->nr++;
-}
-
-/* In a private file mapping read(2) must fail beyond the end of the file. */
 static bool vma_takes_pool_pages(struct vm_area_struct *vma)
 {
 	const vm_flags_t never = VM_SHARED | VM_MAYSHARE | VM_IO | VM_PFNMAP | VM_MIXEDMAP |
 				 VM_HUGETLB | VM_LOCKED | VM_SHADOW_STACK | VM_DROPPABLE;
 
-	return vma_is_anonymous(vma) && (vma->vm_flags & VM_WRITE) && !(vma->vm_flags & never) &&
+	/* a device may do in its fault handler what must not be left out */
+	if (!vma_is_anonymous(vma) &&
+	    (!vma->vm_file || !S_ISREG(file_inode(vma->vm_file)->i_mode)))
+		return false;
+	return (vma->vm_flags & VM_WRITE) && !(vma->vm_flags & never) &&
 	       !userfaultfd_armed(vma) && arch_vma_access_permitted(vma, true, false, false);
+}
+
+/*
+ * How many of @nr pages may a mapping of a file take, and how many had better be copied
+ * after them? Where the store has no content the file's must not show. truncate(2) sets
+ * the size before it clears page tables for the last time, so that under a page table's
+ * lock either the new size is seen, or what was installed is cleared.
+ */
+static noinline unsigned long limit_to_file(struct vm_area_struct *vma, unsigned long addr,
+					    unsigned long nr, const u32 *pages,
+					    unsigned long *skip)
+{
+	const pgoff_t index = linear_page_index(vma, addr);
+	const loff_t size = i_size_read(vma->vm_file->f_mapping->host);
+	const pgoff_t end = DIV_ROUND_UP_ULL(size, PAGE_SIZE);
+	const unsigned long room = end > index ? min(nr, end - index) : 0;
+	unsigned long i;
+
+	for (i = 0; i < room && pages[i]; i++)
+		;
+	*skip = i < room ? 1 : nr - room;
+	return i;
 }
 
 static pmd_t *alloc_pmd(struct mm_struct *mm, unsigned long addr)
@@ -83,9 +109,9 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 				   unsigned long addr, unsigned long nr, u32 *pages,
 				   unsigned long *skip)
 {
+	const unsigned int max_refs = pool_max_refs();
 	struct mm_struct *mm = vma->vm_mm;
-	struct mapped_sum sum = {};
-	unsigned long i, mapped = 0;
+	unsigned long i, mapped = 0, first = 0;
 	pte_t *pte;
 	spinlock_t *ptl;	/* of @pte */
 	pmd_t *pmd;
@@ -94,7 +120,8 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 	pmd = alloc_pmd(mm, addr);
 	if (!pmd)
 		return 0;
-	if (pmd_none(pmdp_get_lockless(pmd)) && !memchr_inv(pages, 0, nr * sizeof(*pages)))
+	if (vma_is_anonymous(vma) && pmd_none(pmdp_get_lockless(pmd)) &&
+	    !memchr_inv(pages, 0, nr * sizeof(*pages)))
 		return nr;
 	if (pte_alloc(mm, pmd))
 		return 0;
@@ -105,10 +132,13 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 		pte_unmap_unlock(pte, ptl);
 		return 0;
 	}
+	if (!vma_is_anonymous(vma))
+		nr = limit_to_file(vma, addr, nr, pages, skip);
 	arch_enter_lazy_mmu_mode();
 	for (i = 0; i < nr; i++) {
 		unsigned long pfn = pool->start_pfn + (pages[i] & ~POOL_PAGE_NEW);
 		struct page *page;
+		int added;
 
 		if (unlikely(!pte_none(ptep_get(pte + i)))) {
 			*skip = count_present(pte + i, nr - i);
@@ -117,16 +147,24 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 		if (!pages[i])
 			continue;
 		page = pfn_to_page(pfn);
+		if (unlikely(page_ref_count(page) > max_refs)) {
+			*skip = 1;
+			break;
+		}
 		VM_WARN_ON_ONCE_PAGE(!pool_page_test(pool, page), page);
-		if (atomic_inc_and_test(&page->_mapcount))
-			sum_add(&sum, page_folio(page));
+		added = add_mapping(page);
+		if (unlikely(added < 0)) {
+			*skip = 1;
+			break;
+		}
+		first += added;
 		set_pte_at(mm, addr + i * PAGE_SIZE, pte + i,
 			   pte_mksoft_dirty(pfn_pte(pfn, vma->vm_page_prot)));
 		pages[i] = 0;
 		mapped++;
 	}
 	arch_leave_lazy_mmu_mode();
-	sum_flush(&sum);
+	__mod_node_page_state(NODE_DATA(pool->nid), NR_ANON_MAPPED, first);
 	add_mm_counter(mm, MM_ANONPAGES, mapped);
 	if (i)
 		update_mmu_cache_range(NULL, vma, addr, pte, i);
@@ -143,10 +181,10 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
  *	on each
  * @skip: how many pages after those handled the caller had better copy, 1 or more
  *
- * Only memory that is private, anonymous, writable, neither locked nor watched by
- * userfaultfd takes pages, and only where nothing is mapped yet, so that the
- * result is that of copying. Memory for pages without content is left untouched:
- * it reads as zeroes.
+ * Only memory that is private, writable, neither locked nor watched by userfaultfd
+ * takes pages, and only where nothing is mapped yet, so that the result is that of
+ * copying: anonymous memory, and mappings of regular files up to the file's end.
+ * Anonymous memory for pages without content is left untouched: it reads as zeroes.
  *
  * The references on pages that are installed pass to the page table, and their
  * entries in @pages become 0; the rest stays the caller's.

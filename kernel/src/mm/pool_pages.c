@@ -5,6 +5,7 @@
 #include <linux/gfp.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/pagevec.h>
 #include <linux/pool_pages.h>
@@ -38,13 +39,44 @@
  * folio_leave_pool() then makes it an ordinary page again, without a copy.
  *
  * Memory cgroups: a captured page stays charged to the group of the process it
- * was taken from until it is freed; allocated and adopted pages are charged to
- * none, also when they are mapped, until they leave the pool.
+ * was taken from for as long as a process maps it; from then on it is the
+ * pool's, and charged to none (folio_pool_unmapped()). So capturing changes
+ * nothing of what a group uses, and what is stored besides counts for no group.
+ * Pages that are charged to none, among them those allocated for a copy and those
+ * adopted after a reboot, stay so when they are mapped, until they leave the pool.
  */
 
 /* No OOM kill for a pool that is full, no page of another node. */
 #define POOL_GFP	(__GFP_THISNODE | __GFP_NORETRY | __GFP_NOWARN | __GFP_HIGHMEM | \
 			 __GFP_MOVABLE)
+
+/* Half of what fits: the rest is for references that do not last */
+#define POOL_MAX_REFS	(INT_MAX / 2)
+
+static unsigned int max_refs = POOL_MAX_REFS;
+
+static int set_max_refs(const char *val, const struct kernel_param *kp)
+{
+	return param_set_uint_minmax(val, kp, 2, POOL_MAX_REFS);
+}
+
+static const struct kernel_param_ops max_refs_ops = {
+	.set = set_max_refs,
+	.get = param_get_uint,
+};
+module_param_cb(max_refs, &max_refs_ops, &max_refs, 0600);
+MODULE_PARM_DESC(max_refs, "References that one page may have; lower for tests");
+
+/**
+ * pool_max_refs - how many references may a pool page have?
+ *
+ * Return: the limit, at least 2 and at most INT_MAX / 2.
+ */
+unsigned int pool_max_refs(void)
+{
+	return READ_ONCE(max_refs);
+}
+EXPORT_SYMBOL_GPL(pool_max_refs);
 
 static void make_pool_page(struct page *page)
 {
@@ -178,4 +210,21 @@ void folio_leave_pool(struct folio *folio, struct vm_area_struct *vma, unsigned 
 	folio_ref_unfreeze(folio, 1);
 	if (leave)
 		folio_add_lru(folio);
+}
+
+/**
+ * folio_pool_unmapped - the last process has unmapped a pool page
+ * @folio: a folio for which folio_test_pool() is true; the caller has a reference
+ *
+ * Ends its charge to a memory cgroup. The lock keeps two callers from doing so at
+ * the same time. Where it is taken the charge stays until the page is mapped again,
+ * or freed: no harm is done.
+ */
+void folio_pool_unmapped(struct folio *folio)
+{
+	if (!folio_memcg_charged(folio) || !folio_trylock(folio))
+		return;
+	if (!folio_mapped(folio))
+		mem_cgroup_uncharge(folio);
+	folio_unlock(folio);
 }

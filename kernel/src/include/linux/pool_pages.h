@@ -14,8 +14,8 @@
  * struct pool_region - where pool pages come from
  * @nid: NUMA node
  * @start_pfn: page frame that is page number 0
- * @first: first page number that may be a pool page; at least 1
- * @end: one past the last; less than (1 << 31) - 1
+ * @first: first page number that may be a pool page; at least 2
+ * @end: one past the last; at most 1 << 31
  *
  * Constant while in use. Below, a page number is that of a page of the pool;
  * 0 stands for "no page". All functions may be called concurrently.
@@ -49,6 +49,9 @@ struct pool_capture_stats {
 	unsigned long hole;
 };
 
+/* References that one page may have for long, from stores and page tables */
+unsigned int pool_max_refs(void);
+
 /**
  * pool_page - the page of a page number
  * @pool: the region
@@ -71,6 +74,23 @@ static inline bool folio_test_pool(const struct folio *folio)
 {
 	return IS_ENABLED(CONFIG_POOL_PAGES) &&
 	       READ_ONCE(folio->mapping) == PAGE_MAPPING_POOL && !folio_test_lru(folio);
+}
+
+/**
+ * pool_page_crowded - does a page have as many references as it may have?
+ * @pool: the region
+ * @nr: page number of a pool page on which the caller has a reference
+ *
+ * Whoever would keep one more reference for long (a store, a page table) asks
+ * this first, and copies or fails: a reference count that overflows would free
+ * the page under the others. The limit is far enough below that for all who hold
+ * references for a moment.
+ *
+ * Return: true if nobody should keep one more.
+ */
+static inline bool pool_page_crowded(const struct pool_region *pool, u32 nr)
+{
+	return page_ref_count(pool_page(pool, nr)) > pool_max_refs();
 }
 
 /**
@@ -98,9 +118,36 @@ static inline void pool_page_put(const struct pool_region *pool, u32 nr)
 
 #ifdef CONFIG_POOL_PAGES
 void folio_leave_pool(struct folio *folio, struct vm_area_struct *vma, unsigned long addr);
+void folio_pool_unmapped(struct folio *folio);
 #else
 static inline void folio_leave_pool(struct folio *folio, struct vm_area_struct *vma,
 				    unsigned long addr)
+{
+}
+
+static inline void folio_pool_unmapped(struct folio *folio)
+{
+}
+#endif
+
+struct notifier_block;
+
+#if defined(CONFIG_POOL_PAGES) && defined(CONFIG_MEMORY_FAILURE)
+bool pool_memory_failure(struct folio *folio, int flags);
+int pool_poison_register(struct notifier_block *nb);
+void pool_poison_unregister(struct notifier_block *nb);
+#else
+static inline bool pool_memory_failure(struct folio *folio, int flags)
+{
+	return false;
+}
+
+static inline int pool_poison_register(struct notifier_block *nb)
+{
+	return 0;
+}
+
+static inline void pool_poison_unregister(struct notifier_block *nb)
 {
 }
 #endif
@@ -112,6 +159,9 @@ void pool_pages_put(const struct pool_region *pool, const u32 *pages, unsigned l
 
 int pool_capture(const struct pool_region *pool, struct mm_struct *mm, unsigned long addr,
 		 unsigned long nr, u32 *pages, struct pool_capture_stats *stats);
+
+void pool_take_pages(const struct pool_region *pool, struct page **from, unsigned long nr,
+		     u32 *pages);
 
 unsigned long pool_install(const struct pool_region *pool, unsigned long addr,
 			   unsigned long nr, u32 *pages, unsigned long *skip);
