@@ -23,6 +23,8 @@ typedef __u32 u32;
 typedef __s64 s64;
 typedef __u64 u64;
 
+#define READ_ONCE(x)		__atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define WRITE_ONCE(x, v)	__atomic_store_n(&(x), (v), __ATOMIC_RELAXED)
 #define sizeof_field(type, f)	sizeof(((type *)0)->f)
 #define BITS_PER_LONG		((unsigned int)(8 * sizeof(long)))
 #define S_IALLUGO		07777

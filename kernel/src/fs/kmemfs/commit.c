@@ -12,8 +12,9 @@
  * notes which data pages must be written back. If it runs out of anything it
  * gives the fresh pages back, and nothing has happened. Otherwise it marks all
  * this as committed and lets changes go on, which from now on go to other
- * pages. Then it writes the data back, writes the root slot that does not rule,
- * and only when that is durable lets go of what the commit before had.
+ * pages. Then it writes the data back and the root slot that does not rule,
+ * retires the other, and only when both are durable lets go of what the commit
+ * before had.
  */
 
 #define pr_fmt(fmt) "kmemfs: " fmt
@@ -22,13 +23,6 @@
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include "kmemfs.h"
-
-/* A list of device pages */
-struct kmemfs_pages {
-	u32 *page;
-	size_t nr;
-	size_t room;
-};
 
 /**
  * struct kmemfs_commit - a commit being written
@@ -52,7 +46,7 @@ struct kmemfs_commit {
 	size_t first_index;
 };
 
-static int kmemfs_pages_add(struct kmemfs_pages *list, u32 page)
+int kmemfs_pages_add(struct kmemfs_pages *list, u32 page)
 {
 	if (list->nr == list->room) {
 		size_t room = max_t(size_t, 256, list->room * 2);
@@ -70,29 +64,13 @@ static int kmemfs_pages_add(struct kmemfs_pages *list, u32 page)
 	return 0;
 }
 
-/* Keep some pages for commits that must succeed in a full pool */
-void kmemfs_refill_reserve(struct kmemfs *k)
-{
-	while (k->nr_reserve < KMEMFS_RESERVE_PAGES) {
-		u32 page = pool_page_alloc(&k->region, GFP_KERNEL | __GFP_MOVABLE | __GFP_NOWARN);
-
-		if (!page)
-			break;
-		k->reserve[k->nr_reserve++] = page;
-	}
-}
-
 /* Metadata pages that nothing refers to any more */
 static void kmemfs_release(struct kmemfs *k, struct kmemfs_pages *list)
 {
 	size_t i;
 
-	for (i = 0; i < list->nr; i++) {
-		if (k->nr_reserve < KMEMFS_RESERVE_PAGES)
-			k->reserve[k->nr_reserve++] = list->page[i];
-		else
-			pool_page_put(&k->region, list->page[i]);
-	}
+	for (i = 0; i < list->nr; i++)
+		kmemfs_reserve_give(k, list->page[i]);
 	kvfree(list->page);
 }
 
@@ -104,26 +82,16 @@ static void *kmemfs_sink_alloc(struct kmemfs_sink *s, __u64 *number)
 	struct kmemfs *k = c->k;
 	u32 page = pool_page_alloc(&k->region, GFP_NOFS | __GFP_MOVABLE | __GFP_NOWARN);
 
-	if (!page && k->nr_reserve)
-		page = k->reserve[--k->nr_reserve];
+	if (!page)
+		page = kmemfs_reserve_take(k);
 	if (!page)
 		return NULL;
 	if (kmemfs_pages_add(&c->fresh, page)) {
-		pool_page_put(&k->region, page);
+		kmemfs_reserve_give(k, page);
 		return NULL;
 	}
 	*number = page;
 	return kmemfs_addr(k, page);
-}
-
-static void kmemfs_sink_flush(struct kmemfs_sink *s, const void *addr, size_t len)
-{
-	arch_wb_cache_pmem((void *)addr, len);
-}
-
-static void kmemfs_sink_fence(struct kmemfs_sink *s)
-{
-	pmem_wmb();
 }
 
 /* ---- collecting ---------------------------------------------------------- */
@@ -147,8 +115,7 @@ static int kmemfs_drop_tree(struct kmemfs_commit *c, const struct kmemfs_inode_r
 	kmemfs_media_init(c->k, &m);
 	r = kmemfs_walk_runs(&m, &c->k->root, record, &kmemfs_old_visitor, c, &why);
 	if (r == -EUCLEAN)
-		pr_err_ratelimited("%s: committed metadata is damaged: %s\n", c->k->kp->name,
-				   why.text);
+		kmemfs_fail(c->k, why.text);
 	return r;
 }
 
@@ -233,6 +200,10 @@ static int kmemfs_drop_records(struct kmemfs_commit *c, u32 page)
 	const struct kmemfs_inodes *old = kmemfs_addr(c->k, page);
 	int i, r;
 
+	if (kmemfs_damaged(c->k, page)) {
+		kmemfs_fail(c->k, "memory of the inode table failed");
+		return -EUCLEAN;
+	}
 	for (i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
 		const struct kmemfs_inode_record *record = &old->record[i];
 		u64 ino = le64_to_cpu(record->ino);
@@ -341,8 +312,8 @@ static int kmemfs_write_itable(struct kmemfs_commit *c)
 	if (r)
 		return r;
 	c->root.nr_inode_pages = t.leaves;
-	for (i = 0; i < c->k->nr_index && !r; i++)
-		r = kmemfs_pages_add(&c->old, c->k->index[i]);
+	for (i = 0; i < c->k->index.nr && !r; i++)
+		r = kmemfs_pages_add(&c->old, c->k->index.page[i]);
 	return r;
 }
 
@@ -401,6 +372,18 @@ static void kmemfs_leaf_committed(struct kmemfs *k, unsigned long leaf)
 	}
 }
 
+/* Leaf @n is at @page now; 0: it has no inodes, and is forgotten */
+static void kmemfs_set_leaf(struct kmemfs *k, unsigned long n, unsigned long page)
+{
+	bool was_new = !xa_to_value(xa_load(&k->leaves, n));
+
+	if (page)	/* overwrites an entry: does not allocate, and leaves the mark as it is */
+		xa_store(&k->leaves, n, xa_mk_value(page), GFP_NOFS);
+	else
+		xa_erase(&k->leaves, n);
+	kmemfs_reserve_count(k, page ? 0 : -1, was_new ? -1 : 0);
+}
+
 /* All is written: from here on memory is what the commit says */
 static void kmemfs_collected(struct kmemfs_commit *c, u32 *index)
 {
@@ -409,14 +392,14 @@ static void kmemfs_collected(struct kmemfs_commit *c, u32 *index)
 	void *v;
 
 	xa_for_each(&c->leaves, n, v) {
-		/* overwrites an entry: does not allocate, and leaves the mark as it is */
-		xa_store(&k->leaves, n, v, GFP_NOFS);
+		kmemfs_set_leaf(k, n, xa_to_value(v));
 		kmemfs_leaf_committed(k, n);
 	}
-	kvfree(k->index);
-	k->index = index;
-	k->nr_index = c->fresh.nr - c->first_index;
-	memcpy(index, c->fresh.page + c->first_index, k->nr_index * sizeof(u32));
+	kvfree(k->index.page);
+	k->index.page = index;
+	k->index.nr = c->fresh.nr - c->first_index;
+	k->index.room = k->index.nr;
+	memcpy(index, c->fresh.page + c->first_index, k->index.nr * sizeof(u32));
 	kmemfs_take_pending(k, &c->pending);
 }
 
@@ -459,6 +442,7 @@ static void kmemfs_finish(struct kmemfs_commit *c)
 
 	kmemfs_flush_data(k);
 	kmemfs_publish(&c->sink, &slots[slot], &c->root);
+	kmemfs_retire(&c->sink, &slots[k->slot]);
 	k->slot = slot;
 	k->root = c->root;
 	kmemfs_release(k, &c->old);
@@ -472,8 +456,8 @@ static int kmemfs_commit_locked(struct kmemfs *k)
 		.k = k,
 		.sink = {
 			.alloc = kmemfs_sink_alloc,
-			.flush = kmemfs_sink_flush,
-			.fence = kmemfs_sink_fence,
+			.flush = kmemfs_flush,
+			.fence = kmemfs_fence,
 			.ctx = &c,
 			.generation = k->root.generation + 1,
 		},
@@ -485,7 +469,7 @@ static int kmemfs_commit_locked(struct kmemfs *k)
 
 	memcpy(c.sink.uuid, k->kp->header.uuid, sizeof(c.sink.uuid));
 	xa_init(&c.leaves);
-	kmemfs_refill_reserve(k);
+	kmemfs_reserve_fill(k);
 
 	down_write(&k->commit_sem);
 	WRITE_ONCE(k->dirty, false);
@@ -511,8 +495,8 @@ static int kmemfs_commit_locked(struct kmemfs *k)
 
 /*
  * Make everything durable that has been done so far. Return 0, or -ENOSPC,
- * -ENOMEM or -EUCLEAN: then the last commit still holds, and so do the changes
- * in memory.
+ * -ENOMEM, -EUCLEAN or, later, -EROFS: then the last commit still holds, and so
+ * do the changes in memory.
  */
 int kmemfs_commit(struct kmemfs *k)
 {
@@ -520,12 +504,16 @@ int kmemfs_commit(struct kmemfs *k)
 
 	mutex_lock(&k->commit_lock);
 	if (READ_ONCE(k->dirty))
-		r = kmemfs_commit_locked(k);
+		r = k->failed ? -EROFS : kmemfs_commit_locked(k);
 	mutex_unlock(&k->commit_lock);
 	return r;
 }
 
 int kmemfs_fsync(struct file *file, loff_t start, loff_t end, int datasync)
 {
-	return kmemfs_commit(kmemfs_of(file_inode(file)));
+	/* fails once for each open file of which a memory failure took a page, too */
+	int error = file_write_and_wait_range(file, start, end);
+	int r = kmemfs_commit(kmemfs_of(file_inode(file)));
+
+	return r ?: error;
 }

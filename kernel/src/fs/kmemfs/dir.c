@@ -15,12 +15,35 @@
 #include <linux/slab.h>
 #include "kmemfs.h"
 
-/* A finished inode gets its name: from here on commits have it */
+/* Leaves with commit_sem held for reading, and with room for an inode, or with neither. */
+static int kmemfs_begin_link(struct kmemfs *k, unsigned long ino)
+{
+	bool again = true;
+
+	for (;;) {
+		int r;
+
+		down_read(&k->commit_sem);
+		r = kmemfs_reserve_leaf(k, KMEMFS_LEAF(ino));
+		if (!r)
+			return 0;
+		up_read(&k->commit_sem);
+		if (r != -ENOSPC || !again || !kmemfs_free_deleted(k))
+			return r;
+		again = false;
+	}
+}
+
+/* A finished inode gets its name: from here on commits have it. Or there is no space for it. */
 static int kmemfs_link_new(struct inode *dir, struct dentry *dentry, struct inode *inode)
 {
 	struct kmemfs *k = kmemfs_of(dir);
+	int r = kmemfs_begin_link(k, inode->i_ino);
 
-	down_read(&k->commit_sem);
+	if (r) {
+		kmemfs_abort_inode(inode);
+		return r;
+	}
 	xa_store(&k->inodes, inode->i_ino, KMEMFS_I(inode), GFP_KERNEL);
 	if (S_ISDIR(inode->i_mode))
 		inc_nlink(dir);

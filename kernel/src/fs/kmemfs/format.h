@@ -38,6 +38,7 @@ extern "C" {
 
 enum kmemfs_page_kind {
 	KMEMFS_KIND_ROOT	= 0x544f4f52,	/* "ROOT" */
+	KMEMFS_KIND_RETIRED	= 0x44544552,	/* "RETD": a root that rules no more */
 	KMEMFS_KIND_INDEX	= 0x58444e49,	/* "INDX" */
 	KMEMFS_KIND_INODES	= 0x444f4e49,	/* "INOD" */
 	KMEMFS_KIND_EXTENTS	= 0x53545845,	/* "EXTS" */
@@ -70,7 +71,8 @@ struct kmemfs_page_head {
 
 /**
  * struct kmemfs_root - a root slot; the valid one of highest generation rules
- * @head: kind ROOT; generation is that of the commit, from 1
+ * @head: kind ROOT; generation is that of the commit, from 1. Kind RETIRED: all
+ *	else is what is left of an older root, and means nothing
  * @itable: page of the top of the inode table; 0: no inode but an empty root
  *	directory with mode 0700, owned by root, and all counts are zero
  * @itable_height: index levels above the INODES pages: as few as hold them
@@ -237,9 +239,9 @@ struct kmemfs_root_info {
  * @why: out: reason of a failure
  *
  * A slot counts if its crc, kind and uuid are right; one that was torn by a
- * power cut, or never written, does not. The counting slot with the highest
- * generation rules, and then all of it must hold: an older root is never taken
- * in place of a newer one that somebody wrote.
+ * power cut, never written, or retired, does not. The counting slot with the
+ * highest generation rules, and then all of it must hold: an older root is never
+ * taken in place of a newer one that somebody wrote.
  *
  * Return: 0; -EUCLEAN if no slot counts, if the ruling one does not hold, or if
  * both have the same generation; -EOPNOTSUPP if the ruling one has unknown
@@ -294,12 +296,16 @@ int kmemfs_walk_runs(const struct kmemfs_media *m, const struct kmemfs_root_info
  * struct kmemfs_check - memory that a verification needs, given by the caller
  * @meta: bit per device page, zeroed by the caller; out: metadata pages
  * @data: bit per device page, zeroed by the caller; out: pages owned by files
+ * @owners: count per device page, zeroed by the caller; NULL: not counted
+ * @max_owners: how many runs may have one page, if @owners is there
  * @alloc: memory for nr * size bytes, zeroed, or NULL; for per-inode state
  * @free: of such memory
  */
 struct kmemfs_check {
 	unsigned long *meta;
 	unsigned long *data;
+	__u32 *owners;
+	__u32 max_owners;
 	void *(*alloc)(size_t nr, size_t size);
 	void (*free)(void *p);
 };
@@ -313,11 +319,11 @@ struct kmemfs_check {
  * size of 1 to 4095; a directory has no pages; pages beyond a file's size
  * are not there.
  *
- * Return: 0, -EUCLEAN or -ENOMEM. Time is linear in runs, in owned pages / 64,
- * and n log n in inodes.
+ * Return: 0, -EUCLEAN, -ENOMEM, or -EOVERFLOW if all that is wrong is that a page
+ * has more than @check->max_owners. Time is linear in runs, in owned pages / 64
+ * (in owned pages if owners are counted), and n log n in inodes.
  *
- * Not decided here: what the data pages hold, and how often a page is owned; a
- * caller that counts references must mind their overflow.
+ * Not decided here: what the data pages hold.
  */
 int kmemfs_verify(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
 		  struct kmemfs_check *check, struct kmem_persist_why *why);
@@ -411,9 +417,21 @@ void kmemfs_inodes_finish(struct kmemfs_inodes *page, struct kmemfs_sink *s);
  * @info: the new root; its generation must be @s->generation
  *
  * Fence; write the slot; flush; fence. After it returns the commit is durable.
+ * The other slot must be retired next.
  */
 void kmemfs_publish(struct kmemfs_sink *s, struct kmemfs_root *slot,
 		    const struct kmemfs_root_info *info);
+
+/**
+ * kmemfs_retire() - make sure that a root never rules again
+ * @s: for its flush and fence
+ * @slot: address of the slot that does not rule
+ *
+ * Comes before any page that only this root leads to is used again: if media
+ * then damages the root that rules, there is none, instead of one that leads to
+ * what others have written since. Does nothing if there is no root in the slot.
+ */
+void kmemfs_retire(struct kmemfs_sink *s, struct kmemfs_root *slot);
 
 /* Fill the two root slots of a new pool: slot 0 generation 1, empty tree; slot 1 zero */
 void kmemfs_mkfs(struct kmemfs_root slots[KMEMFS_ROOT_SLOTS], const __u8 uuid[16], __s64 now_ns);

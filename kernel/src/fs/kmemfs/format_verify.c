@@ -15,6 +15,18 @@
 
 /* ---- root slots --------------------------------------------------------- */
 
+/* What to say of a slot that does not count */
+static const char *slot_state(const struct kmemfs_media *m, unsigned int slot)
+{
+	const struct kmemfs_root *root = m->page(m, 1 + slot);
+
+	if (!root)
+		return "cannot be read";
+	if (le32_to_cpu(root->head.kind) == KMEMFS_KIND_RETIRED)
+		return "is retired";
+	return kmemfs_all_zero(root, root + 1) ? "is empty" : "is damaged";
+}
+
 static const struct kmemfs_root *slot_read(const struct kmemfs_media *m, unsigned int slot)
 {
 	const struct kmemfs_root *root = m->page(m, 1 + slot);
@@ -113,7 +125,8 @@ int kmemfs_root_pick(const struct kmemfs_media *m, unsigned int *slot,
 		generation[i] = root[i] ? le64_to_cpu(root[i]->head.generation) : 0;
 	}
 	if (!root[0] && !root[1])
-		return kmemfs_refuse(why, "no valid root slot");
+		return kmemfs_refuse(why, "no valid root slot: slot 0 %s, slot 1 %s",
+				     slot_state(m, 0), slot_state(m, 1));
 	if (root[0] && root[1] && generation[0] == generation[1])
 		return kmemfs_refuse(why, "both root slots have generation %llu", generation[0]);
 	*slot = !root[0] || (root[1] && generation[1] > generation[0]);
@@ -200,6 +213,18 @@ static int verify_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 
 	return 0;
 }
 
+static int count_owners(const struct verify *v, u64 page, u64 count)
+{
+	for (; count; page++, count--) {
+		if (v->check->owners[page]++ >= v->check->max_owners) {
+			kmem_persist_why_set(v->why, "page %llu: more than %u owners", page,
+					     v->check->max_owners);
+			return -EOVERFLOW;
+		}
+	}
+	return 0;
+}
+
 static int verify_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page)
 {
 	struct verify *v = ctx;
@@ -215,7 +240,7 @@ static int verify_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 
 				     ino, count, page);
 	range_set(v->check->data, page, count);
 	cond_resched();
-	return 0;
+	return v->check->owners ? count_owners(v, page, count) : 0;
 }
 
 static int verify_inode(void *ctx, const struct kmemfs_inode_record *record)

@@ -6,7 +6,7 @@
  * media refers to yet. A level above is started only when the one below needs
  * a second page, so trees are as low as they can be. A page is flushed when it
  * is full, once; the root slot comes last, after a fence, and makes it all
- * count at once.
+ * count at once. Then the root before it is retired.
  */
 #include "format_internal.h"
 
@@ -250,6 +250,16 @@ void kmemfs_publish(struct kmemfs_sink *s, struct kmemfs_root *slot,
 	s->fence(s);
 	root_fill(slot, s->uuid, info);
 	s->flush(s, slot, sizeof(*slot));
+	s->fence(s);
+}
+
+void kmemfs_retire(struct kmemfs_sink *s, struct kmemfs_root *slot)
+{
+	if (slot->head.kind != cpu_to_le32(KMEMFS_KIND_ROOT))
+		return;
+	slot->head.kind = cpu_to_le32(KMEMFS_KIND_RETIRED);
+	slot->head.crc = 0;
+	s->flush(s, &slot->head, sizeof(slot->head));
 	s->fence(s);
 }
 

@@ -8,8 +8,6 @@
 #include <linux/slab.h>
 #include "kmemfs.h"
 
-#define KMEMFS_LEAF(ino)	((ino) / KMEMFS_INODES_PER_PAGE)
-
 /* The inode differs from the last commit's. May be called under mmap_lock. */
 void kmemfs_dirty_inode(struct inode *inode, int flags)
 {
@@ -22,17 +20,18 @@ void kmemfs_dirty_inode(struct inode *inode, int flags)
 }
 
 /* An inode of a given number that nobody can find yet */
-struct inode *kmemfs_new_inode(struct super_block *sb, const struct inode *dir, umode_t mode,
-			       u64 ino)
+struct inode *kmemfs_new_inode(struct super_block *sb, struct mnt_idmap *idmap,
+			       const struct inode *dir, umode_t mode, u64 ino)
 {
 	struct inode *inode = new_inode(sb);
 
 	if (!inode)
 		return NULL;
 	inode->i_ino = ino;
+	insert_inode_hash(inode);	/* else nobody would write back its folios */
 	inode->i_mapping->a_ops = &kmemfs_aops;
 	mapping_set_gfp_mask(inode->i_mapping, GFP_HIGHUSER);
-	inode_init_owner(&nop_mnt_idmap, inode, dir, mode);
+	inode_init_owner(idmap, inode, dir, mode);
 	switch (mode & S_IFMT) {
 	case S_IFREG:
 		inode->i_op = &kmemfs_file_iops;
@@ -48,14 +47,6 @@ struct inode *kmemfs_new_inode(struct super_block *sb, const struct inode *dir, 
 		break;
 	}
 	return inode;
-}
-
-/* Make room in the inode table, so that marking the inode dirty cannot fail */
-static int kmemfs_reserve_leaf(struct kmemfs *k, u64 ino)
-{
-	int r = xa_insert(&k->leaves, KMEMFS_LEAF(ino), xa_mk_value(0), GFP_KERNEL);
-
-	return r == -EBUSY ? 0 : r;
 }
 
 /* Give up an inode that no name leads to yet */
@@ -83,12 +74,11 @@ struct inode *kmemfs_create_inode(struct mnt_idmap *idmap, struct inode *dir,
 	ino = ida_alloc_min(&k->inos, KMEMFS_ROOT_INO + 1, GFP_KERNEL);
 	if (ino < 0)
 		return ERR_PTR(ino);
-	inode = kmemfs_new_inode(dir->i_sb, dir, mode, ino);
+	inode = kmemfs_new_inode(dir->i_sb, idmap, dir, mode, ino);
 	if (!inode) {
 		ida_free(&k->inos, ino);
 		return ERR_PTR(-ENOMEM);
 	}
-	inode_init_owner(idmap, inode, dir, mode);
 	inode->i_generation = get_random_u32();
 	ki = KMEMFS_I(inode);
 	ki->btime = simple_inode_init_ts(inode);
@@ -96,9 +86,6 @@ struct inode *kmemfs_create_inode(struct mnt_idmap *idmap, struct inode *dir,
 	r = -ENOMEM;
 	ki->name = kmemdup_nul(name->name, name->len, GFP_KERNEL_ACCOUNT);
 	if (!ki->name)
-		goto err;
-	r = kmemfs_reserve_leaf(k, ino);
-	if (r)
 		goto err;
 	r = xa_reserve(&k->inodes, ino, GFP_KERNEL);
 	if (r)
@@ -130,21 +117,11 @@ void kmemfs_touch(struct inode *inode)
 	kmemfs_dirty_inode(inode, 0);
 }
 
-/* Change the size; what is cut off is gone, what is added is a hole. Caller holds i_rwsem. */
-int kmemfs_truncate(struct inode *inode, loff_t size)
+static void kmemfs_set_size(struct inode *inode, loff_t size)
 {
 	struct kmemfs *k = kmemfs_of(inode);
-	int r;
 
-	r = inode_newsize_ok(inode, size);
-	if (r || size == i_size_read(inode))
-		return r;
-	if (size < i_size_read(inode)) {
-		/* what lies beyond the end must read as zero if the file grows again */
-		r = kmemfs_zero_tail(inode, size);
-		if (r)
-			return r;
-	}
+	/* no page beyond the end, in no commit */
 	down_read(&k->commit_sem);
 	if (size < i_size_read(inode))
 		kmemfs_drop_range(KMEMFS_I(inode), DIV_ROUND_UP_ULL(size, PAGE_SIZE),
@@ -152,8 +129,46 @@ int kmemfs_truncate(struct inode *inode, loff_t size)
 	i_size_write(inode, size);
 	kmemfs_touch(inode);
 	up_read(&k->commit_sem);
-	truncate_pagecache(inode, size);
-	return 0;
+}
+
+/*
+ * Change the size; what is cut off is gone, what is added is a hole. Caller holds
+ * i_rwsem and invalidate_lock.
+ */
+int kmemfs_truncate_locked(struct inode *inode, loff_t size)
+{
+	loff_t old = i_size_read(inode), end = min(size, old);
+	struct folio *folio = NULL;
+	int r;
+
+	r = inode_newsize_ok(inode, size);
+	if (r || size == old)
+		return r;
+	/* what lies beyond the end must read as zero if the file grows, now or later */
+	if (!PAGE_ALIGNED(end)) {
+		folio = kmemfs_lock_cached(inode, end >> PAGE_SHIFT);
+		if (IS_ERR(folio))
+			return PTR_ERR(folio);
+	}
+	if (size < old)
+		r = kmemfs_zero_tail(inode, size);
+	if (!r) {
+		truncate_pagecache(inode, round_up(end, PAGE_SIZE));
+		kmemfs_set_size(inode, size);
+	}
+	kmemfs_unlock_cached(inode, folio);
+	return r;
+}
+
+/* Caller holds i_rwsem */
+int kmemfs_truncate(struct inode *inode, loff_t size)
+{
+	int r;
+
+	filemap_invalidate_lock(inode->i_mapping);
+	r = kmemfs_truncate_locked(inode, size);
+	filemap_invalidate_unlock(inode->i_mapping);
+	return r;
 }
 
 int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr)
@@ -200,6 +215,7 @@ static const char *kmemfs_get_link(struct dentry *dentry, struct inode *inode,
 				   struct delayed_call *done)
 {
 	struct kmemfs *k = kmemfs_of(inode);
+	bool damaged = false;
 	char *link;
 	u32 page;
 
@@ -210,8 +226,14 @@ static const char *kmemfs_get_link(struct dentry *dentry, struct inode *inode,
 		return ERR_PTR(-ENOMEM);
 	kmemfs_get_pages(KMEMFS_I(inode), 0, 1, &page);
 	if (page) {
-		memcpy(link, kmemfs_addr(k, page), inode->i_size);
+		damaged = kmemfs_damaged(k, page);
+		if (!damaged)
+			memcpy(link, kmemfs_addr(k, page), inode->i_size);
 		pool_page_put(&k->region, page);
+	}
+	if (damaged) {
+		kfree(link);
+		return ERR_PTR(-EIO);
 	}
 	set_delayed_call(done, kmemfs_free_link, link);
 	return link;

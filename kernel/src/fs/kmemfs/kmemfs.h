@@ -16,9 +16,6 @@
 #include <linux/xarray.h>
 #include "format.h"
 
-/* Pages of a commit that must succeed when the pool is full, so that rm works */
-#define KMEMFS_RESERVE_PAGES	256
-
 /* Entries of a chunk of a file's page table */
 #define KMEMFS_CHUNK_SHIFT	10
 #define KMEMFS_CHUNK_SIZE	BIT(KMEMFS_CHUNK_SHIFT)
@@ -59,8 +56,8 @@ struct kmemfs_tree_ref {
  * @vfs: the VFS's part
  * @lock: guards @chunks' entries and @nr_pages. A reader takes page references
  *	under it; a page with the file's reference only is written under it.
- * @chunks: page table, by page number >> KMEMFS_CHUNK_SHIFT. Chunks come and
- *	go under i_rwsem.
+ * @chunks: page table, by page number >> KMEMFS_CHUNK_SHIFT. Chunks go under
+ *	i_rwsem and invalidate_lock, when no folio of theirs is left.
  * @nr_pages: entries that are not holes
  * @data_dirty: the page table differs from @tree's. kmemfs.commit_sem.
  * @tree: the extent tree of the last commit. kmemfs.commit_lock.
@@ -85,13 +82,42 @@ struct kmemfs_inode {
 	struct kmemfs_inode *below;
 };
 
+/* A list of device pages */
+struct kmemfs_pages {
+	u32 *page;
+	size_t nr;
+	size_t room;
+};
+
+/**
+ * struct kmemfs_reserve - pages that are held for commits
+ * @lock: guards all
+ * @pages: by page.lru
+ * @nr: how many
+ * @leaves: of the inode table, in memory
+ * @new_leaves: of them, not on media yet
+ * @data: pages to hold for data besides
+ */
+struct kmemfs_reserve {
+	spinlock_t lock;	/* all */
+	struct list_head pages;
+	unsigned long nr;
+	unsigned long leaves;
+	unsigned long new_leaves;
+	unsigned long data;
+};
+
 enum kmemfs_counter {
 	KMEMFS_CAPTURED_BY_REFERENCE,
 	KMEMFS_CAPTURED_SHARED,
 	KMEMFS_CAPTURED_COPIED,
+	KMEMFS_SPLICED_BY_REFERENCE,
+	KMEMFS_SPLICED_SHARED,
+	KMEMFS_SPLICED_COPIED,
 	KMEMFS_READ_INSTALLED,
 	KMEMFS_READ_COPIED,
 	KMEMFS_FLUSHED,
+	KMEMFS_DAMAGED,
 	KMEMFS_NR_COUNTERS,
 };
 
@@ -101,19 +127,21 @@ enum kmemfs_counter {
  * @region: its pages
  * @sb: the mount, NULL while not mounted
  * @byref: read(2) maps pages instead of copying them
+ * @failed: read-only for good, after an error that cannot be repaired
+ * @max_pages: of data that the store may hold; 0: no limit
+ * @owners: of each device page, if there is a limit
+ * @held: pages that have any
  * @commit_interval: seconds from a change to its commit, 0: on demand only
  * @commit_sem: read: to change anything that a commit writes; write: to
  *	collect what a commit writes. Never held across a user space fault.
- * @commit_lock: one commit at a time; guards @slot, @generation, @index and
- *	@reserve
+ * @commit_lock: one commit at a time; guards @slot, @root and @index
  * @commit_work: the interval's
  * @dirty: there is something to commit
  * @slot: root slot that rules
  * @root: what it says
  * @leaves: inode table: leaf number -> its device page (0: none yet), as
  *	value entries; KMEMFS_LEAF_DIRTY marks those to be written
- * @index: device pages of the inode table's inner pages
- * @nr_index: how many
+ * @index: the inode table's inner pages
  * @inodes: inode number -> struct kmemfs_inode, linked ones
  * @inos: numbers in use
  * @pending_lock: guards @pending and @pending_tail
@@ -122,7 +150,6 @@ enum kmemfs_counter {
  * @durable: bit per device page: written back since it got its content
  * @flushing: bit per device page: the commit being written must write it back
  * @reserve: pages for a commit when there is no other
- * @nr_reserve: how many
  * @file_pages: entries of all page tables
  * @counter: for KMEMFS_IOC_INFO
  */
@@ -131,6 +158,10 @@ struct kmemfs {
 	struct pool_region region;
 	struct super_block *sb;
 	bool byref;
+	bool failed;
+	u64 max_pages;
+	atomic_t *owners;
+	atomic64_t held;
 	unsigned int commit_interval;
 
 	struct rw_semaphore commit_sem;
@@ -141,8 +172,7 @@ struct kmemfs {
 	unsigned int slot;
 	struct kmemfs_root_info root;
 	struct xarray leaves;
-	u32 *index;
-	unsigned int nr_index;
+	struct kmemfs_pages index;
 	struct xarray inodes;
 	struct ida inos;
 
@@ -151,13 +181,13 @@ struct kmemfs {
 	struct kmemfs_chunk *pending_tail;
 	unsigned long *durable;
 	unsigned long *flushing;
-	u32 reserve[KMEMFS_RESERVE_PAGES];
-	unsigned int nr_reserve;
+	struct kmemfs_reserve reserve;
 
 	atomic64_t file_pages;
 	atomic64_t counter[KMEMFS_NR_COUNTERS];
 };
 
+#define KMEMFS_LEAF(ino)	((ino) / KMEMFS_INODES_PER_PAGE)
 #define KMEMFS_LEAF_DIRTY	XA_MARK_1
 
 static inline struct kmemfs_inode *KMEMFS_I(const struct inode *inode)
@@ -191,22 +221,66 @@ static inline void *kmemfs_addr(const struct kmemfs *k, u32 page)
 	return page_address(kmemfs_page(k, page));
 }
 
+/* Has the page's memory failed? Its content must not be touched then. */
+static inline bool kmemfs_damaged(const struct kmemfs *k, u32 page)
+{
+	return PageHWPoison(kmemfs_page(k, page));
+}
+
 /* persist.c */
 int kmemfs_register_persist(void);
 unsigned long kmemfs_free_pages(const struct kmemfs *k);
 void kmemfs_media_init(struct kmemfs *k, struct kmemfs_media *m);
+void kmemfs_flush(struct kmemfs_sink *s, const void *addr, size_t len);
+void kmemfs_fence(struct kmemfs_sink *s);
 
 /* load.c */
 int kmemfs_load(struct kmemfs *k, struct super_block *sb);
 void kmemfs_unload(struct kmemfs *k);
 
+/* reserve.c */
+void kmemfs_reserve_init(struct kmemfs_reserve *r);
+void kmemfs_reserve_give(struct kmemfs *k, u32 page);
+u32 kmemfs_reserve_take(struct kmemfs *k);
+u32 kmemfs_reserve_take_data(struct kmemfs *k);
+void kmemfs_reserve_set_data(struct kmemfs *k, unsigned long nr);
+void kmemfs_reserve_fill(struct kmemfs *k);
+void kmemfs_reserve_drop(struct kmemfs *k);
+void kmemfs_reserve_count(struct kmemfs *k, long leaves, long new_leaves);
+int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n);
+
+/* limit.c */
+int kmemfs_limit_init(struct kmemfs *k);
+void kmemfs_limit_exit(struct kmemfs *k);
+void __kmemfs_hold(struct kmemfs *k, const u32 *pages, unsigned long nr);
+void __kmemfs_unhold(struct kmemfs *k, const u32 *pages, unsigned long nr);
+bool kmemfs_may_hold(struct kmemfs *k, const u32 *pages, unsigned long nr);
+u32 kmemfs_alloc_page(struct kmemfs *k, gfp_t gfp);
+bool kmemfs_free_deleted(struct kmemfs *k);
+
+/* Entries of a page table or pending ones come into being, or go */
+static inline void kmemfs_hold(struct kmemfs *k, const u32 *pages, unsigned long nr)
+{
+	if (k->owners)
+		__kmemfs_hold(k, pages, nr);
+}
+
+static inline void kmemfs_unhold(struct kmemfs *k, const u32 *pages, unsigned long nr)
+{
+	if (k->owners)
+		__kmemfs_unhold(k, pages, nr);
+}
+
 /* super.c */
+void kmemfs_fail(struct kmemfs *k, const char *why);
+int kmemfs_writable(const struct inode *inode);
 void kmemfs_changed(struct kmemfs *k);
+void kmemfs_iterate_supers(void (*f)(struct super_block *sb, void *arg), void *arg);
 extern struct kmem_cache *kmemfs_chunk_cache;
 
 /* inode.c */
-struct inode *kmemfs_new_inode(struct super_block *sb, const struct inode *dir, umode_t mode,
-			       u64 ino);
+struct inode *kmemfs_new_inode(struct super_block *sb, struct mnt_idmap *idmap,
+			       const struct inode *dir, umode_t mode, u64 ino);
 struct inode *kmemfs_create_inode(struct mnt_idmap *idmap, struct inode *dir,
 				  const struct qstr *name, umode_t mode);
 void kmemfs_abort_inode(struct inode *inode);
@@ -214,6 +288,7 @@ void kmemfs_dirty_inode(struct inode *inode, int flags);
 void kmemfs_evict_inode(struct inode *inode);
 void kmemfs_touch(struct inode *inode);
 int kmemfs_truncate(struct inode *inode, loff_t size);
+int kmemfs_truncate_locked(struct inode *inode, loff_t size);
 int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr);
 int kmemfs_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
 		   u32 request_mask, unsigned int query_flags);
@@ -239,22 +314,74 @@ void kmemfs_add_pending(struct kmemfs *k, const u32 *pages, unsigned long nr);
 void kmemfs_take_pending(struct kmemfs *k, struct list_head *chunks);
 void kmemfs_put_pending(struct kmemfs *k, struct list_head *chunks, bool release);
 
+/* For fresh pages */
+#define KMEMFS_GFP		(GFP_HIGHUSER_MOVABLE | __GFP_NOWARN)
+
 /* file.c */
+int kmemfs_copy_page(struct inode *inode, unsigned long index, u32 *page);
+void kmemfs_set_page(struct inode *inode, unsigned long index, u32 page, loff_t end);
 int kmemfs_store(struct inode *inode, const void *data, size_t len);
-int kmemfs_zero_tail(struct inode *inode, loff_t size);
-void kmemfs_invalidate(struct inode *inode, unsigned long index, unsigned long nr);
+int kmemfs_own_page(struct inode *inode, unsigned long index);
+int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data);
 extern const struct file_operations kmemfs_file_fops;
+
+/* space.c */
+int kmemfs_zero_tail(struct inode *inode, loff_t size);
+long kmemfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
+loff_t kmemfs_llseek(struct file *file, loff_t offset, int whence);
+loff_t kmemfs_remap_file_range(struct file *in, loff_t pos_in, struct file *out, loff_t pos_out,
+			       loff_t len, unsigned int flags);
+
+/* splice.c */
+#ifdef CONFIG_KMEMFS_SPLICE
+ssize_t kmemfs_splice_write(struct pipe_inode_info *pipe, struct file *out, loff_t *ppos,
+			    size_t len, unsigned int flags);
+#else
+#define kmemfs_splice_write	iter_file_splice_write
+#endif
+
+/* poison.c */
+int kmemfs_copy_content(const struct kmemfs *k, struct page *to, u32 page);
+int kmemfs_register_poison(void);
 
 /* mmap.c */
 int kmemfs_mmap(struct file *file, struct vm_area_struct *vma);
+struct folio *kmemfs_lock_cached(struct inode *inode, unsigned long index);
+void kmemfs_unlock_cached(struct inode *inode, struct folio *folio);
+int kmemfs_clean_end(struct inode *inode);
+int kmemfs_write_begin(struct inode *inode, loff_t pos);
+void kmemfs_drop_cached(struct inode *inode, unsigned long index, unsigned long nr);
+void kmemfs_replace_begin(struct inode *inode, unsigned long index, unsigned long nr);
+void kmemfs_replace_end(struct inode *inode);
+bool kmemfs_any_cached(struct inode *inode, loff_t pos, size_t len);
+ssize_t kmemfs_read_cached(struct inode *inode, loff_t pos, size_t len, struct iov_iter *to);
 extern const struct address_space_operations kmemfs_aops;
 
 /* ioctl.c */
 long kmemfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg);
 
+/* capture.c, read_install.c */
+#ifdef CONFIG_KMEMFS_BYREF
+int kmemfs_ioc_capture(struct file *file, struct kmemfs_capture __user *arg);
+unsigned long kmemfs_read_install(struct kmemfs *k, struct iov_iter *to, u32 *pages,
+				  unsigned long nr, unsigned long *copy);
+#else
+static inline int kmemfs_ioc_capture(struct file *file, struct kmemfs_capture __user *arg)
+{
+	return -ENOTTY;
+}
+
+static inline unsigned long kmemfs_read_install(struct kmemfs *k, struct iov_iter *to, u32 *pages,
+						unsigned long nr, unsigned long *copy)
+{
+	*copy = nr;
+	return 0;
+}
+#endif
+
 /* commit.c */
 int kmemfs_commit(struct kmemfs *k);
 int kmemfs_fsync(struct file *file, loff_t start, loff_t end, int datasync);
-void kmemfs_refill_reserve(struct kmemfs *k);
+int kmemfs_pages_add(struct kmemfs_pages *list, u32 page);
 
 #endif /* KMEMFS_H */

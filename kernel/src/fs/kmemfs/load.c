@@ -14,7 +14,6 @@ struct kmemfs_loading {
 	struct super_block *sb;
 	struct kmemfs_media media;
 	struct kmemfs_inode *ki;
-	size_t room;
 };
 
 static struct timespec64 kmemfs_load_time(__le64 ns)
@@ -29,25 +28,15 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 	const struct kmemfs_page_head *head = l->media.page(&l->media, page);
 	struct kmemfs *k = l->k;
 
-	if (kind == KMEMFS_KIND_INODES)
+	if (kind == KMEMFS_KIND_INODES) {
+		kmemfs_reserve_count(k, 1, 0);
 		return xa_err(xa_store(&k->leaves,
-				       le64_to_cpu(head->first) / KMEMFS_INODES_PER_PAGE,
+				       KMEMFS_LEAF(le64_to_cpu(head->first)),
 				       xa_mk_value(page), GFP_KERNEL));
+	}
 	if (kind != KMEMFS_KIND_INDEX || head->owner)
 		return 0;
-	if (k->nr_index == l->room) {
-		u32 *bigger = kvmalloc_array(l->room + 512, sizeof(u32), GFP_KERNEL);
-
-		if (!bigger)
-			return -ENOMEM;
-		if (k->nr_index)
-			memcpy(bigger, k->index, k->nr_index * sizeof(u32));
-		kvfree(k->index);
-		k->index = bigger;
-		l->room += 512;
-	}
-	k->index[k->nr_index++] = page;
-	return 0;
+	return kmemfs_pages_add(&k->index, page);
 }
 
 static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record)
@@ -58,7 +47,9 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 	struct inode *inode;
 	int r;
 
-	inode = kmemfs_new_inode(l->sb, NULL, le32_to_cpu(record->mode), ino);
+	if (ino > INT_MAX)
+		return -EOVERFLOW;	/* no such number was given out here */
+	inode = kmemfs_new_inode(l->sb, &nop_mnt_idmap, NULL, le32_to_cpu(record->mode), ino);
 	if (!inode)
 		return -ENOMEM;
 	ki = KMEMFS_I(inode);
@@ -101,10 +92,11 @@ static const struct kmemfs_visitor kmemfs_load_visitor = {
 /* The root directory of a pool that has never had a commit */
 static int kmemfs_load_empty(struct kmemfs_loading *l)
 {
-	struct inode *inode = kmemfs_new_inode(l->sb, NULL, S_IFDIR | 0700, KMEMFS_ROOT_INO);
 	struct kmemfs_inode *ki;
+	struct inode *inode;
 	int r;
 
+	inode = kmemfs_new_inode(l->sb, &nop_mnt_idmap, NULL, S_IFDIR | 0700, KMEMFS_ROOT_INO);
 	if (!inode)
 		return -ENOMEM;
 	ki = KMEMFS_I(inode);
@@ -117,6 +109,8 @@ static int kmemfs_load_empty(struct kmemfs_loading *l)
 		return r;
 	}
 	r = xa_err(xa_store(&l->k->leaves, 0, xa_mk_value(0), GFP_KERNEL));
+	if (!r)
+		kmemfs_reserve_count(l->k, 1, 1);
 	xa_set_mark(&l->k->leaves, 0, KMEMFS_LEAF_DIRTY);
 	return r;
 }
@@ -212,6 +206,8 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 		r = kmemfs_load_names(k, sb);
 	if (r)
 		kmemfs_drop_nameless(k);
+	else
+		kmemfs_reserve_fill(k);
 	return r;
 }
 
@@ -222,13 +218,12 @@ void kmemfs_unload(struct kmemfs *k)
 
 	kmemfs_take_pending(k, &pending);
 	kmemfs_put_pending(k, &pending, false);
-	while (k->nr_reserve)
-		pool_page_put(&k->region, k->reserve[--k->nr_reserve]);
+	kmemfs_reserve_drop(k);
+	kmemfs_limit_exit(k);
 	xa_destroy(&k->leaves);
 	xa_destroy(&k->inodes);
 	ida_destroy(&k->inos);
-	kvfree(k->index);
-	k->index = NULL;
-	k->nr_index = 0;
+	kvfree(k->index.page);
+	k->index = (struct kmemfs_pages){};
 	k->dirty = false;
 }

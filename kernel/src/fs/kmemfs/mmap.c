@@ -7,51 +7,255 @@
  * DOC: mmap
  *
  * A folio has one mapping and one index, and a stored page may be in several
- * files. So a mapping shows page-cache copies of stored pages, filled on fault
- * and thrown away when the file changes there (kmemfs_invalidate()). A filler
- * adds its folio to the cache before it reads the table; a writer changes the
- * table before it looks into the cache; both under the inode's spinlock. So one
- * of them sees the other.
+ * files. So a mapping shows page-cache copies of stored pages, filled on fault.
+ * The table (table.c) has a file's content, but for dirty folios, which have what
+ * was stored through a shared mapping since they were last written back to it.
  *
- * Maps are private, or shared and read-only.
+ * Before a folio becomes writable its page in the table is made one that no
+ * commit and nobody else has. So writing it back rarely needs a page, and a store
+ * that has no space gets SIGBUS.
+ *
+ * Who changes the table holds invalidate_lock, so that no folio comes into being
+ * meanwhile, and either removes the folios of what is replaced first, or, where
+ * only a part of a page changes, holds the folio locked and clean, and fills it
+ * anew (kmemfs_lock_cached()). Readers look for folios first.
+ *
+ * Lock order: i_rwsem, mmap_lock, invalidate_lock, folio, commit_sem, spinlock.
  */
 
+#include <linux/backing-dev.h>
 #include <linux/highmem.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/uio.h>
+#include <linux/writeback.h>
 #include "kmemfs.h"
+
+/* The table's content, or -EIO if that is damaged. Caller holds the folio's lock. */
+static int kmemfs_fill_folio(struct inode *inode, struct folio *folio)
+{
+	struct kmemfs *k = kmemfs_of(inode);
+	u32 page;
+	int r = 0;
+
+	kmemfs_get_pages(KMEMFS_I(inode), folio->index, 1, &page);
+	if (page) {
+		r = kmemfs_copy_content(k, folio_page(folio, 0), page);
+		pool_page_put(&k->region, page);
+	} else {
+		clear_highpage(folio_page(folio, 0));
+	}
+	return r;
+}
 
 static int kmemfs_read_folio(struct file *file, struct folio *folio)
 {
-	struct inode *inode = folio->mapping->host;
-	struct kmemfs *k = kmemfs_of(inode);
-	unsigned long i, nr = folio_nr_pages(folio);
-	u32 page;
+	int r = kmemfs_fill_folio(folio->mapping->host, folio);
 
-	for (i = 0; i < nr; i++) {
-		kmemfs_get_pages(KMEMFS_I(inode), folio->index + i, 1, &page);
-		if (page) {
-			copy_highpage(folio_page(folio, i), kmemfs_page(k, page));
-			pool_page_put(&k->region, page);
-		} else {
-			clear_highpage(folio_page(folio, i));
-		}
-	}
-	folio_mark_uptodate(folio);
+	if (!r)
+		folio_mark_uptodate(folio);
 	folio_unlock(folio);
+	return r;
+}
+
+/* Bring the table up to date with a locked folio that is not mapped writable any more */
+static int kmemfs_write_folio(struct inode *inode, struct folio *folio)
+{
+	loff_t pos = folio_pos(folio), size = i_size_read(inode);
+
+	/* what was stored beyond the end must read as zero if the file grows */
+	if (size < pos + PAGE_SIZE)
+		folio_zero_segment(folio, size > pos ? size - pos : 0, PAGE_SIZE);
+	return kmemfs_store_page(inode, folio->index, folio_address(folio));
+}
+
+static int kmemfs_writepages(struct address_space *mapping, struct writeback_control *wbc)
+{
+	struct folio *folio = NULL;
+	int error = 0;
+
+	while ((folio = writeback_iter(mapping, wbc, folio, &error))) {
+		error = kmemfs_write_folio(mapping->host, folio);
+		if (error) {
+			/* there may be space later */
+			mapping_set_error(mapping, error);
+			folio_redirty_for_writepage(wbc, folio);
+			folio_unlock(folio);
+			continue;
+		}
+		folio_start_writeback(folio);
+		folio_unlock(folio);
+		folio_end_writeback(folio);
+	}
+	return error;
+}
+
+/*
+ * The folio of a file page if there is one, locked, and clean: the table has its
+ * content, which stays so until kmemfs_unlock_cached(). NULL if there is none, and
+ * none comes into being; or an error. Caller holds i_rwsem and invalidate_lock.
+ */
+struct folio *kmemfs_lock_cached(struct inode *inode, unsigned long index)
+{
+	struct folio *folio;
+	int r;
+
+	if (!inode->i_mapping->nrpages)
+		return NULL;
+	folio = filemap_lock_folio(inode->i_mapping, index);
+	if (IS_ERR(folio))
+		return NULL;
+	folio_wait_writeback(folio);
+	if (!folio_clear_dirty_for_io(folio))
+		return folio;
+	r = kmemfs_write_folio(inode, folio);
+	if (r) {
+		folio_mark_dirty(folio);
+		folio_unlock(folio);
+		folio_put(folio);
+		return ERR_PTR(r);
+	}
+	folio_start_writeback(folio);	/* for the dirty tag */
+	folio_end_writeback(folio);
+	return folio;
+}
+
+/* The table has changed: show it. What is damaged there has not changed. */
+void kmemfs_unlock_cached(struct inode *inode, struct folio *folio)
+{
+	if (!folio)
+		return;
+	kmemfs_fill_folio(inode, folio);
+	flush_dcache_folio(folio);
+	folio_unlock(folio);
+	folio_put(folio);
+}
+
+/*
+ * The file is about to grow: what is in its last page beyond the end, by stores
+ * through mappings, must not appear. Caller holds i_rwsem and invalidate_lock.
+ */
+int kmemfs_clean_end(struct inode *inode)
+{
+	loff_t size = i_size_read(inode);
+	struct folio *folio;
+
+	if (PAGE_ALIGNED(size))
+		return 0;
+	folio = kmemfs_lock_cached(inode, size >> PAGE_SHIFT);
+	if (IS_ERR(folio))
+		return PTR_ERR(folio);
+	kmemfs_unlock_cached(inode, folio);
 	return 0;
 }
 
+/* Content comes to start at @pos. Caller holds i_rwsem. */
+int kmemfs_write_begin(struct inode *inode, loff_t pos)
+{
+	int r;
+
+	if (pos <= i_size_read(inode))
+		return 0;
+	filemap_invalidate_lock(inode->i_mapping);
+	r = kmemfs_clean_end(inode);
+	filemap_invalidate_unlock(inode->i_mapping);
+	return r;
+}
+
+/* [index, index + nr) gets other content as a whole; until kmemfs_replace_end() */
+void kmemfs_replace_begin(struct inode *inode, unsigned long index, unsigned long nr)
+{
+	filemap_invalidate_lock(inode->i_mapping);
+	kmemfs_drop_cached(inode, index, nr);
+}
+
+void kmemfs_replace_end(struct inode *inode)
+{
+	filemap_invalidate_unlock(inode->i_mapping);
+}
+
+/* The same for who holds invalidate_lock */
+void kmemfs_drop_cached(struct inode *inode, unsigned long index, unsigned long nr)
+{
+	loff_t from = (loff_t)index << PAGE_SHIFT;
+
+	if (nr && inode->i_mapping->nrpages)
+		truncate_pagecache_range(inode, from, from + ((loff_t)nr << PAGE_SHIFT) - 1);
+}
+
+/* Is there a folio for any page of the range? */
+bool kmemfs_any_cached(struct inode *inode, loff_t pos, size_t len)
+{
+	return inode->i_mapping->nrpages &&
+	       filemap_range_has_page(inode->i_mapping, pos, pos + len - 1);
+}
+
+/* Read @len bytes within one page from its folio; -ENOENT: there is none */
+ssize_t kmemfs_read_cached(struct inode *inode, loff_t pos, size_t len, struct iov_iter *to)
+{
+	struct folio *folio = filemap_get_folio(inode->i_mapping, pos >> PAGE_SHIFT);
+	size_t done;
+
+	if (IS_ERR(folio))
+		return -ENOENT;
+	if (!folio_test_uptodate(folio)) {
+		folio_put(folio);
+		return -ENOENT;
+	}
+	done = copy_folio_to_iter(folio, offset_in_page(pos), len, to);
+	folio_put(folio);
+	return done;
+}
+
+static vm_fault_t kmemfs_page_mkwrite(struct vm_fault *vmf)
+{
+	struct file *file = vmf->vma->vm_file;
+	struct folio *folio = page_folio(vmf->page);
+	struct inode *inode = file_inode(file);
+	vm_fault_t ret = VM_FAULT_LOCKED;
+	int r;
+
+	sb_start_pagefault(inode->i_sb);
+	file_update_time(file);
+	filemap_invalidate_lock_shared(inode->i_mapping);
+	folio_lock(folio);
+	if (folio->mapping != inode->i_mapping) {
+		ret = VM_FAULT_NOPAGE;
+	} else if (folio_pos(folio) >= i_size_read(inode) || sb_rdonly(inode->i_sb)) {
+		ret = VM_FAULT_SIGBUS;
+	} else {
+		folio_wait_writeback(folio);
+		r = kmemfs_own_page(inode, folio->index);
+		if (r)
+			ret = vmf_fs_error(r);
+		else
+			folio_mark_dirty(folio);
+	}
+	if (ret != VM_FAULT_LOCKED)
+		folio_unlock(folio);
+	filemap_invalidate_unlock_shared(inode->i_mapping);
+	sb_end_pagefault(inode->i_sb);
+	return ret;
+}
+
+static const struct vm_operations_struct kmemfs_vm_ops = {
+	.fault = filemap_fault,
+	.map_pages = filemap_map_pages,
+	.page_mkwrite = kmemfs_page_mkwrite,
+};
+
 int kmemfs_mmap(struct file *file, struct vm_area_struct *vma)
 {
-	if ((vma->vm_flags & VM_SHARED) && (vma->vm_flags & VM_WRITE))
-		return -ENODEV;
-	if (vma->vm_flags & VM_SHARED)
-		vm_flags_clear(vma, VM_MAYWRITE);	/* nor by mprotect(2) later */
-	return generic_file_mmap(file, vma);
+	file_accessed(file);
+	vma->vm_ops = &kmemfs_vm_ops;
+	return 0;
 }
 
 const struct address_space_operations kmemfs_aops = {
 	.read_folio = kmemfs_read_folio,
-	.dirty_folio = noop_dirty_folio,
+	.writepages = kmemfs_writepages,
+	.dirty_folio = filemap_dirty_folio,
+	.migrate_folio = filemap_migrate_folio,
+	.error_remove_folio = generic_error_remove_folio,
 };

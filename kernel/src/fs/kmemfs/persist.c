@@ -17,38 +17,18 @@
 #define pr_fmt(fmt) "kmemfs: " fmt
 
 #include <linux/device.h>
+#include <linux/libnvdimm.h>
 #include <linux/mm.h>
-#include <linux/mmzone.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
-#include <linux/vmstat.h>
 #include "kmemfs.h"
 
 static_assert(PAGE_SIZE == KMEMFS_PAGE_SIZE);
 
-/* Pages of the zone on the free lists of its CPUs; racy, as all such counts are */
-static unsigned long kmemfs_percpu_pages(const struct zone *zone)
-{
-	unsigned long nr = 0;
-	int cpu;
-
-	for_each_online_cpu(cpu)
-		nr += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
-	return nr;
-}
-
 /* Free memory of the node, which is the pool's free space */
 unsigned long kmemfs_free_pages(const struct kmemfs *k)
 {
-	struct zone *zones = NODE_DATA(k->region.nid)->node_zones;
-	unsigned long nr = 0;
-	int i;
-
-	for (i = 0; i < MAX_NR_ZONES; i++)
-		if (populated_zone(&zones[i]))
-			nr += zone_page_state_snapshot(&zones[i], NR_FREE_PAGES) +
-			      kmemfs_percpu_pages(&zones[i]);
-	return nr;
+	return kmem_persist_free_pages(k->kp);
 }
 
 static void kmemfs_media_common(const struct kmem_persist *kp, struct kmemfs_media *m)
@@ -74,6 +54,8 @@ static const void *kmemfs_online_page(const struct kmemfs_media *m, __u64 page)
 	if (page < KMEM_PERSIST_HEAD_PAGES)
 		return kp->head + page * KMEMFS_PAGE_SIZE;
 	if (page < m->first || page >= m->end)
+		return NULL;
+	if (PageHWPoison(kmem_persist_page(kp, page)))
 		return NULL;
 	return page_address(kmem_persist_page(kp, page));
 }
@@ -122,11 +104,17 @@ static int kmemfs_persist_check(struct kmem_persist *kp, struct kmem_persist_why
 		return r;
 	check.meta = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
 	check.data = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
+	/* only a pool with very many owned pages can have one with too many owners */
+	check.max_owners = pool_max_refs();
+	if (root.nr_file_pages > check.max_owners)
+		check.owners = vzalloc(array_size(kp->nr_pages, sizeof(*check.owners)));
 	r = -ENOMEM;
-	if (check.meta && check.data)
+	if (check.meta && check.data &&
+	    (check.owners || root.nr_file_pages <= check.max_owners))
 		r = kmemfs_verify(&m, &root, &check, why);
 	vfree(check.meta);
 	vfree(check.data);
+	vfree(check.owners);
 	return r;
 }
 
@@ -135,8 +123,8 @@ static int kmemfs_keep(struct kmem_persist *kp, u64 page)
 {
 	if (!__test_and_set_bit(page, kp->keep))
 		pool_page_adopt(kmem_persist_page(kp, page));
-	else if (!try_get_page(kmem_persist_page(kp, page)))
-		return -EOVERFLOW;
+	else
+		get_page(kmem_persist_page(kp, page));
 	return 0;
 }
 
@@ -190,6 +178,25 @@ static struct kmemfs *kmemfs_alloc(struct kmem_persist *kp)
 	return k;
 }
 
+void kmemfs_flush(struct kmemfs_sink *s, const void *addr, size_t len)
+{
+	arch_wb_cache_pmem((void *)addr, len);
+}
+
+void kmemfs_fence(struct kmemfs_sink *s)
+{
+	pmem_wmb();
+}
+
+/* The power may have gone between a commit and the end of the root before it */
+static void kmemfs_retire_other(struct kmemfs *k)
+{
+	struct kmemfs_sink sink = { .flush = kmemfs_flush, .fence = kmemfs_fence };
+	struct kmemfs_root *slots = k->kp->head + KMEMFS_PAGE_SIZE;
+
+	kmemfs_retire(&sink, &slots[!k->slot]);
+}
+
 static int kmemfs_persist_attach(struct kmem_persist *kp)
 {
 	struct kmem_persist_why why = {};
@@ -203,6 +210,8 @@ static int kmemfs_persist_attach(struct kmem_persist *kp)
 	r = kmemfs_root_pick(&m, &k->slot, &k->root, &why);
 	if (!r)
 		r = kmemfs_walk(&m, &k->root, &kmemfs_keep_visitor, kp, &why);
+	if (!r)
+		kmemfs_retire_other(k);
 	if (r) {
 		dev_err(kp->dev, "the device changed while it was attached: %s\n", why.text);
 		kmemfs_free(k);

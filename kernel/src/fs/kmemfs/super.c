@@ -20,6 +20,7 @@
 
 #define pr_fmt(fmt) "kmemfs: " fmt
 
+#include <linux/backing-dev.h>
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/module.h>
@@ -43,12 +44,29 @@ void kmemfs_changed(struct kmemfs *k)
 		queue_delayed_work(system_unbound_wq, &k->commit_work, k->commit_interval * HZ);
 }
 
+/* What is stored cannot be trusted any more: what the last commit has shall stay as it is */
+void kmemfs_fail(struct kmemfs *k, const char *why)
+{
+	if (k->failed)
+		return;
+	k->failed = true;
+	k->sb->s_flags |= SB_RDONLY;
+	pr_crit("%s: committed metadata is damaged: %s; read-only from now on, generation %llu stays the last\n",
+		k->kp->name, why, k->root.generation);
+}
+
+/* For those who have a file open since before it failed */
+int kmemfs_writable(const struct inode *inode)
+{
+	return kmemfs_of(inode)->failed ? -EROFS : 0;
+}
+
 static void kmemfs_commit_work(struct work_struct *work)
 {
 	struct kmemfs *k = container_of(to_delayed_work(work), struct kmemfs, commit_work);
 	int r = kmemfs_commit(k);
 
-	if (r)
+	if (r && r != -EROFS)
 		pr_err_ratelimited("%s: commit failed (%d), the last one still holds\n",
 				   k->kp->name, r);
 }
@@ -100,6 +118,12 @@ static int kmemfs_statfs(struct dentry *dentry, struct kstatfs *buf)
 	buf->f_bsize = PAGE_SIZE;
 	buf->f_blocks = k->region.end - k->region.first;
 	buf->f_bfree = kmemfs_free_pages(k);
+	if (k->max_pages) {
+		u64 held = atomic64_read(&k->held);
+
+		buf->f_blocks = min(buf->f_blocks, k->max_pages);
+		buf->f_bfree = min(buf->f_bfree, k->max_pages - min(held, k->max_pages));
+	}
 	buf->f_bavail = buf->f_bfree;
 	buf->f_namelen = KMEMFS_NAME_MAX;
 	buf->f_fsid = uuid_to_fsid(k->kp->header.uuid);
@@ -114,6 +138,10 @@ static int kmemfs_show_options(struct seq_file *m, struct dentry *root)
 		seq_puts(m, ",byref=off");
 	if (k->commit_interval != KMEMFS_COMMIT_INTERVAL)
 		seq_printf(m, ",commit=%u", k->commit_interval);
+	if (k->max_pages)
+		seq_printf(m, ",size=%lluk", k->max_pages << (PAGE_SHIFT - 10));
+	if (k->reserve.data)
+		seq_printf(m, ",reserve=%luk", k->reserve.data << (PAGE_SHIFT - 10));
 	return 0;
 }
 
@@ -131,7 +159,7 @@ static const struct super_operations kmemfs_sops = {
 
 /* ---- mounting ------------------------------------------------------------- */
 
-enum kmemfs_param { OPT_BYREF, OPT_COMMIT };
+enum kmemfs_param { OPT_BYREF, OPT_COMMIT, OPT_SIZE, OPT_RESERVE };
 
 static const struct constant_table kmemfs_param_byref[] = {
 	{ "off", 0 },
@@ -142,6 +170,8 @@ static const struct constant_table kmemfs_param_byref[] = {
 static const struct fs_parameter_spec kmemfs_param_spec[] = {
 	fsparam_enum("byref", OPT_BYREF, kmemfs_param_byref),
 	fsparam_u32("commit", OPT_COMMIT),
+	fsparam_string("size", OPT_SIZE),
+	fsparam_string("reserve", OPT_RESERVE),
 	{}
 };
 
@@ -150,12 +180,45 @@ static const struct fs_parameter_spec kmemfs_param_spec[] = {
  * @kp: the device, until the super block has it
  * @byref: option
  * @commit: option, seconds
+ * @size: option, pages; or percent of the device
+ * @reserve: option, the same
  */
 struct kmemfs_context {
 	struct kmem_persist *kp;
 	bool byref;
 	unsigned int commit;
+	struct kmemfs_amount {
+		u64 pages;
+		unsigned int percent;
+	} size, reserve;
 };
+
+/* "512M" or "75%"; 0 is none */
+static int kmemfs_parse_amount(struct fs_context *fc, struct fs_parameter *param,
+			       struct kmemfs_amount *amount)
+{
+	char *rest;
+	u64 value = memparse(param->string, &rest);
+
+	*amount = (struct kmemfs_amount){};
+	if (*rest == '%' && value && value <= 100) {
+		amount->percent = value;
+		rest++;
+	} else {
+		amount->pages = DIV_ROUND_UP_ULL(value, PAGE_SIZE);
+	}
+	if (*rest || rest == param->string)
+		return invalfc(fc, "%s= takes bytes, with K, M, G or T, or percent of the device",
+			       param->key);
+	return 0;
+}
+
+static u64 kmemfs_amount(const struct kmemfs *k, const struct kmemfs_amount *amount)
+{
+	u64 total = k->region.end - k->region.first;
+
+	return amount->percent ? max(1, total * amount->percent / 100) : amount->pages;
+}
 
 static int kmemfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
 {
@@ -172,6 +235,10 @@ static int kmemfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
 			return invalfc(fc, "commit= is at most 3600 seconds");
 		ctx->commit = result.uint_32;
 		return 0;
+	case OPT_SIZE:
+		return kmemfs_parse_amount(fc, param, &ctx->size);
+	case OPT_RESERVE:
+		return kmemfs_parse_amount(fc, param, &ctx->reserve);
 	default:
 		return opt;
 	}
@@ -181,13 +248,20 @@ static void kmemfs_apply_options(struct kmemfs *k, const struct kmemfs_context *
 {
 	k->byref = ctx->byref;
 	k->commit_interval = ctx->commit;
+	WRITE_ONCE(k->max_pages, kmemfs_amount(k, &ctx->size));
 }
 
 static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 {
 	struct kmemfs_context *ctx = fc->fs_private;
 	struct kmemfs *k = KMEMFS_SB(sb);
-	int i;
+	int i, r;
+
+	r = super_setup_bdi(sb);
+	if (r)
+		return r;
+	sb->s_bdi->ra_pages = 0;	/* filling a folio is a copy: nothing to do ahead */
+	sb->s_bdi->io_pages = 0;
 
 	sb->s_maxbytes = KMEMFS_MAX_FILE_PAGES << PAGE_SHIFT;
 	sb->s_blocksize = PAGE_SIZE;
@@ -203,13 +277,20 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	xa_init(&k->inodes);
 	ida_init(&k->inos);
 	INIT_DELAYED_WORK(&k->commit_work, kmemfs_commit_work);
+	kmemfs_reserve_init(&k->reserve);
 	atomic64_set(&k->file_pages, 0);
 	for (i = 0; i < KMEMFS_NR_COUNTERS; i++)
 		atomic64_set(&k->counter[i], 0);
 	kmemfs_apply_options(k, ctx);
+	k->failed = false;
 	k->sb = sb;
 	ctx->kp = NULL;		/* put_super() has it, or kill_sb() */
-	return kmemfs_load(k, sb);
+	r = kmemfs_limit_init(k);
+	if (!r)
+		r = kmemfs_load(k, sb);
+	if (!r)
+		kmemfs_reserve_set_data(k, kmemfs_amount(k, &ctx->reserve));
+	return r;
 }
 
 static int kmemfs_get_tree(struct fs_context *fc)
@@ -231,13 +312,22 @@ static int kmemfs_get_tree(struct fs_context *fc)
 static int kmemfs_reconfigure(struct fs_context *fc)
 {
 	struct kmemfs *k = KMEMFS_SB(fc->root->d_sb);
+	struct kmemfs_context *ctx = fc->fs_private;
 	int r = 0;
 
+	if (k->failed && !(fc->sb_flags & SB_RDONLY)) {
+		errorfc(fc, "what is stored is damaged, see the kernel's log");
+		return -EROFS;
+	}
+	if (!k->max_pages != !kmemfs_amount(k, &ctx->size))
+		return invalfc(fc, "size= cannot be introduced or dropped by a remount");
 	if (fc->sb_flags & SB_RDONLY)
-		r = kmemfs_commit(k);
-	if (!r)
-		kmemfs_apply_options(k, fc->fs_private);
-	return r;
+		r = sync_filesystem(fc->root->d_sb);
+	if (r)
+		return r;
+	kmemfs_apply_options(k, ctx);
+	kmemfs_reserve_set_data(k, kmemfs_amount(k, &ctx->reserve));
+	return 0;
 }
 
 static void kmemfs_free_fc(struct fs_context *fc)
@@ -269,6 +359,8 @@ static int kmemfs_init_fs_context(struct fs_context *fc)
 
 		ctx->byref = k->byref;
 		ctx->commit = k->commit_interval;
+		ctx->size.pages = k->max_pages;
+		ctx->reserve.pages = k->reserve.data;
 	}
 	fc->fs_private = ctx;
 	fc->ops = &kmemfs_context_ops;
@@ -286,7 +378,7 @@ static void kmemfs_kill_sb(struct super_block *sb)
 
 		/* not of a tree that could not be loaded as a whole */
 		if (!sb_rdonly(sb) && (sb->s_flags & SB_ACTIVE))
-			r = kmemfs_commit(k);
+			r = sync_filesystem(sb);
 		if (r)
 			pr_err("%s: changes since generation %llu are lost: commit failed (%d)\n",
 			       k->kp->name, k->root.generation, r);
@@ -319,6 +411,12 @@ static void kmemfs_inode_init_once(void *p)
 	spin_lock_init(&ki->lock);
 }
 
+/* Calls @f for each mount, which neither comes nor goes meanwhile */
+void kmemfs_iterate_supers(void (*f)(struct super_block *sb, void *arg), void *arg)
+{
+	iterate_supers_type(&kmemfs_type, f, arg);
+}
+
 static int __init kmemfs_init(void)
 {
 	int r;
@@ -330,6 +428,8 @@ static int __init kmemfs_init(void)
 	r = kmemfs_inode_cache && kmemfs_chunk_cache ? 0 : -ENOMEM;
 	if (!r)
 		r = register_filesystem(&kmemfs_type);
+	if (!r)
+		r = kmemfs_register_poison();
 	if (!r)
 		r = kmemfs_register_persist();
 	return r;

@@ -21,6 +21,9 @@
 #include <linux/slab.h>
 #include "kmemfs.h"
 
+/* Entries that leave a table under one hold of its lock; on the stack */
+#define KMEMFS_DROP_BATCH	64UL
+
 static struct kmemfs_chunk *kmemfs_chunk_of(struct kmemfs_inode *ki, unsigned long index)
 {
 	return xa_load(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT);
@@ -62,8 +65,10 @@ unsigned long kmemfs_get_pages(struct kmemfs_inode *ki, unsigned long index, uns
 	nr = kmemfs_chunk_span(index, nr);
 	spin_lock(&ki->lock);
 	chunk = kmemfs_chunk_of(ki, index);
-	for (i = 0; i < nr; i++) {
-		u32 page = chunk ? KMEMFS_PAGE(chunk->entry[kmemfs_slot(index) + i]) : 0;
+	if (!chunk)
+		memset(pages, 0, nr * sizeof(*pages));
+	for (i = 0; chunk && i < nr; i++) {
+		u32 page = KMEMFS_PAGE(chunk->entry[kmemfs_slot(index) + i]);
 
 		if (page)
 			pool_page_get(&k->region, page);
@@ -81,15 +86,18 @@ static struct kmemfs_chunk *kmemfs_new_chunk(struct kmemfs_inode *ki, unsigned l
 	*error = -ENOMEM;
 	if (!chunk)
 		return NULL;
-	*error = xa_err(xa_store(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT, chunk, GFP_KERNEL));
-	if (*error) {
-		kmem_cache_free(kmemfs_chunk_cache, chunk);
-		return NULL;
-	}
-	return chunk;
+	*error = xa_insert(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT, chunk, GFP_KERNEL);
+	if (!*error)
+		return chunk;
+	kmem_cache_free(kmemfs_chunk_cache, chunk);
+	/* a store through a mapping may have been faster */
+	return *error == -EBUSY ? kmemfs_chunk_of(ki, index) : NULL;
 }
 
-/* Make room for entries of [index, index + nr). Caller holds i_rwsem. */
+/*
+ * Make room for entries of [index, index + nr). Caller holds i_rwsem, or
+ * invalidate_lock, for reading, or a folio of the range: no chunk goes away then.
+ */
 int kmemfs_prepare(struct kmemfs_inode *ki, unsigned long index, unsigned long nr)
 {
 	int error;
@@ -148,11 +156,19 @@ void kmemfs_put_pending(struct kmemfs *k, struct list_head *chunks, bool release
 
 	list_for_each_entry_safe(chunk, next, chunks, list) {
 		list_del(&chunk->list);
-		if (release)
+		if (release) {
+			kmemfs_unhold(k, chunk->entry, KMEMFS_CHUNK_SIZE);
 			pool_pages_put(&k->region, chunk->entry, KMEMFS_CHUNK_SIZE);
+		}
 		kmem_cache_free(kmemfs_chunk_cache, chunk);
 		cond_resched();
 	}
+}
+
+static void kmemfs_put_entry(struct kmemfs *k, u32 entry)
+{
+	kmemfs_unhold(k, &entry, 1);
+	pool_page_put(&k->region, KMEMFS_PAGE(entry));
 }
 
 /* Let go of entries that have left a table */
@@ -164,7 +180,7 @@ static void kmemfs_drop_entries(struct kmemfs *k, u32 *entry, unsigned long nr)
 		if (!entry[i])
 			continue;
 		if (entry[i] & KMEMFS_NEW)
-			pool_page_put(&k->region, KMEMFS_PAGE(entry[i]));
+			kmemfs_put_entry(k, entry[i]);
 		else
 			entry[kept++] = entry[i];
 	}
@@ -181,6 +197,65 @@ static void kmemfs_account(struct kmemfs_inode *ki, long delta)
 	atomic64_add(delta, &kmemfs_of(&ki->vfs)->file_pages);
 }
 
+/* The content of the pages that carry POOL_PAGE_NEW has not been written back yet */
+static void kmemfs_not_durable(struct kmemfs *k, const u32 *pages, unsigned long nr)
+{
+	unsigned long i;
+
+	for (i = 0; i < nr; i++)
+		if ((pages[i] & POOL_PAGE_NEW) && test_bit(KMEMFS_PAGE(pages[i]), k->durable))
+			clear_bit(KMEMFS_PAGE(pages[i]), k->durable);
+}
+
+/* Four pages whose content is not new? Subtracting 1 gives holes the top bit, too. */
+static __always_inline bool kmemfs_four_pages(const u32 *pages)
+{
+	return !(((pages[0] | (pages[0] - 1)) | (pages[1] | (pages[1] - 1)) |
+		  (pages[2] | (pages[2] - 1)) | (pages[3] | (pages[3] - 1))) & POOL_PAGE_NEW);
+}
+
+/* Where all is hole. Returns how many entries are none now. */
+static long kmemfs_fill_entries(struct kmemfs *k, u32 *entry, const u32 *pages, unsigned long nr)
+{
+	unsigned long i;
+	long had = 0;
+	u32 any = 0;
+
+	for (i = 0; i < nr; i++) {
+		/* the usual case in fours: stored pages, none of them a hole */
+		for (; i + 4 <= nr && kmemfs_four_pages(pages + i); i += 4, had += 4) {
+			entry[i] = pages[i] | KMEMFS_NEW;
+			entry[i + 1] = pages[i + 1] | KMEMFS_NEW;
+			entry[i + 2] = pages[i + 2] | KMEMFS_NEW;
+			entry[i + 3] = pages[i + 3] | KMEMFS_NEW;
+		}
+		if (i == nr)
+			break;
+		any |= pages[i];
+		had += !!pages[i];
+		entry[i] = pages[i] | (pages[i] ? KMEMFS_NEW : 0);
+	}
+	if (any & POOL_PAGE_NEW)
+		kmemfs_not_durable(k, pages, nr);
+	return had;
+}
+
+/* @pages gets what was there. Returns by how many there are more now. */
+static long kmemfs_swap_entries(struct kmemfs *k, u32 *entry, u32 *pages, unsigned long nr)
+{
+	unsigned long i;
+	long delta = 0;
+
+	kmemfs_not_durable(k, pages, nr);
+	for (i = 0; i < nr; i++) {
+		if (pages[i])
+			pages[i] |= KMEMFS_NEW;
+		delta += !!pages[i] - !!entry[i];
+		swap(entry[i], pages[i]);
+	}
+	return delta;
+}
+
 /*
  * Replace the entries of [index, index + nr) by @pages, whose references the
  * file takes over. POOL_PAGE_NEW in @pages: the content has not been written
@@ -193,26 +268,26 @@ void kmemfs_set_entries(struct kmemfs_inode *ki, unsigned long index, unsigned l
 	struct kmemfs *k = kmemfs_of(&ki->vfs);
 
 	while (nr) {
-		unsigned long i, span = kmemfs_chunk_span(index, nr);
+		unsigned long span = kmemfs_chunk_span(index, nr);
 		struct kmemfs_chunk *chunk;
-		long delta = 0;
+		bool empty;
+		u32 *entry;
+		long delta;
 
+		kmemfs_hold(k, pages, span);
 		spin_lock(&ki->lock);
 		chunk = kmemfs_chunk_of(ki, index);
-		for (i = 0; i < span; i++) {
-			u32 *entry = &chunk->entry[kmemfs_slot(index) + i];
-
-			if (pages[i] & POOL_PAGE_NEW)
-				clear_bit(KMEMFS_PAGE(pages[i]), k->durable);
-			if (pages[i])
-				pages[i] |= KMEMFS_NEW;
-			delta += !!pages[i] - !!*entry;
-			swap(*entry, pages[i]);
-		}
+		entry = &chunk->entry[kmemfs_slot(index)];
+		empty = !chunk->nr;
+		if (empty)
+			delta = kmemfs_fill_entries(k, entry, pages, span);
+		else
+			delta = kmemfs_swap_entries(k, entry, pages, span);
 		chunk->nr += delta;
 		kmemfs_account(ki, delta);
 		spin_unlock(&ki->lock);
-		kmemfs_drop_entries(k, pages, span);
+		if (!empty)
+			kmemfs_drop_entries(k, pages, span);
 		index += span;
 		pages += span;
 		nr -= span;
@@ -230,7 +305,7 @@ static void kmemfs_drop_chunk(struct kmemfs *k, struct kmemfs_chunk *chunk, bool
 		u32 entry = chunk->entry[i];
 
 		if (entry & KMEMFS_NEW) {
-			pool_page_put(&k->region, KMEMFS_PAGE(entry));
+			kmemfs_put_entry(k, entry);
 			chunk->entry[i] = 0;
 		} else if (entry) {
 			kept++;
@@ -244,6 +319,30 @@ static void kmemfs_drop_chunk(struct kmemfs *k, struct kmemfs_chunk *chunk, bool
 	list_add(&chunk->list, &k->pending);
 	spin_unlock(&k->pending_lock);
 	kmemfs_changed(k);
+}
+
+/* Make holes of some entries of a chunk that stays */
+static void kmemfs_clear_entries(struct kmemfs_inode *ki, struct kmemfs_chunk *chunk,
+				 unsigned long from, unsigned long to)
+{
+	u32 entry[KMEMFS_DROP_BATCH];
+
+	while (from < to) {
+		unsigned long i, nr = min(to - from, KMEMFS_DROP_BATCH);
+		long had = 0;
+
+		spin_lock(&ki->lock);
+		for (i = 0; i < nr; i++) {
+			entry[i] = chunk->entry[from + i];
+			chunk->entry[from + i] = 0;
+			had += !!entry[i];
+		}
+		chunk->nr -= had;
+		kmemfs_account(ki, -had);
+		spin_unlock(&ki->lock);
+		kmemfs_drop_entries(kmemfs_of(&ki->vfs), entry, nr);
+		from += nr;
+	}
 }
 
 /* Make a hole of [index, end). Caller holds i_rwsem and commit_sem. */
@@ -260,7 +359,6 @@ void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned lo
 		unsigned long first = ci << KMEMFS_CHUNK_SHIFT;
 		unsigned long from = max(index, first) - first;
 		unsigned long to = min(end - first, KMEMFS_CHUNK_SIZE);
-		unsigned long i;
 
 		if (to - from == KMEMFS_CHUNK_SIZE) {
 			spin_lock(&ki->lock);
@@ -269,19 +367,7 @@ void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned lo
 			spin_unlock(&ki->lock);
 			kmemfs_drop_chunk(k, chunk, true);
 		} else {
-			for (i = from; i < to; i++) {
-				u32 entry;
-
-				spin_lock(&ki->lock);
-				entry = chunk->entry[i];
-				if (entry) {
-					chunk->entry[i] = 0;
-					chunk->nr--;
-					kmemfs_account(ki, -1);
-				}
-				spin_unlock(&ki->lock);
-				kmemfs_drop_entries(k, &entry, 1);
-			}
+			kmemfs_clear_entries(ki, chunk, from, to);
 		}
 		cond_resched();
 	}
@@ -325,6 +411,7 @@ int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long 
 			return error;
 		for (i = 0; i < span; i++)
 			chunk->entry[kmemfs_slot(index) + i] = page++;
+		kmemfs_hold(k, &chunk->entry[kmemfs_slot(index)], span);
 		chunk->nr += span;
 		index += span;
 		count -= span;

@@ -58,6 +58,11 @@ struct kmemfs_capture {
  * @read_copied: since mount: whole, aligned pages that read(2) copied
  * @flushed_pages: since mount: pages written back to the persistence domain
  * @dirty: not zero if there are changes that are not durable yet
+ * @damaged_pages: since mount: pages of files that memory failures took
+ * @spliced_by_reference: since mount: pages that splice(2) newly took by reference
+ * @spliced_shared: since mount: pages from a pipe that were pool pages already
+ * @spliced_copied: since mount: pages, or parts of pages, that splice(2) copied
+ * @reserved: zero
  */
 struct kmemfs_info {
 	__u8  uuid[16];
@@ -76,7 +81,11 @@ struct kmemfs_info {
 	__u64 read_copied;
 	__u64 flushed_pages;
 	__u32 dirty;
-	__u32 reserved[15];
+	__u32 damaged_pages;
+	__u64 spliced_by_reference;
+	__u64 spliced_shared;
+	__u64 spliced_copied;
+	__u32 reserved[8];
 };
 
 #define KMEMFS_IOC_CAPTURE	_IOWR(0xdb, 0x40, struct kmemfs_capture)

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * kmemfs: how much of the node the store may take
+ */
+
+/**
+ * DOC: limits
+ *
+ * Store and processes take pages of the same node. With size= the store holds so
+ * many data pages at most, so processes keep the rest. With reserve= it sets
+ * pages aside (reserve.c), so that it has them when processes have taken the rest.
+ * Without size= the whole node is the limit.
+ *
+ * A page is held as long as a file has it or the last commit does, and counts once
+ * however many files have it; so its owners have to be counted, which is done
+ * only if there is a limit. A write that exceeds the limit fails; writes at the
+ * same time may exceed it by what each of them is about to add.
+ *
+ * What was deleted is space again after a commit, and who lacks space makes one.
+ */
+
+#include <linux/highmem.h>
+#include <linux/vmalloc.h>
+#include "kmemfs.h"
+
+/* Count owners from now on; no page has any */
+int kmemfs_limit_init(struct kmemfs *k)
+{
+	atomic64_set(&k->held, 0);
+	if (!k->max_pages)
+		return 0;
+	k->owners = vzalloc(array_size(k->region.end, sizeof(*k->owners)));
+	return k->owners ? 0 : -ENOMEM;
+}
+
+void kmemfs_limit_exit(struct kmemfs *k)
+{
+	vfree(k->owners);
+	k->owners = NULL;
+}
+
+void __kmemfs_hold(struct kmemfs *k, const u32 *pages, unsigned long nr)
+{
+	unsigned long i;
+
+	for (i = 0; i < nr; i++)
+		if (pages[i] && atomic_inc_return(&k->owners[KMEMFS_PAGE(pages[i])]) == 1)
+			atomic64_inc(&k->held);
+}
+
+void __kmemfs_unhold(struct kmemfs *k, const u32 *pages, unsigned long nr)
+{
+	unsigned long i;
+
+	for (i = 0; i < nr; i++)
+		if (pages[i] && atomic_dec_and_test(&k->owners[KMEMFS_PAGE(pages[i])]))
+			atomic64_dec(&k->held);
+}
+
+/*
+ * Space is short: make that of deleted files free. False if there was none to be had.
+ * Caller does not hold commit_sem.
+ */
+bool kmemfs_free_deleted(struct kmemfs *k)
+{
+	/* a commit that runs is about to free some */
+	if (list_empty_careful(&k->pending) && !mutex_is_locked(&k->commit_lock))
+		return false;
+	return !kmemfs_commit(k);
+}
+
+static bool kmemfs_within_limit(struct kmemfs *k, const u32 *pages, unsigned long nr)
+{
+	unsigned long i;
+	u64 more = 0;
+
+	for (i = 0; i < nr; i++)
+		if (pages[i] && !atomic_read(&k->owners[KMEMFS_PAGE(pages[i])]))
+			more++;
+	return atomic64_read(&k->held) + more <= READ_ONCE(k->max_pages);
+}
+
+/* May the store hold these pages too? Caller does not hold commit_sem. */
+bool kmemfs_may_hold(struct kmemfs *k, const u32 *pages, unsigned long nr)
+{
+	if (!k->owners || kmemfs_within_limit(k, pages, nr))
+		return true;
+	return kmemfs_free_deleted(k) && kmemfs_within_limit(k, pages, nr);
+}
+
+static u32 kmemfs_try_alloc(struct kmemfs *k, gfp_t gfp)
+{
+	u32 page;
+
+	if (k->owners && atomic64_read(&k->held) >= READ_ONCE(k->max_pages))
+		return 0;
+	page = pool_page_alloc(&k->region, gfp);
+	if (page)
+		return page;
+	page = kmemfs_reserve_take_data(k);
+	if (page && (gfp & __GFP_ZERO))
+		clear_highpage(kmemfs_page(k, page));
+	return page;
+}
+
+/*
+ * A fresh page for data; 0 if there is none, or no more are allowed. Caller does not
+ * hold commit_sem.
+ */
+u32 kmemfs_alloc_page(struct kmemfs *k, gfp_t gfp)
+{
+	u32 page = kmemfs_try_alloc(k, gfp);
+
+	if (!page && kmemfs_free_deleted(k))
+		page = kmemfs_try_alloc(k, gfp);
+	return page;
+}
