@@ -7,6 +7,9 @@
  * one ioctl puts it where CRIU would have written it. On any other filesystem,
  * or on a kernel without the ioctl, the plugin declines and CRIU copies.
  *
+ * When images are restored from kmemfs, the hook SHARE_PAGES has each task of a
+ * tree read its pages from there, which maps them.
+ *
  * All state is memory and descriptors of the criu process, so a killed CRIU
  * leaves nothing behind. What the ioctl did is undone by removing the image.
  */
@@ -210,6 +213,24 @@ static int daxsnap_dump_pages(int pid, uint64_t vaddr, uint64_t nr_pages, int im
 	return ret;
 }
 
+/*
+ * On kmemfs a read maps the page, and images of tasks that had a page in common
+ * refer to one page of the pool.
+ */
+static int daxsnap_share_pages(int img_dir)
+{
+	struct statfs fs;
+	int err;
+
+	if (fstatfs(img_dir, &fs)) {
+		err = errno;
+		pr_err("can't tell the filesystem of the images: %s\n", strerror(err));
+		return -err;
+	}
+
+	return fs.f_type == KMEMFS_SUPER_MAGIC ? 0 : -ENOTSUP;
+}
+
 static int daxsnap_init(int stage)
 {
 	if (stage == CR_PLUGIN_STAGE__DUMP)
@@ -273,3 +294,4 @@ static void daxsnap_exit(int stage, int ret)
 
 CR_PLUGIN_REGISTER("daxsnap", daxsnap_init, daxsnap_exit)
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__DUMP_PAGES, daxsnap_dump_pages)
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__SHARE_PAGES, daxsnap_share_pages)

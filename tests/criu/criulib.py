@@ -198,9 +198,10 @@ class Criu:
         return self.run("dump", images, *args, expect_failure=expect_failure)
 
     def restore(self, task, images, *args):
-        """Restores a task that was killed, as a child of this process."""
-        self.run("restore", images, "--restore-detached", *args)
+        """Restores a task that was killed, as a child of this process. The log."""
+        log = self.run("restore", images, "--restore-detached", *args)
         task.restored()
+        return log
 
     def start(self, action, images, *args, pass_fds=()):
         argv, log = self.command(action, images, *args)

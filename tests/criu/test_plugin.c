@@ -9,6 +9,11 @@
  *   noop      makes the image long enough, no more: what CRIU itself costs
  *   fail:N    declines, but fails the Nth range with -EIO
  *
+ * and in a restore
+ *
+ *   share       has each task read all of its pages
+ *   fail-share  fails when it is asked about that
+ *
  * It appends lines to the file DAXSNAP_TEST_PLUGIN_LOG: "loaded" when CRIU loads
  * it, "asked" when it is offered the first range, and when CRIU unloads it
  * "calls C pages P" (P: pages that it took). A pre-dump never unloads plugins.
@@ -29,7 +34,7 @@
 #undef LOG_PREFIX
 #define LOG_PREFIX "test plugin: "
 
-enum mode { COPY, MIX, DECLINE, NOOP, FAIL };
+enum mode { COPY, MIX, DECLINE, NOOP, FAIL, SHARE, FAIL_SHARE };
 
 static enum mode mode;
 static unsigned long calls, pages, fail_at;
@@ -68,6 +73,10 @@ static int test_init(int stage)
 		mode = DECLINE;
 	else if (!strcmp(arg, "noop"))
 		mode = NOOP;
+	else if (!strcmp(arg, "share"))
+		mode = SHARE;
+	else if (!strcmp(arg, "fail-share"))
+		mode = FAIL_SHARE;
 	else if (sscanf(arg, "fail:%lu", &fail_at) == 1)
 		mode = FAIL;
 	else
@@ -141,5 +150,13 @@ static int test_dump_pages(int pid, uint64_t vaddr, uint64_t nr_pages, int img_f
 	return ret;
 }
 
+static int test_share_pages(int img_dir)
+{
+	if (mode == FAIL_SHARE)
+		return -EIO;
+	return mode == SHARE ? 0 : -ENOTSUP;
+}
+
 CR_PLUGIN_REGISTER("daxsnap-test", test_init, test_exit)
 CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__DUMP_PAGES, test_dump_pages)
+CR_PLUGIN_REGISTER_HOOK(CR_PLUGIN_HOOK__SHARE_PAGES, test_share_pages)
