@@ -106,7 +106,8 @@ absl::StatusOr<HeldChild> CloneInRange(const HeldChild::Exec& exec,
   if (absl::Status status = EnsurePidMax(range); !status.ok()) return status;
   const pid_t last = std::max(range.first, range.last - kPidRoom);
   for (int attempt = 0; attempt < kPidAttempts; ++attempt) {
-    const pid_t pid = range.first + RandomNumber() % (last - range.first + 1);
+    const auto count = static_cast<unsigned>(last - range.first + 1);
+    const pid_t pid = range.first + static_cast<pid_t>(RandomNumber() % count);
     absl::StatusOr<HeldChild> child = HeldChild::Clone(exec, pid);
     if (absl::IsAlreadyExists(child.status())) continue;
     if (!child.ok()) return child;

@@ -126,14 +126,20 @@ class Client::Impl {
   template <typename Result, typename Response, typename Start>
   static absl::StatusOr<Result> Long(const CallOptions& options, Start start) {
     grpc::ClientContext context;
-    const Registration registration(options.cancellation, &context);
+    Registration registration(options.cancellation, &context);
     const std::unique_ptr<grpc::ClientReaderInterface<Response>> reader =
         start(&context);
     std::optional<Result> result;
     Response response;
     while (reader->Read(&response)) {
-      if (response.has_progress() && options.on_progress)
-        options.on_progress(response.progress());
+      if (response.has_progress()) {
+        // From here on the call ends with a result, or with an error that is
+        // not ours: nobody need guess whether there is a snapshot.
+        if (response.progress().phase() == v1::PROGRESS_PHASE_COMMITTING) {
+          registration.Release();
+        }
+        if (options.on_progress) options.on_progress(response.progress());
+      }
       if (response.has_result()) result = std::move(*response.mutable_result());
     }
     const grpc::Status status = reader->Finish();
@@ -154,8 +160,11 @@ class Client::Impl {
         : cancellation_(cancellation), context_(context) {
       if (cancellation_ != nullptr) cancellation_->impl_->Add(context_);
     }
-    ~Registration() {
+    ~Registration() { Release(); }
+    // The call cannot be cancelled any more.
+    void Release() {
       if (cancellation_ != nullptr) cancellation_->impl_->Remove(context_);
+      cancellation_ = nullptr;
     }
     Registration(const Registration&) = delete;
     Registration& operator=(const Registration&) = delete;

@@ -125,13 +125,28 @@ absl::StatusOr<Attached> Attach(absl::string_view name,
 
   Attached attached;
   PoolType type = PoolType::kFs;
-  if (device->driver != Driver::kKmem) {
+  if (device->driver == Driver::kKmem) {
+    attached.was_attached = true;
+  } else {
     absl::StatusOr<PoolType> found = BringUp(&*device);
     if (!found.ok()) return found.status();
     type = *found;
   }
   attached.device = *device;
+  absl::StatusOr<std::optional<BlockDevice>> block = FindBlockDevice(*device);
+  if (!block.ok()) return block.status();
+  if (block->has_value()) {
+    attached.block_device = (*block)->path;
+    return attached;
+  }
+  if (type == PoolType::kBlk) {
+    return absl::InternalError(
+        absl::StrCat(device->name,
+                     " is attached, but the kernel made no block device of it; "
+                     "see the kernel log"));
+  }
   if (type != PoolType::kFs) return attached;
+  attached.was_attached = false;  // until it is found mounted
 
   absl::StatusOr<std::vector<Mount>> mounts = ListMounts();
   if (!mounts.ok()) return mounts.status();

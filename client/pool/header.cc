@@ -2,6 +2,7 @@
 #include <endian.h>
 #include <fcntl.h>
 #include <format.h>
+#include <linux/kmem_blk_format.h>
 #include <linux/kmem_persist_header.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -31,7 +32,9 @@ class Mapping {
  public:
   enum class Access { kRead, kWrite };
 
-  static absl::StatusOr<Mapping> Open(const Device& device, Access access) {
+  // At least `bytes`, from the start.
+  static absl::StatusOr<Mapping> Open(const Device& device, Access access,
+                                      std::uint64_t bytes) {
     const std::string path = absl::StrCat("/dev/", device.name);
     UniqueFd fd(
         open(path.c_str(),
@@ -39,8 +42,9 @@ class Mapping {
     if (!fd.valid())
       return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
     // device_dax maps whole units of its alignment only.
-    const std::size_t length =
+    const std::size_t unit =
         device.align != 0 ? device.align : std::size_t{2} << 20;
+    const std::size_t length = (bytes + unit - 1) / unit * unit;
     void* base =
         mmap(nullptr, length,
              access == Access::kWrite ? PROT_READ | PROT_WRITE : PROT_READ,
@@ -94,10 +98,6 @@ absl::StatusOr<std::optional<Header>> Parse(const void* page,
 }
 
 absl::Status CheckOptions(std::uint64_t size, const CreateOptions& options) {
-  if (options.type != PoolType::kFs && options.type != PoolType::kNone) {
-    return absl::UnimplementedError(absl::StrCat(
-        "pools of type ", PoolTypeName(options.type), " cannot be made yet"));
-  }
   if (options.label.size() >= sizeof(kmem_persist_header::label)) {
     return absl::InvalidArgumentError(
         absl::StrCat("the label has ", options.label.size(),
@@ -113,6 +113,19 @@ absl::Status CheckOptions(std::uint64_t size, const CreateOptions& options) {
         "the device has ", size, " bytes; a pool has ", kMinimumSize, " to ",
         KMEMFS_MAX_PAGES * kPage, ", in whole pages"));
   }
+  if (options.capacity == 0) return absl::OkStatus();
+  if (options.type != PoolType::kBlk) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("pools of type ", PoolTypeName(options.type),
+                     " have no capacity; those of type blk have"));
+  }
+  const std::uint64_t most = kmem_blk_max_blocks(size / kPage) * kPage;
+  if (options.capacity % kPage != 0 || options.capacity > most) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a capacity of ", options.capacity,
+                     " bytes is not possible; it is a multiple of ", kPage,
+                     " and at most ", most, " on this device"));
+  }
   return absl::OkStatus();
 }
 
@@ -120,6 +133,12 @@ std::int64_t NowNs() {
   timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
   return std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+// Capacity of a pool of type blk, in blocks.
+std::uint64_t Blocks(std::uint64_t size, const CreateOptions& options) {
+  return options.capacity != 0 ? options.capacity / kPage
+                               : kmem_blk_max_blocks(size / kPage);
 }
 
 // The last store: without its magic the header is a damaged one, which the
@@ -148,7 +167,7 @@ absl::StatusOr<PoolType> ParsePoolType(absl::string_view name) {
     if (name == PoolTypeName(type)) return type;
   }
   return absl::InvalidArgumentError(absl::StrCat(
-      "there is no pool type \"", name, "\"; types are fs and none"));
+      "there is no pool type \"", name, "\"; types are fs, blk and none"));
 }
 
 absl::StatusOr<std::optional<Header>> ReadHeader(const Device& device) {
@@ -160,7 +179,7 @@ absl::StatusOr<std::optional<Header>> ReadHeader(const Device& device) {
         DriverName(device.driver)));
   }
   absl::StatusOr<Mapping> mapping =
-      Mapping::Open(device, Mapping::Access::kRead);
+      Mapping::Open(device, Mapping::Access::kRead, kPage);
   if (!mapping.ok()) return mapping.status();
   return Parse(mapping->base(), device);
 }
@@ -182,8 +201,10 @@ absl::StatusOr<Header> Create(const Device& device,
     absl::Status status = BindTo(*now, Driver::kDeviceDax);
     if (!status.ok()) return status;
   }
-  absl::StatusOr<Mapping> mapping =
-      Mapping::Open(*now, Mapping::Access::kWrite);
+  if (absl::Status status = CheckOptions(now->size, options); !status.ok())
+    return status;
+  absl::StatusOr<Mapping> mapping = Mapping::Open(
+      *now, Mapping::Access::kWrite, EmptyPoolBytes(now->size, options));
   if (!mapping.ok()) return mapping.status();
   absl::StatusOr<Header> header =
       WriteEmptyPool(mapping->base(), now->size, options, FlushCpuCaches);
@@ -191,6 +212,13 @@ absl::StatusOr<Header> Create(const Device& device,
   return absl::Status(
       header.status().code(),
       absl::StrCat(device.name, ": ", header.status().message()));
+}
+
+std::uint64_t EmptyPoolBytes(std::uint64_t size, const CreateOptions& options) {
+  std::uint64_t pages = KMEM_PERSIST_HEAD_PAGES;
+  if (options.type == PoolType::kBlk)
+    pages += kmem_blk_map_pages(Blocks(size, options));
+  return pages * kPage;
 }
 
 absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
@@ -204,7 +232,7 @@ absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
         "it holds a pool already, which would be lost; --force overwrites it");
   }
   auto* page = static_cast<char*>(base);
-  // While the root slots change there is no pool.
+  // While what is behind the header changes there is no pool.
   std::memset(page, 0, kPage);
   flush(page, kPage);
 
@@ -216,15 +244,21 @@ absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
                            options.label.c_str(), size);
 
   auto* slots = reinterpret_cast<kmemfs_root*>(page + kPage);
-  if (options.type == PoolType::kFs) {
-    kmemfs_mkfs(slots, uuid, NowNs());
-  } else {
-    std::memset(slots, 0, KMEMFS_ROOT_SLOTS * kPage);
+  switch (options.type) {
+    case PoolType::kFs:
+      kmemfs_mkfs(slots, uuid, NowNs());
+      break;
+    case PoolType::kBlk:
+      kmem_blk_mkfs(slots, uuid, Blocks(size, options));
+      break;
+    case PoolType::kNone:
+      std::memset(slots, 0, KMEMFS_ROOT_SLOTS * kPage);
+      break;
   }
   std::memcpy(page + kMagicSize,
               reinterpret_cast<const char*>(header.get()) + kMagicSize,
               kPage - kMagicSize);
-  flush(page, KMEM_PERSIST_HEAD_PAGES * kPage);
+  flush(page, EmptyPoolBytes(size, options));
   StoreMagic(page, flush);
   return Describe(*header);
 }

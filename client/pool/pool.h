@@ -72,6 +72,10 @@ enum class Overwrite { kRefuse, kForce };
 struct CreateOptions {
   PoolType type = PoolType::kFs;
   std::string label = {};  // UTF-8 without control characters, at most 63 bytes
+  // Of a block device, in bytes, whole blocks of 4096; 0: as much as the device
+  // has room for. Blocks that are not stored take no memory, so this is a limit
+  // and not a reservation.
+  std::uint64_t capacity = 0;
   // Whether to write over a device that has a header already, intact or not.
   Overwrite overwrite = Overwrite::kRefuse;
 };
@@ -85,12 +89,32 @@ struct CreateOptions {
 absl::StatusOr<Header> Create(const Device& device,
                               const CreateOptions& options);
 
-// The same on `size` bytes at `base`, for tests and for files. `flush` makes
-// [address, address+length) durable before it returns.
+// The same on a device of `size` bytes, of which EmptyPoolBytes() are at
+// `base`, for tests and for files. `flush` makes [address, address+length)
+// durable before it returns.
 using FlushFunction = void (*)(const void* address, std::size_t length);
 absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
                                       const CreateOptions& options,
                                       FlushFunction flush);
+
+// How much at the start of a device of `size` bytes an empty pool takes.
+std::uint64_t EmptyPoolBytes(std::uint64_t size, const CreateOptions& options);
+
+// The block device of a pool of type blk that is attached.
+struct BlockDevice {
+  std::string path;            // "/dev/kmem1"
+  std::uint64_t capacity = 0;  // bytes
+  // Blocks of 4096 bytes: stored; free memory of the node, so as many more can
+  // be stored now; given back by discards since it was attached.
+  std::uint64_t mapped = 0;
+  std::uint64_t free = 0;
+  std::uint64_t discarded = 0;
+};
+
+// nullopt if `device` has none: not attached, or of another type. Needs no
+// root. `sysfs` is for tests.
+absl::StatusOr<std::optional<BlockDevice>> FindBlockDevice(
+    const Device& device, const std::string& sysfs = "/sys");
 
 struct AttachOptions {
   // Where to mount; made, 0700, if it is not there.
@@ -102,6 +126,7 @@ struct AttachOptions {
 struct Attached {
   Device device;
   std::string mount_point;    // empty for types without a file system
+  std::string block_device;   // "/dev/kmem1"; empty for types without one
   bool was_attached = false;  // nothing had to be done
 };
 

@@ -25,6 +25,7 @@ absl::Status Attach(const Options& options, const Context& context) {
                {"node", device.target_node},
                {"size", device.size},
                {"mount_point", attached->mount_point},
+               {"block_device", attached->block_device},
                {"was_attached", attached->was_attached}},
               *context.out);
     return absl::OkStatus();
@@ -33,10 +34,14 @@ absl::Status Attach(const Options& options, const Context& context) {
   fields.Add("device", device.name);
   fields.Add("NUMA node", absl::StrCat(device.target_node));
   fields.Add("size", FormatBytes(device.size));
-  fields.Add("mounted on", attached->mount_point.empty() ? "- (plain memory)"
-                           : attached->was_attached
-                               ? attached->mount_point + " (already)"
-                               : attached->mount_point);
+  const std::string already = attached->was_attached ? " (already)" : "";
+  if (!attached->block_device.empty()) {
+    fields.Add("block device", attached->block_device + already);
+  } else {
+    fields.Add("mounted on", attached->mount_point.empty()
+                                 ? "- (plain memory)"
+                                 : attached->mount_point + already);
+  }
   fields.Print(*context.out);
   return absl::OkStatus();
 }
@@ -46,7 +51,9 @@ absl::Status Attach(const Options& options, const Context& context) {
 void AddPoolAttach(CLI::App* pool, Context* context, Action* action) {
   auto options = std::make_shared<Options>();
   CLI::App* command = pool->add_subcommand(
-      "attach", "Turn a pool's device into memory and mount its file system");
+      "attach",
+      "Turn a pool's device into memory and mount its file system, if it is of "
+      "type fs");
   command->add_option("DEV", options->device, "DAX device, for example dax0.0")
       ->required();
   command

@@ -14,6 +14,7 @@ struct Options {
   std::string device;
   std::string type = "fs";
   std::string label;
+  std::uint64_t capacity = 0;
   bool force = false;
 };
 
@@ -25,6 +26,7 @@ absl::Status Create(const Options& options, const Context& context) {
   pool::CreateOptions create;
   create.type = *type;
   create.label = options.label;
+  create.capacity = options.capacity;
   create.overwrite =
       options.force ? pool::Overwrite::kForce : pool::Overwrite::kRefuse;
   absl::StatusOr<pool::Header> header = pool::Create(*device, create);
@@ -58,11 +60,18 @@ void AddPoolCreate(CLI::App* pool, Context* context, Action* action) {
   command->add_option("DEV", options->device, "DAX device, for example dax0.0")
       ->required();
   command
-      ->add_option("-t,--type", options->type,
-                   "What it keeps: fs (snapshots) or none (plain memory)")
+      ->add_option(
+          "-t,--type", options->type,
+          "What it keeps: fs (snapshots), blk (a block device) or none "
+          "(plain memory)")
       ->capture_default_str();
   command->add_option("-l,--label", options->label,
                       "Name for people, at most 63 bytes");
+  command
+      ->add_option("-c,--capacity", options->capacity,
+                   "Type blk: bytes of the block device, for example 2G; by "
+                   "default as much as the DAX device has room for")
+      ->transform(CLI::AsSizeValue(false));
   command->add_flag("-f,--force", options->force,
                     "Overwrite a pool that is there already");
   command->callback(

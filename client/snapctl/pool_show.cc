@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <linux/kmem_persist.h>
+
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -34,21 +36,44 @@ absl::Status ShowPool(const Context& context) {
   return absl::OkStatus();
 }
 
-nlohmann::ordered_json DeviceJson(const pool::Device& device,
-                                  const std::optional<pool::Header>& header) {
+nlohmann::ordered_json DeviceJson(
+    const pool::Device& device, const std::optional<pool::Header>& header,
+    const std::optional<pool::BlockDevice>& block) {
   nlohmann::ordered_json json = {
       {"device", device.name},
       {"size", device.size},
       {"node", device.target_node},
       {"driver", std::string(pool::DriverName(device.driver))},
-      {"header", nullptr}};
+      {"header", nullptr},
+      {"block_device", nullptr}};
   if (header) {
     json["header"] = {{"type", std::string(pool::PoolTypeName(header->type))},
                       {"uuid", header->uuid},
                       {"label", header->label},
                       {"size", header->range_size}};
   }
+  if (block) {
+    json["block_device"] = {{"path", block->path},
+                            {"capacity", block->capacity},
+                            {"mapped_blocks", block->mapped},
+                            {"free_blocks", block->free},
+                            {"discarded_blocks", block->discarded}};
+  }
   return json;
+}
+
+std::string FormatBlocks(std::uint64_t blocks) {
+  return FormatBytes(blocks * KMEM_PERSIST_PAGE_SIZE);
+}
+
+void AddBlockDevice(const pool::BlockDevice& block, Fields* fields) {
+  fields->Add("pool type",
+              std::string(pool::PoolTypeName(pool::PoolType::kBlk)));
+  fields->Add("block device", block.path);
+  fields->Add("capacity", FormatBytes(block.capacity));
+  fields->Add("stored", FormatBlocks(block.mapped));
+  fields->Add("free memory", FormatBlocks(block.free));
+  fields->Add("discarded", FormatBlocks(block.discarded));
 }
 
 absl::Status ShowDevice(const std::string& name, const Context& context) {
@@ -61,8 +86,11 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
     if (!found.ok()) return found.status();
     header = *std::move(found);
   }
+  absl::StatusOr<std::optional<pool::BlockDevice>> block =
+      pool::FindBlockDevice(*device);
+  if (!block.ok()) return block.status();
   if (context.format == Format::kJson) {
-    PrintJson(DeviceJson(*device, header), *context.out);
+    PrintJson(DeviceJson(*device, header, *block), *context.out);
     return absl::OkStatus();
   }
   Fields fields;
@@ -70,7 +98,9 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
   fields.Add("size", FormatBytes(device->size));
   fields.Add("NUMA node", absl::StrCat(device->target_node));
   fields.Add("driver", std::string(pool::DriverName(device->driver)));
-  if (header) {
+  if (*block) {
+    AddBlockDevice(**block, &fields);
+  } else if (header) {
     fields.Add("pool type", std::string(pool::PoolTypeName(header->type)));
     fields.Add("uuid", header->uuid);
     fields.Add("label", header->label.empty() ? "-" : Printable(header->label));

@@ -46,7 +46,8 @@ class Cancellation {
   Cancellation(const Cancellation&) = delete;
   Cancellation& operator=(const Cancellation&) = delete;
 
-  // Ends calls under way and those still to come: they return CANCELLED.
+  // Ends calls under way and those still to come: they return CANCELLED. A
+  // CreateSnapshot that has begun to commit goes on to its result.
   void Cancel();
 
  private:

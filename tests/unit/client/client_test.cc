@@ -99,6 +99,20 @@ TEST_F(ClientTest, CancellationFromAnotherThreadEndsTheCallOnBothSides) {
   EXPECT_TRUE(server_.saw_cancel);
 }
 
+TEST_F(ClientTest, CommitUnderWayIsNotCancelled) {
+  server_.create_stream = {ProgressMessage(v1::PROGRESS_PHASE_COMMITTING)};
+  v1::CreateSnapshotResponse last;
+  last.mutable_result()->mutable_snapshot()->set_name("a");
+  server_.create_stream.push_back(last);
+  Cancellation cancellation;
+  CallOptions options;
+  options.cancellation = &cancellation;
+  options.on_progress = [&](const v1::Progress&) { cancellation.Cancel(); };
+  const auto result = client_->CreateSnapshot({}, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->snapshot().name(), "a");
+}
+
 TEST_F(ClientTest, CancellationBeforeTheCallEndsIt) {
   server_.hang = true;
   Cancellation cancellation;

@@ -6,12 +6,15 @@
 #include <format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/kmem_blk_format.h>
 #include <linux/kmem_persist_header.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -157,9 +160,51 @@ TEST_F(PoolFileTest, RefusesSizesThatCannotBeAPool) {
   }
 }
 
-TEST_F(PoolFileTest, BlockPoolsAreRefusedForNow) {
-  EXPECT_EQ(Write({.type = PoolType::kBlk}).status().code(),
-            absl::StatusCode::kUnimplemented);
+// The blocks that the kernel finds stored on the device; -1: it is refused.
+int StoredBlocks(const char* base, kmem_blk_layout* layout,
+                 kmem_persist_why* why) {
+  if (kmem_blk_layout_read(base, kSize / kPage, layout, why) != 0) return -1;
+  std::vector<unsigned long> used(kSize / kPage);
+  __u64 stored = 0;
+  const auto* map =
+      reinterpret_cast<const __le64*>(base + KMEM_BLK_MAP_PAGE * kPage);
+  if (kmem_blk_map_verify(layout, map, used.data(), &stored, why) != 0)
+    return -1;
+  return static_cast<int>(stored);
+}
+
+TEST_F(PoolFileTest, EmptyBlockPoolIsOneTheKernelAccepts) {
+  absl::StatusOr<Header> header = Write({.type = PoolType::kBlk});
+  ASSERT_TRUE(header.ok()) << header.status();
+  EXPECT_EQ(header->type, PoolType::kBlk);
+  kmem_persist_why why = {};
+  EXPECT_EQ(Verify(&why), 0) << why.text;
+  kmem_blk_layout layout;
+  EXPECT_EQ(StoredBlocks(base_, &layout, &why), 0) << why.text;
+  EXPECT_EQ(layout.nr_blocks, kSize / kPage - KMEM_PERSIST_HEAD_PAGES - 1);
+  const std::string untouched(kSize - 4 * kPage, '\xa5');
+  EXPECT_EQ(EmptyPoolBytes(kSize, {.type = PoolType::kBlk}), 4 * kPage);
+  EXPECT_EQ(std::string(base_ + 4 * kPage, untouched.size()), untouched);
+}
+
+TEST_F(PoolFileTest, BlockPoolHasTheCapacityThatWasAskedFor) {
+  ASSERT_TRUE(Write({.type = PoolType::kBlk, .capacity = 7 * kPage}).ok());
+  kmem_persist_why why = {};
+  kmem_blk_layout layout;
+  EXPECT_EQ(StoredBlocks(base_, &layout, &why), 0) << why.text;
+  EXPECT_EQ(layout.nr_blocks, 7U);
+}
+
+TEST_F(PoolFileTest, RefusesCapacitiesThatArePossibleNowhere) {
+  for (const std::uint64_t capacity :
+       {kPage - 1, 61 * kPage, ~std::uint64_t{0}}) {
+    EXPECT_EQ(
+        Write({.type = PoolType::kBlk, .capacity = capacity}).status().code(),
+        absl::StatusCode::kInvalidArgument)
+        << capacity;
+  }
+  EXPECT_EQ(Write({.type = PoolType::kFs, .capacity = kPage}).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 // The state of the device at each flush, as a power cut there would leave it.
@@ -194,6 +239,83 @@ TEST_F(PoolFileTest, CrashWhileItIsWrittenLeavesNoPoolThatLooksGoodAndIsNot) {
   }
   kmem_persist_why why = {};
   EXPECT_EQ(Verify(&why), 0) << why.text;
+}
+
+TEST_F(PoolFileTest, CrashWhileABlockPoolIsWrittenLeavesTheMapOrNoPool) {
+  ASSERT_TRUE(Write({.label = "old"}).ok());
+  std::vector<std::string> states;
+  g_states = &states;
+  g_device = base_;
+  ASSERT_TRUE(
+      WriteEmptyPool(base_, kSize,
+                     {.type = PoolType::kBlk, .overwrite = Overwrite::kForce},
+                     RecordFlush)
+          .ok());
+  ASSERT_GE(states.size(), 3U);
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    kmem_persist_why why = {};
+    const int header = kmem_persist_header_verify(
+        reinterpret_cast<const kmem_persist_header*>(states[i].data()), kSize,
+        &why);
+    EXPECT_EQ(header == 0, i + 1 == states.size()) << "at flush " << i;
+  }
+  kmem_persist_why why = {};
+  kmem_blk_layout layout;
+  EXPECT_EQ(StoredBlocks(states.back().data(), &layout, &why), 0) << why.text;
+}
+
+// A sysfs with one block device.
+class BlockDeviceTest : public ::testing::Test {
+ protected:
+  BlockDeviceTest()
+      : sysfs_(::testing::TempDir() + "/sysfs-" + std::to_string(getpid())) {
+    std::filesystem::create_directories(sysfs_ + "/block/kmem1/kmem");
+    Put("size", "2097152\n");
+    Put("kmem/device", "dax0.0\n");
+    Put("kmem/mapped", "12\n");
+    Put("kmem/free", "1000\n");
+    Put("kmem/discarded", "3\n");
+  }
+  ~BlockDeviceTest() override { std::filesystem::remove_all(sysfs_); }
+
+  void Put(const std::string& file, const std::string& text) const {
+    std::ofstream(sysfs_ + "/block/kmem1/" + file) << text;
+  }
+
+  absl::StatusOr<std::optional<BlockDevice>> Find(const std::string& name,
+                                                  int node) const {
+    Device device;
+    device.name = name;
+    device.target_node = node;
+    return FindBlockDevice(device, sysfs_);
+  }
+
+  std::string sysfs_;
+};
+
+TEST_F(BlockDeviceTest, IsFoundByItsNode) {
+  const auto block = Find("dax0.0", 1);
+  ASSERT_TRUE(block.ok()) << block.status();
+  ASSERT_TRUE(block->has_value());
+  EXPECT_EQ((*block)->path, "/dev/kmem1");
+  EXPECT_EQ((*block)->capacity, std::uint64_t{1} << 30);
+  EXPECT_EQ((*block)->mapped, 12U);
+  EXPECT_EQ((*block)->free, 1000U);
+  EXPECT_EQ((*block)->discarded, 3U);
+}
+
+TEST_F(BlockDeviceTest, OfAnotherDeviceIsNotTaken) {
+  for (const auto& [name, node] :
+       {std::pair("dax1.0", 1), std::pair("dax0.0", 2)}) {
+    const auto block = Find(name, node);
+    ASSERT_TRUE(block.ok()) << block.status();
+    EXPECT_FALSE(block->has_value()) << name;
+  }
+}
+
+TEST_F(BlockDeviceTest, ThatCannotBeReadIsAnError) {
+  Put("kmem/mapped", "many\n");
+  EXPECT_EQ(Find("dax0.0", 1).status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST(PoolTypeTest, NamesAndTypesMatch) {
