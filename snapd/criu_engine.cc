@@ -180,6 +180,7 @@ absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
         const absl::Time begin = absl::Now();
         complete = callbacks.images_complete();
         outcome.callback_us = MicrosecondsSince(begin);
+        if (complete.ok()) session->IgnoreCancellation();
         return complete;
       },
       cancellation, [criu_pid] { FailWrites(criu_pid); });
@@ -188,7 +189,7 @@ absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
   if (response.ok() && response->success() && completed) return outcome;
   // Either way CRIU has resumed the tasks, and so did the kernel if it died.
   if (!complete.ok()) return complete;
-  if (cancellation->cancelled()) return CancelledError();
+  if (!completed && cancellation->cancelled()) return CancelledError();
   return Failure("dump", request.task.pid, request.name, request.work,
                  response.ok() ? response->cr_errmsg()
                                : std::string(response.status().message()));

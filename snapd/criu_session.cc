@@ -87,7 +87,9 @@ void CriuSession::AwaitMessage(Cancellation** cancellation,
   for (;;) {
     pollfd poll_for[] = {
         {.fd = socket_.get(), .events = POLLIN, .revents = 0},
-        {.fd = *cancellation == nullptr ? -1 : (*cancellation)->fd(),
+        {.fd = *cancellation == nullptr || !heeds_cancellation_
+                   ? -1
+                   : (*cancellation)->fd(),
          .events = POLLIN,
          .revents = 0},
     };

@@ -50,6 +50,10 @@ class CriuSession {
       const NotificationHandler& handler, Cancellation* cancellation,
       const std::function<void()>& on_cancel);
 
+  // For a handler: what is being answered cannot be undone, so a cancellation
+  // that comes later is not heeded.
+  void IgnoreCancellation() { heeds_cancellation_ = false; }
+
  private:
   CriuSession(UniqueFd socket, launch::LaunchedTask task)
       : socket_(std::move(socket)), task_(std::move(task)) {}
@@ -64,6 +68,7 @@ class CriuSession {
 
   UniqueFd socket_;
   launch::LaunchedTask task_;
+  bool heeds_cancellation_ = true;
 };
 
 }  // namespace daxsnap

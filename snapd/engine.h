@@ -68,7 +68,8 @@ class Engine {
 
   // Takes a snapshot of the task and its descendants. Whatever the error, the
   // tasks run on as before. A cancelled dump returns CANCELLED, as soon as the
-  // tasks can be resumed safely.
+  // tasks can be resumed safely. Once images_complete has agreed a cancellation
+  // has no effect any more.
   virtual absl::StatusOr<DumpOutcome> Dump(const DumpRequest& request,
                                            const DumpCallbacks& callbacks,
                                            Cancellation* cancellation) = 0;

@@ -83,6 +83,31 @@ absl::StatusOr<UniqueFd> OpenImages(const Catalog& catalog,
   return images;
 }
 
+// What a caller gets to see of a snapshot in a list.
+struct Entry {
+  enum Kind { kHidden, kIntact, kDamaged };
+  Kind kind = kHidden;
+  v1::Snapshot snapshot;
+};
+
+Entry ReadFor(const Caller& caller, const Catalog& catalog,
+              const std::string& name) {
+  auto manifest = catalog.Read(name);
+  if (manifest.ok()) {
+    v1::Snapshot* snapshot = manifest->mutable_snapshot();
+    if (!CheckSnapshotAccess(caller, snapshot->owner_uid(), name).ok()) {
+      return {};
+    }
+    return {.kind = Entry::kIntact, .snapshot = std::move(*snapshot)};
+  }
+  // Whose a damaged one was is not known any more.
+  if (ErrorReasonOf(manifest.status()) == reason::kSnapshotMissing ||
+      !caller.is_root()) {
+    return {};
+  }
+  return {.kind = Entry::kDamaged, .snapshot = {}};
+}
+
 uint64_t MicrosecondsSince(absl::Time start) {
   return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
 }
@@ -216,33 +241,35 @@ absl::StatusOr<v1::ListSnapshotsResponse> Operations::List(
   if (!limit.ok()) return limit.status();
   auto after = ParsePageToken(request.page_token());
   if (!after.ok()) return after.status();
-  auto all = (*open)->catalog.List(*after, static_cast<size_t>(-1));
-  if (!all.ok()) return all.status();
   v1::ListSnapshotsResponse response;
   size_t bytes = 0;
   // A token names a snapshot that its caller may see.
-  std::string last;
-  for (const std::string& name : all->names) {
-    const size_t listed = static_cast<size_t>(response.snapshots_size() +
-                                              response.damaged_size());
-    if (listed == *limit || bytes > kMaxPageBytes) {
-      response.set_next_page_token(MakePageToken(last));
-      break;
+  std::string last = *after;
+  // Where the next batch of names begins: behind all that were looked at.
+  std::string cursor = *after;
+  for (bool more = true; more;) {
+    // One name more than fits tells whether there is a next page.
+    auto batch = (*open)->catalog.List(cursor, *limit + 1);
+    if (!batch.ok()) return batch.status();
+    more = batch->more;
+    for (const std::string& name : batch->names) {
+      cursor = name;
+      Entry entry = ReadFor(caller, (*open)->catalog, name);
+      if (entry.kind == Entry::kHidden) continue;
+      const size_t listed = static_cast<size_t>(response.snapshots_size() +
+                                                response.damaged_size());
+      if (listed == *limit || bytes > kMaxPageBytes) {
+        response.set_next_page_token(MakePageToken(last));
+        return response;
+      }
+      if (entry.kind == Entry::kIntact) {
+        bytes += entry.snapshot.ByteSizeLong();
+        *response.add_snapshots() = std::move(entry.snapshot);
+      } else {
+        response.add_damaged(name);
+      }
+      last = name;
     }
-    auto manifest = (*open)->catalog.Read(name);
-    if (manifest.ok()) {
-      v1::Snapshot* snapshot = manifest->mutable_snapshot();
-      if (!caller.is_root() && snapshot->owner_uid() != caller.uid) continue;
-      bytes += snapshot->ByteSizeLong();
-      *response.add_snapshots() = std::move(*snapshot);
-    } else if (ErrorReasonOf(manifest.status()) != reason::kSnapshotMissing &&
-               caller.is_root()) {
-      // Whose it was is not known any more.
-      response.add_damaged(name);
-    } else {
-      continue;
-    }
-    last = name;
   }
   return response;
 }

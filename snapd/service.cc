@@ -47,8 +47,9 @@ grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context,
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const bool started = executor->Run([reactor, response, work] {
     absl::StatusOr<Response> result = work();
-    if (result.ok()) *response = *std::move(result);
-    reactor->Finish(ToGrpc(result.status()));
+    const absl::Status status = result.status();
+    if (status.ok()) *response = *std::move(result);
+    reactor->Finish(ToGrpc(status));
   });
   if (!started) reactor->Finish(ToGrpc(NoThread()));
   return reactor;
@@ -71,12 +72,13 @@ grpc::ServerWriteReactor<Response>* Stream(Executor* executor, Work work) {
           reactor->Send(std::move(response));
         },
         reactor->cancellation());
-    if (result.ok()) {
+    const absl::Status status = result.status();
+    if (status.ok()) {
       Response response;
       *response.mutable_result() = *std::move(result);
       reactor->Send(std::move(response));
     }
-    reactor->End(ToGrpc(result.status()));
+    reactor->End(ToGrpc(status));
   });
   if (!started) reactor->End(ToGrpc(NoThread()));
   return reactor;

@@ -14,9 +14,7 @@
 #include "snapd/errors.h"
 #include "snapd/files.h"
 #include "snapd/operations.h"
-#include "tests/unit/snapd/child.h"
-#include "tests/unit/snapd/fake_engine.h"
-#include "tests/unit/snapd/temp_pool.h"
+#include "tests/unit/snapd/operations_test_base.h"
 
 namespace daxsnap {
 namespace {
@@ -34,36 +32,18 @@ absl::Status CommitFailed() {
                     .hint = "h"});
 }
 
-class CheckpointTest : public testing::Test {
+class CheckpointTest : public OperationsTestBase {
  protected:
-  CheckpointTest()
-      : engine_(&task_),
-        holder_(
-            [this]() -> absl::StatusOr<std::unique_ptr<Pool>> {
-              auto pool = TestPool::Open(temp_.path());
-              pool_ = pool.get();
-              pool_->on_commit = [this](int) {
-                events_.push_back(absl::StrCat("commit ",
-                                               pool_->Snapshots().size(), " ",
-                                               std::string(1, task_.State())));
-                return commit_status_;
-              };
-              return pool;
-            },
-            ProcFs(), [](const TaskId&) { return true; }),
-        operations_(&holder_, &engine_, ProcFs()) {
-    EXPECT_TRUE(holder_.Get().ok());
+  CheckpointTest() {
+    pool_->on_commit = [this](int) {
+      events_.push_back(absl::StrCat("commit ", pool_->Snapshots().size(), " ",
+                                     std::string(1, task_.State())));
+      return commit_status_;
+    };
     engine_.on_point = [this](const std::string& point) {
       events_.push_back(point);
       if (point == cancel_at_) cancellation_.Cancel();
     };
-  }
-
-  v1::CreateSnapshotRequest Request(const std::string& name) {
-    v1::CreateSnapshotRequest request;
-    request.set_pid(task_.pid());
-    request.set_name(name);
-    return request;
   }
 
   absl::StatusOr<v1::CreateSnapshotResult> Create(
@@ -80,17 +60,11 @@ class CheckpointTest : public testing::Test {
     EXPECT_THAT(pool_->Staging(), IsEmpty());
   }
 
-  Child task_;
-  TempDirectory temp_;
-  FakeEngine engine_;
-  TestPool* pool_ = nullptr;
   absl::Status commit_status_;
   std::vector<std::string> events_;
   std::vector<v1::ProgressPhase> phases_;
   std::string cancel_at_;
   Cancellation cancellation_;
-  PoolHolder holder_;
-  Operations operations_;
 };
 
 TEST_F(CheckpointTest, KillsOnlyWhenTheSnapshotIsDurable) {
@@ -221,6 +195,14 @@ TEST_F(CheckpointTest, CancelledDuringTheCommitLeavesNothing) {
   ExpectNothingHappened();
 }
 
+TEST_F(CheckpointTest, CancelledAfterTheCommitHasNoEffect) {
+  cancel_at_ = "killed";
+  const absl::Status status = Create(Request("a")).status();
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
 TEST_F(CheckpointTest, SameCallAgainReturnsTheSnapshot) {
   ASSERT_TRUE(Create(Request("a")).ok());
   task_.Kill();
@@ -326,8 +308,7 @@ TEST_F(CheckpointTest, SameTaskOrNameAtOnceIsAborted) {
 }
 
 TEST_F(CheckpointTest, ListPagesByToken) {
-  Catalog& catalog = (*holder_.Get())->catalog;
-  for (int i = 0; i < 5; ++i) AddSnapshot(&catalog, absl::StrCat("s", i), 0);
+  for (int i = 0; i < 5; ++i) AddSnapshot(&catalog(), absl::StrCat("s", i), 0);
   v1::ListSnapshotsRequest request;
   request.set_page_size(2);
   std::vector<std::string> names;
@@ -360,9 +341,8 @@ TEST_F(CheckpointTest, ListRefusesForeignTokensAndNegativeSizes) {
 }
 
 TEST_F(CheckpointTest, ListReportsDamagedSnapshots) {
-  Catalog& catalog = (*holder_.Get())->catalog;
-  AddSnapshot(&catalog, "good", 0);
-  AddSnapshot(&catalog, "bad", 0);
+  AddSnapshot(&catalog(), "good", 0);
+  AddSnapshot(&catalog(), "bad", 0);
   ASSERT_TRUE(ReplaceFileAt(pool_->snapshots(), "bad/manifest.pb", "").ok());
   auto list = operations_.List(kRoot, {});
   ASSERT_TRUE(list.ok());
@@ -371,8 +351,7 @@ TEST_F(CheckpointTest, ListReportsDamagedSnapshots) {
 }
 
 TEST_F(CheckpointTest, PoolIsDescribed) {
-  Catalog& catalog = (*holder_.Get())->catalog;
-  AddSnapshot(&catalog, "a", 0);
+  AddSnapshot(&catalog(), "a", 0);
   auto pool = operations_.GetPool({});
   ASSERT_TRUE(pool.ok()) << pool.status();
   EXPECT_EQ(pool->pool().path(), temp_.path());

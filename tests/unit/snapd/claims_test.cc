@@ -22,7 +22,10 @@ TEST(Claims, SecondClaimOfANameIsAborted) {
 
 TEST(Claims, NameIsFreeWhenTheClaimGoes) {
   Claims claims;
-  { ASSERT_TRUE(claims.ClaimName("a").ok()); }
+  {
+    const auto claim = claims.ClaimName("a");
+    ASSERT_TRUE(claim.ok());
+  }
   EXPECT_TRUE(claims.ClaimName("a").ok());
 }
 

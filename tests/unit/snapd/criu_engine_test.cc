@@ -127,6 +127,15 @@ TEST_F(CriuEngineTest, CancelledDumpIsStoppedByItsNextWrite) {
   EXPECT_THAT(KeptLogs(), IsEmpty());
 }
 
+TEST_F(CriuEngineTest, CancellationAfterTheCommitHasNoEffect) {
+  callbacks_.images_complete = [this] {
+    cancellation_.Cancel();
+    return absl::OkStatus();
+  };
+  const absl::Status status = Dump("ok").status();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 TEST_F(CriuEngineTest, MissingCriuIsSaidSo) {
   CriuEngine engine({.criu_path = "/nonexistent/criu",
                      .plugin_directory = "",

@@ -79,8 +79,11 @@ bool Work(const std::string& behaviour, const pb::Request& request) {
     WriteUntilItFails(absl::StrCat(work, "/pages"));
     return false;
   }
-  if (request.type() == pb::DUMP)
-    return Notify("pre-dump") && Notify("post-dump");
+  if (request.type() == pb::DUMP) {
+    if (!Notify("pre-dump") || !Notify("post-dump")) return false;
+    WriteFile(absl::StrCat(work, "/stats-dump"), "x");
+    return Notify("post-resume");
+  }
   return Notify("pre-restore") && Notify("post-restore");
 }
 

@@ -34,6 +34,14 @@ class ReconcileTest : public testing::Test {
     return operation;
   }
 
+  // As OperationOn, and `criu` works on it.
+  internal::Operation OperationOn(const Child& task, const TaskId& criu) {
+    internal::Operation operation = OperationOn(task);
+    operation.set_criu_pid(criu.pid);
+    operation.set_criu_start_ticks(criu.start_ticks);
+    return operation;
+  }
+
   // What a snapd did before it was killed.
   StagedSnapshot Begin(const internal::Operation& operation) {
     Catalog before(pool_.get());
@@ -141,10 +149,7 @@ TEST_F(ReconcileTest, LeavesAnotherSnapshotOfThatNameAlone) {
 TEST_F(ReconcileTest, WaitsForCriuThatStillWorks) {
   const Child task;
   const Child criu;
-  internal::Operation operation = OperationOn(task);
-  operation.set_criu_pid(criu.pid());
-  operation.set_criu_start_ticks(criu.id().start_ticks);
-  Begin(operation);
+  Begin(OperationOn(task, criu.id()));
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(waited_for_, ElementsAre(criu.pid()));
   EXPECT_THAT(pool_->Staging(), IsEmpty());
@@ -153,10 +158,7 @@ TEST_F(ReconcileTest, WaitsForCriuThatStillWorks) {
 TEST_F(ReconcileTest, TouchesNothingWhileCriuDoesNotEnd) {
   const Child task;
   const Child criu;
-  internal::Operation operation = OperationOn(task);
-  operation.set_criu_pid(criu.pid());
-  operation.set_criu_start_ticks(criu.id().start_ticks);
-  Begin(operation);
+  Begin(OperationOn(task, criu.id()));
   criu_ends_ = false;
   EXPECT_FALSE(Reconcile().ok());
   EXPECT_THAT(pool_->Staging(), SizeIs(2));
@@ -165,10 +167,7 @@ TEST_F(ReconcileTest, TouchesNothingWhileCriuDoesNotEnd) {
 TEST_F(ReconcileTest, DoesNotWaitForAnotherTaskOnCriusPid) {
   const Child task;
   const Child other;
-  internal::Operation operation = OperationOn(task);
-  operation.set_criu_pid(other.pid());
-  operation.set_criu_start_ticks(other.id().start_ticks + 1);
-  Begin(operation);
+  Begin(OperationOn(task, {other.pid(), other.id().start_ticks + 1}));
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(waited_for_, IsEmpty());
 }

@@ -7,28 +7,18 @@
 #include "snapd/errors.h"
 #include "snapd/files.h"
 #include "snapd/operations.h"
-#include "tests/unit/snapd/child.h"
-#include "tests/unit/snapd/fake_engine.h"
-#include "tests/unit/snapd/temp_pool.h"
+#include "tests/unit/snapd/operations_test_base.h"
 
 namespace daxsnap {
 namespace {
 
 constexpr Caller kRoot = {.uid = 0, .gid = 0};
 
-class RestoreTest : public testing::Test {
+class RestoreTest : public OperationsTestBase {
  protected:
-  RestoreTest()
-      : engine_(nullptr),
-        holder_(
-            [this]() -> absl::StatusOr<std::unique_ptr<Pool>> {
-              return TestPool::Open(temp_.path());
-            },
-            ProcFs(), [](const TaskId&) { return true; }),
-        operations_(&holder_, &engine_, ProcFs()) {
-    Catalog& catalog = (*holder_.Get())->catalog;
-    AddSnapshot(&catalog, "a", /*owner=*/1000);
-    auto images = EnsureDirectory(catalog.Open("a")->get(), "images");
+  RestoreTest() {
+    AddSnapshot(&catalog(), "a", /*owner=*/1000);
+    auto images = EnsureDirectory(catalog().Open("a")->get(), "images");
     WriteImages(images->get(), 4242, "/bin/sh");
   }
 
@@ -41,19 +31,14 @@ class RestoreTest : public testing::Test {
   }
 
   void Change(const std::function<void(v1::Manifest*)>& change) {
-    Catalog& catalog = (*holder_.Get())->catalog;
-    auto manifest = catalog.Read("a");
+    auto manifest = catalog().Read("a");
     ASSERT_TRUE(manifest.ok());
     change(&*manifest);
     ASSERT_TRUE(
-        catalog.WriteManifest(catalog.Open("a")->get(), *manifest).ok());
+        catalog().WriteManifest(catalog().Open("a")->get(), *manifest).ok());
   }
 
-  TempDirectory temp_;
-  FakeEngine engine_;
   Cancellation cancellation_;
-  PoolHolder holder_;
-  Operations operations_;
 };
 
 TEST_F(RestoreTest, TellsPidAndScope) {
@@ -88,7 +73,7 @@ TEST_F(RestoreTest, PidInUse) {
 }
 
 TEST_F(RestoreTest, MissingImagesAreDamage) {
-  auto directory = (*holder_.Get())->catalog.Open("a");
+  auto directory = catalog().Open("a");
   ASSERT_TRUE(RemoveTree(directory->get(), "images").ok());
   const absl::Status status = Restore("a").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);

@@ -23,9 +23,7 @@
 #include "snapd/errors.h"
 #include "snapd/operations.h"
 #include "snapd/socket_server.h"
-#include "tests/unit/snapd/child.h"
-#include "tests/unit/snapd/fake_engine.h"
-#include "tests/unit/snapd/temp_pool.h"
+#include "tests/unit/snapd/operations_test_base.h"
 
 namespace daxsnap {
 namespace {
@@ -44,19 +42,9 @@ std::string ReasonOf(const grpc::Status& status) {
   return info.reason();
 }
 
-class ServiceTest : public testing::Test {
+class ServiceTest : public OperationsTestBase {
  protected:
-  ServiceTest()
-      : engine_(&task_),
-        holder_(
-            [this]() -> absl::StatusOr<std::unique_ptr<Pool>> {
-              auto pool = TestPool::Open(temp_.path());
-              pool_ = pool.get();
-              return pool;
-            },
-            ProcFs(), [](const TaskId&) { return true; }),
-        operations_(&holder_, &engine_, ProcFs()) {
-    EXPECT_TRUE(holder_.Get().ok());
+  ServiceTest() {
     auto server = SocketServer::Start(
         socket_dir_.path() + "/sock", &operations_,
         [this](int) -> absl::StatusOr<Caller> { return caller_.load(); });
@@ -74,13 +62,6 @@ class ServiceTest : public testing::Test {
 
   std::unique_ptr<v1::SnapshotService::Stub> Stub() {
     return v1::SnapshotService::NewStub(Connect());
-  }
-
-  v1::CreateSnapshotRequest Request(const std::string& name) {
-    v1::CreateSnapshotRequest request;
-    request.set_pid(task_.pid());
-    request.set_name(name);
-    return request;
   }
 
   // Calls a method of unknown type with one message.
@@ -111,14 +92,8 @@ class ServiceTest : public testing::Test {
                        whole.size());
   }
 
-  Child task_;
-  TempDirectory temp_;
   TempDirectory socket_dir_;
-  FakeEngine engine_;
-  TestPool* pool_ = nullptr;
   std::atomic<Caller> caller_{Caller{.uid = 0, .gid = 0}};
-  PoolHolder holder_;
-  Operations operations_;
   std::unique_ptr<SocketServer> server_;
 };
 
@@ -207,9 +182,8 @@ TEST_F(ServiceTest, CancelledCreateLeavesNothing) {
 }
 
 TEST_F(ServiceTest, EachCallerHasItsOwnRights) {
-  Catalog& catalog = (*holder_.Get())->catalog;
-  AddSnapshot(&catalog, "roots", 0);
-  AddSnapshot(&catalog, "users", 1000);
+  AddSnapshot(&catalog(), "roots", 0);
+  AddSnapshot(&catalog(), "users", 1000);
   const auto list = [](v1::SnapshotService::Stub& stub) {
     grpc::ClientContext context;
     v1::ListSnapshotsResponse response;

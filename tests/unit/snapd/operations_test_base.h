@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_TESTS_UNIT_SNAPD_OPERATIONS_TEST_BASE_H_
+#define DAXSNAP_TESTS_UNIT_SNAPD_OPERATIONS_TEST_BASE_H_
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "snapd/operations.h"
+#include "snapd/pool_holder.h"
+#include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/fake_engine.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+
+// The inside of a snapd: the calls, on a pool and with an engine that the test
+// sees into, and a task to work on.
+class OperationsTestBase : public testing::Test {
+ protected:
+  OperationsTestBase()
+      : engine_(&task_),
+        holder_(
+            [this]() -> absl::StatusOr<std::unique_ptr<Pool>> {
+              auto pool = TestPool::Open(temp_.path());
+              pool_ = pool.get();
+              return pool;
+            },
+            ProcFs(), [](const TaskId&) { return true; }),
+        operations_(&holder_, &engine_, ProcFs()) {
+    EXPECT_TRUE(holder_.Get().ok());
+  }
+
+  Catalog& catalog() { return (*holder_.Get())->catalog; }
+
+  v1::CreateSnapshotRequest Request(const std::string& name) {
+    v1::CreateSnapshotRequest request;
+    request.set_pid(task_.pid());
+    request.set_name(name);
+    return request;
+  }
+
+  Child task_;
+  TempDirectory temp_;
+  FakeEngine engine_;
+  TestPool* pool_ = nullptr;
+  PoolHolder holder_;
+  Operations operations_;
+};
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_TESTS_UNIT_SNAPD_OPERATIONS_TEST_BASE_H_
