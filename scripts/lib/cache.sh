@@ -40,21 +40,38 @@ cache_lock() {
   fi
 }
 
+# cache_discard PATH...: away at once; the deleting, seconds for a kernel tree, goes on
+# behind the caller's back, and holds neither its lock nor its pipes.
+cache_discard() {
+  local bin
+  bin=$(mktemp -d "$DAXSNAP_CACHE/.trash.XXXXXX")
+  mv -t "$bin" "$@"
+  (
+    [[ -z ${CACHE_LOCK_FD-} ]] || exec {CACHE_LOCK_FD}>&-
+    # With what a crash of the machine left over.
+    find "$DAXSNAP_CACHE" -maxdepth 1 -name '.trash.*' -mmin +60 -exec rm -rf {} +
+    rm -rf "$bin"
+  ) </dev/null >/dev/null 2>&1 &
+  disown
+}
+
 # cache_begin ENTRY: prints a fresh directory to build ENTRY in, and removes what
-# dead builders of it left behind.
+# dead builders of whatever entry left behind.
 cache_begin() {
   local old
-  for old in "$1".tmp.*; do
-    [[ -e $old ]] || continue
-    [[ -d /proc/${old##*.} && ${old##*.} != "$$" ]] || rm -rf "$old"
+  for old in "$DAXSNAP_CACHE"/*.tmp.*; do
+    [[ -d $old ]] || continue
+    [[ -d /proc/${old##*.} && $old != "$1.tmp.$$" ]] || cache_discard "$old"
   done
   mkdir -p "$1.tmp.$$"
   echo "$1.tmp.$$"
 }
 
-# cache_finish ENTRY: makes what cache_begin gave the entry itself.
+# cache_finish ENTRY: makes what cache_begin gave the entry itself. File by file: syncing the
+# whole disk would write out the tree that was just discarded.
 cache_finish() {
-  sync -f "$1.tmp.$$"
+  find "$1.tmp.$$" -type f -print0 | xargs -0r sync
+  sync "$1.tmp.$$"
   mv -T "$1.tmp.$$" "$1"
 }
 
@@ -67,7 +84,7 @@ cache_trim() {
     sort -rn | tail -n "+$(($2 + 1))" | cut -d' ' -f2-)
   for entry in "${entries[@]}"; do
     say "dropping the old cache entry ${entry##*/}"
-    rm -rf "$entry"
+    cache_discard "$entry"
   done
 }
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 class Cache(unittest.TestCase):
     def setUp(self):
-        self.directory = tempfile.TemporaryDirectory()
+        self.directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.addCleanup(self.directory.cleanup)
         self.path = Path(self.directory.name)
 
@@ -36,6 +36,20 @@ class Cache(unittest.TestCase):
         done = self.bash('e=$DAXSNAP_CACHE/thing-1; new=$(cache_begin "$e"); echo all >"$new/file"; cache_finish "$e"')
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(self.entries(), ["thing-1"])
+
+    def test_left_over_of_another_entry_is_removed_and_a_living_builders_is_not(self):
+        self.bash('new=$(cache_begin "$DAXSNAP_CACHE/thing-1"); kill -9 $$')
+        (self.path / "cache" / f"thing-3.tmp.{os.getpid()}").mkdir()
+        done = self.bash('new=$(cache_begin "$DAXSNAP_CACHE/other-2"); cache_finish "$DAXSNAP_CACHE/other-2"')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.entries(), ["other-2", f"thing-3.tmp.{os.getpid()}"])
+
+    def test_discarding_waits_for_nothing_and_holds_no_lock(self):
+        done = self.bash('mkdir big; touch big/file; mkfifo gate; rm() { read -r <gate; command rm "$@"; }; '
+                         'cache_lock kind; cache_discard big; [[ ! -e big ]]; '
+                         'exec {CACHE_LOCK_FD}>&-; flock -w 10 "$DAXSNAP_CACHE/.lock-kind" true; echo free; '
+                         'echo go >gate')
+        self.assertEqual((done.returncode, done.stdout), (0, "free\n"), done.stderr)
 
     def test_hash_depends_on_names_and_contents(self):
         (self.path / "d").mkdir()
