@@ -138,6 +138,13 @@ def open_ssh(state, rootfs):
         raise VmError(f"ssh into the guest failed: {(state / 'ssh.log').read_text().strip()}")
 
 
+def connected(state):
+    """Whether the shared connection stands. It ends with the guest."""
+    return (state / "ssh.sock").exists() and not subprocess.run(
+        ["ssh", "-F", state / "ssh.conf", "-O", "check", "guest"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+
+
 def close_ssh(state):
     subprocess.run(["ssh", "-F", state / "ssh.conf", "-O", "exit", "guest"],
                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
