@@ -32,9 +32,8 @@ class History {
         Operate();
         explorer_.Explore(device_, *fs_);
       }
-      device_.set_observer(nullptr);
       if (!explorer_.violation().empty()) break;
-      device_.Restart(explorer_.RandomCrash(device_, *fs_));
+      device_.Restart(Crash());
       result_.lives++;
     }
     result_.violation = explorer_.violation();
@@ -51,6 +50,20 @@ class History {
       fs_->Mount(format::Recover(MediaOf(device_.media(), kUuid)));
     }
     device_.set_observer([this] { explorer_.Explore(device_, *fs_); });
+  }
+
+  // Between two operations, or in a commit; there late rather than early, for
+  // the interesting moments are around the root.
+  Bytes Crash() {
+    device_.set_observer(nullptr);
+    Bytes image = explorer_.RandomCrash(device_, *fs_);
+    if (Below(2) == 0) return image;
+    device_.set_observer([this, &image] {
+      if (Below(4) == 0) image = explorer_.RandomCrash(device_, *fs_);
+    });
+    fs_->Commit();
+    device_.set_observer(nullptr);
+    return image;
   }
 
   uint64_t Below(uint64_t n) { return random_() % n; }

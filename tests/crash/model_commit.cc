@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -43,6 +44,8 @@ struct ModelFs::Sink : kmemfs_sink {
 
   bool Skipped(kmemfs_page_kind kind) const {
     switch (kind) {
+      case KMEMFS_KIND_RETIRED:
+        return fs->fault_ == Fault::kNoRetireFlush;
       case KMEMFS_KIND_ROOT:
         return fs->fault_ == Fault::kNoRootFlush;
       case KMEMFS_KIND_INDEX:
@@ -72,9 +75,10 @@ struct ModelFs::Sink : kmemfs_sink {
   }
 
   void Fence() {
-    const Fault dropped =
-        fences++ ? Fault::kNoFenceAfterRoot : Fault::kNoFenceBeforeRoot;
-    if (fs->fault_ != dropped) fs->device_->Fence();
+    static constexpr Fault kDropped[] = {Fault::kNoFenceBeforeRoot,
+                                         Fault::kNoFenceAfterRoot,
+                                         Fault::kNoFenceAfterRetire};
+    if (fs->fault_ != kDropped[std::min(fences++, 2)]) fs->device_->Fence();
   }
 
   ModelFs* fs;
@@ -151,6 +155,10 @@ void ModelFs::Mount(const format::Recovery& recovery) {
         node.nr_runs = le64toh(records[i].nr_runs);
       }
     }
+  }
+  if (fault_ != Fault::kNoRetireAtMount) {
+    Sink sink(this, generation_);
+    kmemfs_retire(&sink, static_cast<kmemfs_root*>(device_->Page(1 + !slot_)));
   }
   for (uint64_t page = device_->nr_pages(); page-- > KMEM_PERSIST_HEAD_PAGES;)
     if (!recovery.meta_bits[page] && !recovery.data_bits[page]) FreePage(page);
@@ -288,12 +296,15 @@ void ModelFs::Publish(Plan* plan) {
   }
   const unsigned int to = fault_ == Fault::kWriteRulingSlot ? slot_ : !slot_;
   pending_ = now_;
+  auto* older = static_cast<kmemfs_root*>(device_->Page(1 + !to));
+  if (fault_ == Fault::kRetireBeforeRoot) kmemfs_retire(&plan->sink, older);
   kmemfs_publish(&plan->sink, static_cast<kmemfs_root*>(device_->Page(1 + to)),
                  root);
   if (plan->late) {
     kmemfs_inodes_finish(plan->late, &plan->sink);
     device_->Fence();
   }
+  if (fault_ != Fault::kNoRetire) kmemfs_retire(&plan->sink, older);
   slot_ = to;
 }
 

@@ -36,6 +36,11 @@ enum class Fault {
   kSameGeneration,
   kNoNthFlush,        // of a commit
   kRootBeforeInodes,  // the last leaf is written after the root
+  kNoRetire,          // the older root stays
+  kNoRetireFlush,
+  kNoFenceAfterRetire,
+  kRetireBeforeRoot,  // the older root goes before the newer one is durable
+  kNoRetireAtMount,   // it stays if the power went in between
 };
 
 struct Mistake {

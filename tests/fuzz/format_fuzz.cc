@@ -7,39 +7,23 @@
 // the input, crcs are made right after the edits: a fuzzer cannot guess them,
 // but a malicious device can compute them.
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <iostream>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "tests/fuzz/input.h"
 #include "tests/unit/format/image.h"
 #include "tests/unit/format/recovery.h"
 
 namespace daxsnap::format {
 namespace {
 
+using fuzz::Input;
+using fuzz::Require;
+
 constexpr uint64_t kPages = 320;
 constexpr size_t kMaxEdits = 64;
-
-// Takes numbers from an input until it ends, then zeros.
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), size_(size) {}
-
-  bool empty() const { return size_ == 0; }
-  uint64_t Take(size_t bytes) {
-    uint64_t value = 0;
-    for (size_t i = 0; i < bytes && size_ > 0; i++, size_--)
-      value |= static_cast<uint64_t>(*data_++) << (8 * i);
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t size_;
-};
 
 struct Base {
   Base() : image(kPages) {
@@ -63,26 +47,8 @@ struct Base {
 void Edit(Input* input, const Base& base, Image* image,
           std::set<uint64_t>* edited) {
   const uint64_t page = base.pages[input->Take(1) % base.pages.size()];
-  const uint64_t how = input->Take(1);
-  const size_t len = size_t{1} << (how % 4);
-  const uint64_t at = input->Take(2) % (KMEMFS_PAGE_SIZE / len) * len;
-  const uint64_t value = input->Take(len);
-  auto* bytes = image->As<uint8_t>(page) + at;
-  uint64_t old = 0;
-  std::memcpy(&old, bytes, len);
-  const uint64_t changed = (how & 16) ? old + value : value;
-  if (how & 32) {  // the rest of the page
-    std::memset(bytes, static_cast<int>(value & 0xff), KMEMFS_PAGE_SIZE - at);
-  } else {
-    std::memcpy(bytes, &changed, len);
-  }
+  fuzz::EditPage(input, KMEMFS_PAGE_SIZE, image->As<uint8_t>(page));
   edited->insert(page);
-}
-
-void Require(bool condition, const std::string& what) {
-  if (condition) return;
-  std::cerr << "broken: " << what << "\n";
-  std::abort();
 }
 
 void CheckReader(const Image& image) {

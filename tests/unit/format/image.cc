@@ -130,8 +130,11 @@ void Image::Flush(kmemfs_sink* sink, const void* addr, size_t len) {
   auto* image = static_cast<Image*>(sink->ctx);
   const auto page =
       (static_cast<const std::byte*>(addr) - image->bytes_) / KMEMFS_PAGE_SIZE;
-  Require(len == KMEMFS_PAGE_SIZE, "flush of less than a page");
-  image->events_.push_back("flush " + std::to_string(page));
+  const bool retired = static_cast<const kmemfs_page_head*>(addr)->kind ==
+                       htole32(KMEMFS_KIND_RETIRED);
+  Require(retired || len == KMEMFS_PAGE_SIZE, "flush of less than a page");
+  image->events_.push_back((retired ? "retire " : "flush ") +
+                           std::to_string(page));
 }
 
 void Image::Fence(kmemfs_sink* sink) {

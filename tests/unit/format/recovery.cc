@@ -76,7 +76,7 @@ std::string BrokenInode(const Recovery& recovery, const Inode& inode) {
 
 }  // namespace
 
-Recovery Recover(const kmemfs_media& media) {
+Recovery Recover(const kmemfs_media& media, uint32_t max_owners) {
   Recovery result;
   kmem_persist_why why = {};
 
@@ -87,8 +87,11 @@ Recovery Recover(const kmemfs_media& media) {
   }
   Words meta(media.nr_pages / kWordBits + 1);
   Words data(media.nr_pages / kWordBits + 1);
+  std::vector<__u32> owners(max_owners ? media.nr_pages : 0);
   kmemfs_check check = {.meta = meta.data(),
                         .data = data.data(),
+                        .owners = max_owners ? owners.data() : nullptr,
+                        .max_owners = max_owners,
                         .alloc = Allocate,
                         .free = std::free};
   result.error = kmemfs_verify(&media, &result.root, &check, &why);

@@ -27,8 +27,9 @@ struct Recovery {
   bool ok() const { return error == 0; }
 };
 
-// Picks the root, verifies its tree and reads it. Only reads.
-Recovery Recover(const kmemfs_media& media);
+// Picks the root, verifies its tree and reads it. Only reads. With `max_owners`
+// the owners of each page are counted.
+Recovery Recover(const kmemfs_media& media, uint32_t max_owners = 0);
 
 // The rules of a tree, checked anew from what was read, without the code under
 // test. Empty if they hold, else the first that does not.

@@ -92,6 +92,41 @@ TEST_F(Root, IsRefusedIfBothSlotsAreZero) {
   EXPECT_THAT(Recover(image_.media()), Refused(EUCLEAN, "no valid root slot"));
 }
 
+TEST_F(Root, OfARetiredSlotNeverRules) {
+  kmemfs_sink sink = image_.Sink(3);
+  kmemfs_retire(&sink, image_.slot(1));
+  EXPECT_EQ(RulingName(), "b");
+  image_.slot(0)->commit_time ^= 1;
+  EXPECT_THAT(Recover(image_.media()),
+              Refused(EUCLEAN,
+                      "no valid root slot: slot 0 is damaged, slot 1 is "
+                      "retired"));
+}
+
+TEST_F(Root, IsRetiredByOneWord) {
+  const kmemfs_root before = *image_.slot(1);
+  kmemfs_sink sink = image_.Sink(3);
+  kmemfs_retire(&sink, image_.slot(1));
+  EXPECT_NE(std::memcmp(&before, image_.slot(1), 8), 0);
+  EXPECT_EQ(std::memcmp(&before.head.uuid, &image_.slot(1)->head.uuid,
+                        sizeof(before) - 8),
+            0);
+}
+
+TEST_F(Root, ThatIsNotThereIsNotRetired) {
+  std::memset(image_.slot(1), 0, KMEMFS_PAGE_SIZE);
+  kmemfs_sink sink = image_.Sink(3);
+  kmemfs_retire(&sink, image_.slot(1));
+  EXPECT_EQ(image_.slot(1)->head.kind, 0U);
+}
+
+TEST_F(Root, SlotsAreNamedWithWhatIsWrong) {
+  std::memset(image_.slot(1), 0, KMEMFS_PAGE_SIZE);
+  image_.slot(0)->commit_time ^= 1;
+  EXPECT_THAT(Recover(image_.media()),
+              Refused(EUCLEAN, "slot 0 is damaged, slot 1 is empty"));
+}
+
 TEST_F(Root, IsRefusedIfBothSlotsHaveTheSameGeneration) {
   image_.slot(1)->head.generation = htole64(3);
   image_.Seal(2);

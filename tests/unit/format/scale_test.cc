@@ -38,6 +38,8 @@ TEST(Scale, EachPageOfTwoMillionRunsIsReadOnce) {
   std::vector<unsigned long> meta(words), data(words);
   kmemfs_check check = {.meta = meta.data(),
                         .data = data.data(),
+                        .owners = nullptr,
+                        .max_owners = 0,
                         .alloc = std::calloc,
                         .free = std::free};
   kmem_persist_why why = {};

@@ -24,6 +24,18 @@ Recovery RecoverTree(std::vector<Inode> inodes) {
   return Recover(image.media());
 }
 
+TEST(Owners, OfAPageAreCountedIfAskedFor) {
+  Image image(64);
+  const uint64_t data = image.Allocate(4);
+  image.Commit({RootDirectory(), File(2, "a", {{0, 4, data}}),
+                File(3, "b", {{0, 1, data + 1}, {1, 2, data + 1}})});
+  EXPECT_THAT(Recover(image.media()), Taken());
+  EXPECT_THAT(Recover(image.media(), 3), Taken());
+  EXPECT_THAT(Recover(image.media(), 2),
+              Refused(EOVERFLOW, "page " + std::to_string(data + 1) +
+                                     ": more than 2 owners"));
+}
+
 TEST(Directories, MayBeInAnyOrderOfNumbers) {
   const Recovery recovery =
       RecoverTree({Directory(2, "leaf", 9), File(3, "f", {}, 2),
@@ -204,6 +216,8 @@ TEST(Verify, SaysWhenThereIsNoMemory) {
   kmemfs_check check = {
       .meta = meta.data(),
       .data = data.data(),
+      .owners = nullptr,
+      .max_owners = 0,
       .alloc = [](size_t, size_t) { return static_cast<void*>(nullptr); },
       .free = [](void*) { FAIL() << "nothing to free"; }};
   kmem_persist_why why = {};
@@ -218,6 +232,8 @@ TEST(Verify, NeedsNoReason) {
   std::vector<unsigned long> meta(64), data(64);
   kmemfs_check check = {.meta = meta.data(),
                         .data = data.data(),
+                        .owners = nullptr,
+                        .max_owners = 0,
                         .alloc = std::calloc,
                         .free = std::free};
   EXPECT_EQ(kmemfs_verify(&image.media(), &root, &check, nullptr), -EUCLEAN);
