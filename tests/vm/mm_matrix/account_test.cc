@@ -14,30 +14,12 @@ namespace daxsnap::vmtest {
 namespace {
 
 constexpr uint64_t kOld = 51, kNew = 52;
-// Free pages move a little by themselves (page tables, slabs that fall back to
-// the node). Far below what one leaked page a round would be.
-constexpr long kNoise = 64;
 
 class Accounting : public PoolTest {
  protected:
-  // The first commit after a mount sets pages aside for those to come.
   void SetUp() override {
     PoolTest::SetUp();
-    NewFile("warm-up");
-    Commit();
-    Delete("warm-up");
-  }
-  // Pages that left the node for good since `before`.
-  long Lost(long before) const {
-    long lost = 0;
-    WaitFor(
-        [&] {
-          Commit();
-          lost = before - FreePagesWithLists(node());
-          return lost <= kNoise;
-        },
-        10);
-    return lost;
+    WarmUp();
   }
 };
 
@@ -60,7 +42,7 @@ TEST_F(Accounting, DeleteGivesEveryPageBack) {
     Delete();
     EXPECT_EQ(Info().file_pages, before.file_pages);
   }
-  EXPECT_LE(Lost(free_before), kNoise);
+  EXPECT_LE(PagesLost(free_before), kNoise);
 }
 
 TEST_F(Accounting, NoLeakOver1000Rounds) {
@@ -86,7 +68,7 @@ TEST_F(Accounting, NoLeakOver1000Rounds) {
   }
   EXPECT_EQ(CountBad(memory.data(), kBytes, kOld), 0);
   EXPECT_EQ(CountBad(reader.data(), kBytes, kOld), 0);
-  EXPECT_LE(Lost(free_before), kNoise);
+  EXPECT_LE(PagesLost(free_before), kNoise);
   const kmemfs_info after = Info();
   EXPECT_EQ(after.file_pages, before.file_pages);
   EXPECT_LE(after.meta_pages, before.meta_pages + 8);
@@ -111,7 +93,7 @@ TEST_F(Accounting, NoLeakWhenSourceAndReaderDie) {
     ASSERT_EQ(reader.Do("read"), static_cast<long>(kBytes));
     ASSERT_EQ(unlink(Path("file").c_str()), 0);
   }
-  EXPECT_LE(Lost(free_before), kNoise);
+  EXPECT_LE(PagesLost(free_before), kNoise);
 }
 
 // Below 1 % of the process, over the whole of the capture and its commit.
@@ -182,8 +164,7 @@ TEST_F(Accounting, CountersSayWhatHappened) {
   const kmemfs_info committed = Info();
   EXPECT_EQ(committed.dirty, 0u);
   EXPECT_GT(committed.generation, before.generation);
-  EXPECT_GE(committed.flushed_pages - before.flushed_pages,
-            2 * kBytes / kPage);
+  EXPECT_GE(committed.flushed_pages - before.flushed_pages, 2 * kBytes / kPage);
 }
 
 }  // namespace

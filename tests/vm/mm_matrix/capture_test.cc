@@ -27,12 +27,11 @@ TEST_F(Capture, TakesEveryPageByReferenceAndCopiesNone) {
                    return 0L;
                  }}});
   source.Do("fill");
-  const auto frames =
-      PageFrames(source.pid(), memory.data(), memory.bytes());
+  const auto frames = PageFrames(source.pid(), memory.data(), memory.bytes());
   UniqueFd file = NewFile();
   const long free_before = FreePagesWithLists(node());
-  const auto c =
-      PoolTest::Capture(file.get(), source.pidfd(), memory.data(), memory.bytes());
+  const auto c = PoolTest::Capture(file.get(), source.pidfd(), memory.data(),
+                                   memory.bytes());
   EXPECT_EQ(c.pages_by_reference, memory.pages());
   EXPECT_EQ(PageFrames(source.pid(), memory.data(), memory.bytes()), frames)
       << "the source's pages moved";
@@ -41,8 +40,7 @@ TEST_F(Capture, TakesEveryPageByReferenceAndCopiesNone) {
       << "memory was used as if pages had been copied";
 
   Mapping reader(memory.bytes(), node());
-  EXPECT_EQ(Install(file.get(), reader.data(), reader.bytes()),
-            reader.pages());
+  EXPECT_EQ(Install(file.get(), reader.data(), reader.bytes()), reader.pages());
   EXPECT_EQ(PageFrames(getpid(), reader.data(), reader.bytes()), frames)
       << "the reader has other pages than the source";
   EXPECT_EQ(CountBad(reader.data(), reader.bytes(), kOld), 0);
@@ -50,19 +48,18 @@ TEST_F(Capture, TakesEveryPageByReferenceAndCopiesNone) {
 
 TEST_F(Capture, SourceKeepsWriting) {
   Mapping memory(8 * kMiB, node());
-  Child source({{"old",
-                 [&] {
-                   Fill(memory.data(), memory.bytes(), kOld);
-                   return 0L;
-                 }},
-                {"new",
-                 [&] {
-                   Fill(memory.data(), memory.bytes(), kNew);
-                   return 0L;
-                 }},
-                {"bad", [&] {
-                   return CountBad(memory.data(), memory.bytes(), kNew);
-                 }}});
+  Child source(
+      {{"old",
+        [&] {
+          Fill(memory.data(), memory.bytes(), kOld);
+          return 0L;
+        }},
+       {"new",
+        [&] {
+          Fill(memory.data(), memory.bytes(), kNew);
+          return 0L;
+        }},
+       {"bad", [&] { return CountBad(memory.data(), memory.bytes(), kNew); }}});
   source.Do("old");
   UniqueFd file = NewFile();
   PoolTest::Capture(file.get(), source.pidfd(), memory.data(), memory.bytes());
@@ -157,12 +154,12 @@ TEST_F(Capture, OfInstalledPagesShares) {
 TEST_F(Capture, OfForkSharedPagesTakesThemOnce) {
   Mapping memory(4 * kMiB, node());
   Fill(memory.data(), memory.bytes(), kOld);
-  Child fork({{"old",
-               [&] { return CountBad(memory.data(), memory.bytes(), kOld); }},
-              {"write", [&] {
-                 Fill(memory.data(), memory.bytes(), kNew);
-                 return CountBad(memory.data(), memory.bytes(), kNew);
-               }}});
+  Child fork(
+      {{"old", [&] { return CountBad(memory.data(), memory.bytes(), kOld); }},
+       {"write", [&] {
+          Fill(memory.data(), memory.bytes(), kNew);
+          return CountBad(memory.data(), memory.bytes(), kNew);
+        }}});
   UniqueFd self = SelfPidFd(), of_parent = NewFile("parent"),
            of_child = NewFile("child");
   auto c = PoolTest::Capture(of_parent.get(), self.get(), memory.data(),
@@ -188,7 +185,8 @@ TEST_F(Capture, OutlivesTheSource) {
                      return 0L;
                    }}});
     source.Do("fill");
-    PoolTest::Capture(file.get(), source.pidfd(), memory.data(), memory.bytes());
+    PoolTest::Capture(file.get(), source.pidfd(), memory.data(),
+                      memory.bytes());
     EXPECT_TRUE(source.Finish());
   }
   EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
@@ -200,8 +198,8 @@ TEST_F(Capture, LeavesHolesWhereNothingWasTouched) {
     Fill(memory.page(i), kPage, kOld, i);
   }
   UniqueFd self = SelfPidFd(), file = NewFile();
-  const auto c = PoolTest::Capture(file.get(), self.get(), memory.data(),
-                                   memory.bytes());
+  const auto c =
+      PoolTest::Capture(file.get(), self.get(), memory.data(), memory.bytes());
   EXPECT_EQ(c.pages_by_reference, memory.pages() / 2);
   EXPECT_EQ(c.pages_hole, memory.pages() / 2);
   struct stat stat;
@@ -220,8 +218,8 @@ TEST_F(Capture, OfPagesOnlyReadGivesZeroes) {
   volatile char sum = 0;
   for (size_t i = 0; i < memory.pages(); ++i) sum = sum + *memory.page(i);
   UniqueFd self = SelfPidFd(), file = NewFile();
-  const auto c = PoolTest::Capture(file.get(), self.get(), memory.data(),
-                                   memory.bytes());
+  const auto c =
+      PoolTest::Capture(file.get(), self.get(), memory.data(), memory.bytes());
   EXPECT_EQ(c.pages_by_reference, 0u) << "the zero page was taken";
   EXPECT_EQ(c.pages_shared, 0u);
   std::vector<char> content(memory.bytes(), 1);
@@ -232,17 +230,17 @@ TEST_F(Capture, OfPagesOnlyReadGivesZeroes) {
 
 TEST_F(Capture, SplitsHugePagesAndTakesThem) {
   Mapping memory(8 * kMiB, node(), Mapping::Pages::kHuge);
-  Child source({{"fill",
-                 [&] {
-                   Fill(memory.data(), memory.bytes(), kOld);
-                   return MemInfo("AnonHugePages");
-                 }},
-                {"bad",
-                 [&] { return CountBad(memory.data(), memory.bytes(), kOld); }},
-                {"write", [&] {
-                   Fill(memory.data(), memory.bytes(), kNew);
-                   return 0L;
-                 }}});
+  Child source(
+      {{"fill",
+        [&] {
+          Fill(memory.data(), memory.bytes(), kOld);
+          return MemInfo("AnonHugePages");
+        }},
+       {"bad", [&] { return CountBad(memory.data(), memory.bytes(), kOld); }},
+       {"write", [&] {
+          Fill(memory.data(), memory.bytes(), kNew);
+          return 0L;
+        }}});
   EXPECT_GE(source.Do("fill"), static_cast<long>(memory.bytes() >> 10) / 2)
       << "the memory did not come as huge pages";
   UniqueFd file = NewFile();
@@ -259,7 +257,8 @@ TEST_F(Capture, TakesMlockedPages) {
   Mapping memory(4 * kMiB, node());
   UniqueFd file = NewFile();
   {
-    Child source({{"fill", [&] {
+    Child source({{"fill",
+                   [&] {
                      Fill(memory.data(), memory.bytes(), kOld);
                      return static_cast<long>(
                          mlockall(MCL_CURRENT | MCL_FUTURE));
@@ -293,9 +292,9 @@ TEST_F(Capture, TakesWrittenPagesOfPrivateFileMaps) {
                                       MAP_PRIVATE, source.get(), 0));
   ASSERT_NE(map, MAP_FAILED);
   const unsigned long mask = 1UL << node();
-  ASSERT_EQ(syscall(237 /* mbind */, map, bytes, 2 /* MPOL_BIND */, &mask,
-                    64UL, 0U),
-            0);
+  ASSERT_EQ(
+      syscall(237 /* mbind */, map, bytes, 2 /* MPOL_BIND */, &mask, 64UL, 0U),
+      0);
   for (size_t i = 0; i < bytes / kPage; i += 2) {
     Fill(map + i * kPage, kPage, kNew, i);
   }
@@ -319,8 +318,8 @@ TEST_F(Capture, TakesReadOnlyAndInaccessibleMemory) {
   mprotect(memory.data(), memory.bytes() / 2, PROT_READ);
   mprotect(memory.data() + memory.bytes() / 2, memory.bytes() / 2, PROT_NONE);
   UniqueFd self = SelfPidFd(), file = NewFile();
-  const auto c = PoolTest::Capture(file.get(), self.get(), memory.data(),
-                                   memory.bytes());
+  const auto c =
+      PoolTest::Capture(file.get(), self.get(), memory.data(), memory.bytes());
   EXPECT_EQ(c.pages_by_reference, memory.pages());
   mprotect(memory.data(), memory.bytes(), PROT_READ | PROT_WRITE);
   EXPECT_EQ(CountBad(memory.data(), memory.bytes(), kOld), 0);
@@ -421,8 +420,8 @@ TEST_F(Capture, SpansNeighbouringMaps) {
     mprotect(memory.page(i), kPage, PROT_READ);
   }
   UniqueFd self = SelfPidFd(), file = NewFile();
-  const auto c = PoolTest::Capture(file.get(), self.get(), memory.data(),
-                                   memory.bytes());
+  const auto c =
+      PoolTest::Capture(file.get(), self.get(), memory.data(), memory.bytes());
   EXPECT_EQ(c.pages_by_reference, memory.pages());
   EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
 }

@@ -2,15 +2,14 @@
 // What cannot be taken by reference is copied and counted: a capture is always
 // complete.
 #include <fcntl.h>
-#include <linux/io_uring.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 
+#include "tests/vm/mm_matrix/fixed_buffers.h"
 #include "tests/vm/mm_matrix/support.h"
 #include "tests/vm/mm_matrix/swap.h"
 
@@ -20,6 +19,28 @@ namespace {
 constexpr uint64_t kOld = 31, kNew = 32;
 
 class Copied : public PoolTest {};
+
+constexpr char kMaxReferences[] = "/sys/module/pool_pages/parameters/max_refs";
+
+// One page can have so many references only; what it lacks is made by copying.
+TEST_F(Copied, PagesWithAsManyReferencesAsThereMayBe) {
+  Mapping memory(kMiB, node()), reader(2 * kMiB, node());
+  Fill(memory.data(), memory.bytes(), kOld);
+  UniqueFd self = SelfPidFd(), first = NewFile("first"),
+           second = NewFile("second");
+  Capture(first.get(), self.get(), memory.data(), memory.bytes());
+  const std::string old = ReadFile(kMaxReferences);
+  ASSERT_TRUE(WriteFile(kMaxReferences, "2"));
+  const auto c =
+      Capture(second.get(), self.get(), memory.data(), memory.bytes());
+  const uint64_t installed = Install(first.get(), reader.data(), kMiB);
+  EXPECT_TRUE(WriteFile(kMaxReferences, old));
+  EXPECT_EQ(c.pages_copied, memory.pages());
+  EXPECT_EQ(installed, 0u);
+  EXPECT_EQ(CountBad(reader.data(), kMiB, kOld), 0);
+  EXPECT_EQ(CountBadInFile(second.get(), memory.bytes(), kOld), 0);
+  EXPECT_EQ(Install(first.get(), reader.data() + kMiB, kMiB), memory.pages());
+}
 
 TEST_F(Copied, PagesInAPipe) {
   constexpr size_t kPinned = 8;
@@ -34,45 +55,19 @@ TEST_F(Copied, PagesInAPipe) {
     iovec piece = {memory.data(), kPinned * kPage};
     ASSERT_EQ(vmsplice(in.get(), &piece, 1, 0),
               static_cast<ssize_t>(kPinned * kPage));
-    const auto c = Capture(first.get(), self.get(), memory.data(),
-                           memory.bytes());
+    const auto c =
+        Capture(first.get(), self.get(), memory.data(), memory.bytes());
     EXPECT_EQ(c.pages_copied, kPinned);
     EXPECT_EQ(c.pages_by_reference, memory.pages() - kPinned);
   }
-  const auto c = Capture(second.get(), self.get(), memory.data(),
-                         memory.bytes());
+  const auto c =
+      Capture(second.get(), self.get(), memory.data(), memory.bytes());
   EXPECT_EQ(c.pages_by_reference, kPinned) << "free again, so taken";
   EXPECT_EQ(c.pages_shared, memory.pages() - kPinned);
   Fill(memory.data(), memory.bytes(), kNew);
   EXPECT_EQ(CountBadInFile(first.get(), memory.bytes(), kOld), 0);
   EXPECT_EQ(CountBadInFile(second.get(), memory.bytes(), kOld), 0);
 }
-
-// Fixed buffers: pinned for as long as they are registered. The kernel may first
-// move them out of the pool's zone; either way they are copied.
-class FixedBuffers {
- public:
-  FixedBuffers() : ring_(Setup()) {}
-  // 0 or an errno.
-  int Register(char* data, size_t bytes) {
-    const iovec buffer = {data, bytes};
-    return Call(IORING_REGISTER_BUFFERS, &buffer, 1);
-  }
-  int Unregister() { return Call(IORING_UNREGISTER_BUFFERS, nullptr, 0); }
-
- private:
-  static int Setup() {
-    io_uring_params params = {};
-    return static_cast<int>(syscall(SYS_io_uring_setup, 4, &params));
-  }
-  int Call(unsigned what, const void* argument, unsigned count) {
-    return syscall(SYS_io_uring_register, ring_.get(), what, argument, count) ==
-                   0
-               ? 0
-               : errno;
-  }
-  UniqueFd ring_;
-};
 
 TEST_F(Copied, PagesPinnedByIoUring) {
   constexpr size_t kPinned = 16;
@@ -81,8 +76,7 @@ TEST_F(Copied, PagesPinnedByIoUring) {
   FixedBuffers buffers;
   ASSERT_EQ(buffers.Register(memory.data(), kPinned * kPage), 0);
   UniqueFd self = SelfPidFd(), file = NewFile();
-  const auto c =
-      Capture(file.get(), self.get(), memory.data(), memory.bytes());
+  const auto c = Capture(file.get(), self.get(), memory.data(), memory.bytes());
   EXPECT_EQ(c.pages_copied, kPinned);
   EXPECT_EQ(c.pages_by_reference, memory.pages() - kPinned);
   // The pins still reach the process's memory, not the snapshot's.
@@ -116,22 +110,19 @@ TEST_F(Copied, PagesOfAnotherNode) {
   ASSERT_NE(node(), 0);
   Fill(memory.data(), memory.bytes(), kOld);
   UniqueFd self = SelfPidFd(), file = NewFile();
-  const auto c =
-      Capture(file.get(), self.get(), memory.data(), memory.bytes());
+  const auto c = Capture(file.get(), self.get(), memory.data(), memory.bytes());
   EXPECT_EQ(c.pages_copied, memory.pages());
   Fill(memory.data(), memory.bytes(), kNew);
   EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
   Mapping reader(memory.bytes(), node());
-  EXPECT_EQ(Install(file.get(), reader.data(), reader.bytes()),
-            reader.pages())
+  EXPECT_EQ(Install(file.get(), reader.data(), reader.bytes()), reader.pages())
       << "copied pages are pool pages all the same";
   EXPECT_EQ(CountBad(reader.data(), reader.bytes(), kOld), 0);
 }
 
 TEST_F(Copied, SharedMemory) {
   const size_t bytes = kMiB;
-  char* shared = static_cast<char*>(mmap(nullptr, bytes,
-                                         PROT_READ | PROT_WRITE,
+  char* shared = static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                                          MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   ASSERT_NE(shared, MAP_FAILED);
   Fill(shared, bytes, kOld);
@@ -157,8 +148,7 @@ TEST_F(Copied, SwappedPagesComeBackAndAreCounted) {
             memory.pages() / 2)
       << "the memory did not go to swap";
   UniqueFd self = SelfPidFd(), file = NewFile();
-  const auto c =
-      Capture(file.get(), self.get(), memory.data(), memory.bytes());
+  const auto c = Capture(file.get(), self.get(), memory.data(), memory.bytes());
   EXPECT_EQ(c.pages_hole, 0u) << "swapped pages were lost";
   EXPECT_EQ(c.pages_copied + c.pages_by_reference, memory.pages());
   EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
@@ -171,19 +161,10 @@ TEST_F(Copied, PagesThatKsmMerged) {
   Mapping memory(2 * kMiB, node());
   std::memset(memory.data(), 0x5a, memory.bytes());
   ASSERT_EQ(madvise(memory.data(), memory.bytes(), MADV_MERGEABLE), 0);
-  WriteFile("/sys/kernel/mm/ksm/pages_to_scan", "5000");
-  WriteFile("/sys/kernel/mm/ksm/sleep_millisecs", "5");
-  ASSERT_TRUE(WriteFile("/sys/kernel/mm/ksm/run", "1"));
-  const bool merged = WaitFor([] {
-    return std::atol(ReadFile("/sys/kernel/mm/ksm/pages_sharing").c_str()) >
-           100;
-  });
-  WriteFile("/sys/kernel/mm/ksm/run", "0");
+  const bool merged = MergeWithKsm();
   UniqueFd self = SelfPidFd(), file = NewFile();
-  const auto c =
-      Capture(file.get(), self.get(), memory.data(), memory.bytes());
-  WriteFile("/sys/kernel/mm/ksm/run", "2");
-  WriteFile("/sys/kernel/mm/ksm/run", "0");
+  const auto c = Capture(file.get(), self.get(), memory.data(), memory.bytes());
+  UnmergeKsm();
   ASSERT_TRUE(merged) << "KSM merged nothing";
   EXPECT_GT(c.pages_copied, 100u) << "pages of KSM were taken";
   std::vector<char> content(memory.bytes());

@@ -28,18 +28,13 @@ class Install : public PoolTest {
   void SetUp() override {
     PoolTest::SetUp();
     if (HasFatalFailure()) return;
-    file_ = NewFile();
-    Mapping memory(kBytes, node());
-    Fill(memory.data(), kBytes, kOld);
-    UniqueFd self = SelfPidFd();
-    Capture(file_.get(), self.get(), memory.data(), kBytes);
+    file_ = NewCapture(kBytes, kOld);
   }
 
   int file() const { return file_.get(); }
   // All of the file, which must come by reference.
   void InstallAll(const Mapping& memory) {
-    EXPECT_EQ(PoolTest::Install(file(), memory.data(), kBytes),
-              kBytes / kPage);
+    EXPECT_EQ(PoolTest::Install(file(), memory.data(), kBytes), kBytes / kPage);
   }
   void ExpectFileUnchanged() {
     EXPECT_EQ(CountBadInFile(file(), kBytes, kOld), 0)
@@ -54,7 +49,9 @@ TEST_F(Install, TwoReadersAtOnceAreIsolated) {
   Mapping memory(kBytes, node());
   const Child::Steps steps = {
       {"read",
-       [&] { return static_cast<long>(pread(file(), memory.data(), kBytes, 0)); }},
+       [&] {
+         return static_cast<long>(pread(file(), memory.data(), kBytes, 0));
+       }},
       {"bad", [&] { return CountBad(memory.data(), kBytes, kOld); }},
       {"write", [&] {
          Fill(memory.data(), kBytes, kNew);
@@ -143,9 +140,8 @@ TEST_F(Install, MremapMovesAndGrows) {
   ASSERT_NE(grown, MAP_FAILED);
   char* at = static_cast<char*>(grown);
   EXPECT_EQ(CountBad(at, 16 * kPage, kNew), 0);
-  EXPECT_EQ(CountBad(at + 16 * kPage, half - 16 * kPage, kOld,
-                     half / kPage + 16),
-            0);
+  EXPECT_EQ(
+      CountBad(at + 16 * kPage, half - 16 * kPage, kOld, half / kPage + 16), 0);
   EXPECT_EQ(CountNonZero(at + half, 2 * half), 0);
   munmap(grown, 3 * half);
   EXPECT_EQ(CountBad(memory.data(), half, kOld), 0);
@@ -220,9 +216,12 @@ TEST_F(Install, MlockallBeforeAndAfter) {
 
 TEST_F(Install, ProcessVmReadvSeesTheContent) {
   Mapping memory(kBytes, node());
-  Child reader({{"read",
-                 [&] { return static_cast<long>(pread(file(), memory.data(), kBytes, 0)); }},
-                {"bad", [&] { return CountBad(memory.data(), kBytes, kOld); }}});
+  Child reader(
+      {{"read",
+        [&] {
+          return static_cast<long>(pread(file(), memory.data(), kBytes, 0));
+        }},
+       {"bad", [&] { return CountBad(memory.data(), kBytes, kOld); }}});
   ASSERT_EQ(reader.Do("read"), static_cast<long>(kBytes));
   Mapping copy(kBytes, 0);
   const iovec local = {copy.data(), kBytes}, remote = {memory.data(), kBytes};
@@ -243,7 +242,8 @@ TEST_F(Install, ProcPidMemReadsAndWrites) {
   InstallAll(memory);
   UniqueFd mem(open("/proc/self/mem", O_RDWR | O_CLOEXEC));
   Mapping copy(kBytes, 0);
-  const auto at = static_cast<off_t>(reinterpret_cast<uintptr_t>(memory.data()));
+  const auto at =
+      static_cast<off_t>(reinterpret_cast<uintptr_t>(memory.data()));
   ASSERT_EQ(pread(mem.get(), copy.data(), kBytes, at),
             static_cast<ssize_t>(kBytes));
   EXPECT_EQ(CountBad(copy.data(), kBytes, kOld), 0);

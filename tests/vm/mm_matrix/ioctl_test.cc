@@ -230,26 +230,25 @@ TEST_F(Ioctl, UnmappedMemoryIsHolesOrRefused) {
 // Runs `capture` in a child without root's rights; its errno, 0 for success.
 long CaptureAs(unsigned uid, bool checkpoint_capability, int fd,
                kmemfs_capture c, bool of_itself) {
-  Child child({{"capture", [&] {
-                  prctl(PR_SET_KEEPCAPS, 1);
-                  if (setresgid(uid, uid, uid) != 0 ||
-                      setresuid(uid, uid, uid) != 0) {
-                    return -1L;
-                  }
-                  __user_cap_header_struct header = {
-                      _LINUX_CAPABILITY_VERSION_3, 0};
-                  __user_cap_data_struct data[2] = {};
-                  if (checkpoint_capability) {
-                    data[1].effective = data[1].permitted =
-                        1u << (CAP_CHECKPOINT_RESTORE - 32);
-                  }
-                  if (syscall(SYS_capset, &header, data) != 0) return -2L;
-                  UniqueFd self = SelfPidFd();
-                  if (of_itself) c.pidfd = self.get();
-                  return ioctl(fd, KMEMFS_IOC_CAPTURE, &c) == 0
-                             ? 0L
-                             : static_cast<long>(errno);
-                }}});
+  Child child(
+      {{"capture", [&] {
+          prctl(PR_SET_KEEPCAPS, 1);
+          if (setresgid(uid, uid, uid) != 0 || setresuid(uid, uid, uid) != 0) {
+            return -1L;
+          }
+          __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+          __user_cap_data_struct data[2] = {};
+          if (checkpoint_capability) {
+            data[1].effective = data[1].permitted =
+                1u << (CAP_CHECKPOINT_RESTORE - 32);
+          }
+          if (syscall(SYS_capset, &header, data) != 0) return -2L;
+          UniqueFd self = SelfPidFd();
+          if (of_itself) c.pidfd = self.get();
+          return ioctl(fd, KMEMFS_IOC_CAPTURE, &c) == 0
+                     ? 0L
+                     : static_cast<long>(errno);
+        }}});
   return child.Do("capture");
 }
 
@@ -260,7 +259,8 @@ TEST_F(Ioctl, NeedsTheCheckpointCapability) {
 
 TEST_F(Ioctl, NeedsPtraceAccessToTheTarget) {
   const long error = CaptureAs(kNobody, true, file(), good(), false);
-  EXPECT_TRUE(error == EPERM || error == EACCES) << std::strerror(static_cast<int>(error));
+  EXPECT_TRUE(error == EPERM || error == EACCES)
+      << std::strerror(static_cast<int>(error));
   struct stat stat;
   ASSERT_EQ(fstat(file(), &stat), 0);
   EXPECT_EQ(stat.st_size, 0);

@@ -5,6 +5,5 @@
 #include "tests/vm/mm_matrix/support.h"
 
 int main(int argc, char** argv) {
-  return daxsnap::vmtest::GuestMain(argc, argv,
-                                    daxsnap::vmtest::SetMountPoint);
+  return daxsnap::vmtest::GuestMain(argc, argv, daxsnap::vmtest::SetMountPoint);
 }

@@ -81,8 +81,8 @@ TEST_F(Pressure, PageoutLeavesPoolPages) {
 // More memory on the node than there is: the rest swaps, pool pages stay.
 TEST_F(Pressure, SwapPressureLeavesPoolPages) {
   Swap swap(256 * kMiB);
-  const size_t free_bytes =
-      static_cast<size_t>(MemInfo("MemFree", node())) << 10;
+  const size_t free_bytes = static_cast<size_t>(MemInfo("MemFree", node()))
+                            << 10;
   const size_t hog_bytes = (free_bytes + 64 * kMiB) / kMiB / 2 * 2 * kMiB;
   Child hog({{"fill", [&] {
                 WriteFile("/proc/self/oom_score_adj", "1000");
@@ -116,10 +116,9 @@ TEST_F(Pressure, SwapPressureLeavesPoolPages) {
 TEST_F(Pressure, KsmOnTheSameMapLeavesPoolPages) {
   ASSERT_EQ(madvise(reader(), kBytes, MADV_MERGEABLE), 0);
   ASSERT_EQ(madvise(source(), kBytes, MADV_MERGEABLE), 0);
-  WriteFile("/sys/kernel/mm/ksm/pages_to_scan", "5000");
-  WriteFile("/sys/kernel/mm/ksm/sleep_millisecs", "5");
-  ASSERT_TRUE(WriteFile("/sys/kernel/mm/ksm/run", "1"));
-  const long scans = std::atol(ReadFile("/sys/kernel/mm/ksm/full_scans").c_str());
+  ASSERT_TRUE(StartKsm());
+  const long scans =
+      std::atol(ReadFile("/sys/kernel/mm/ksm/full_scans").c_str());
   const bool scanned = WaitFor([&] {
     return std::atol(ReadFile("/sys/kernel/mm/ksm/full_scans").c_str()) >=
            scans + 3;
@@ -129,11 +128,9 @@ TEST_F(Pressure, KsmOnTheSameMapLeavesPoolPages) {
   Fill(reader(), kBytes / 2, kNew);
   EXPECT_EQ(madvise(reader(), kBytes, MADV_UNMERGEABLE), 0);
   EXPECT_EQ(CountBad(reader(), kBytes / 2, kNew), 0);
-  EXPECT_EQ(CountBad(reader() + kBytes / 2, kBytes / 2, kOld,
-                     kBytes / 2 / kPage),
-            0);
-  WriteFile("/sys/kernel/mm/ksm/run", "2");
-  WriteFile("/sys/kernel/mm/ksm/run", "0");
+  EXPECT_EQ(
+      CountBad(reader() + kBytes / 2, kBytes / 2, kOld, kBytes / 2 / kPage), 0);
+  UnmergeKsm();
   EXPECT_TRUE(scanned) << "KSM did not run";
   EXPECT_EQ(CountBad(source(), kBytes, kOld), 0);
   EXPECT_EQ(CountBadInFile(file(), kBytes, kOld), 0);

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // read(2) keeps its meaning to the byte, whatever is mapped instead of copied.
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
-#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -17,6 +15,7 @@
 #include <tuple>
 #include <vector>
 
+#include "tests/vm/mm_matrix/fault_monitor.h"
 #include "tests/vm/mm_matrix/support.h"
 
 namespace daxsnap::vmtest {
@@ -182,8 +181,7 @@ TEST_F(Read, EndsAtTheEndOfFile) {
   ASSERT_EQ(ftruncate(file(), kBytes - 100), 0);
   EXPECT_EQ(pread(file(), fresh() + 4 * kPage, 4 * kPage, kBytes - 2 * kPage),
             static_cast<ssize_t>(2 * kPage - 100));
-  EXPECT_TRUE(
-      Same(fresh() + 4 * kPage, kBytes - 2 * kPage, 2 * kPage - 100));
+  EXPECT_TRUE(Same(fresh() + 4 * kPage, kBytes - 2 * kPage, 2 * kPage - 100));
   EXPECT_EQ(fresh()[6 * kPage - 100], 0) << "bytes after the end came along";
 }
 
@@ -202,9 +200,9 @@ TEST_F(Read, IntoAHugePage) {
 }
 
 TEST_F(Read, IntoSharedAnonymousMemoryStaysShared) {
-  char* shared = static_cast<char*>(mmap(nullptr, kBytes,
-                                         PROT_READ | PROT_WRITE,
-                                         MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  char* shared =
+      static_cast<char*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   ASSERT_NE(shared, MAP_FAILED);
   ASSERT_EQ(pread(file(), shared, kBytes, 0), static_cast<ssize_t>(kBytes));
   EXPECT_TRUE(Same(shared, 0, kBytes));
@@ -223,56 +221,17 @@ TEST_F(Read, IntoMlockedMemory) {
   EXPECT_TRUE(Same(fresh(), 0, kBytes));
 }
 
-TEST_F(Read, IntoAPrivateFileMapBeyondItsEnd) {
-  char name[] = "/var/tmp/mm_matrix.XXXXXX";
-  UniqueFd small(mkstemp(name));
-  ASSERT_TRUE(small.valid());
-  unlink(name);
-  ASSERT_EQ(ftruncate(small.get(), 4 * kPage), 0);
-  char* map = static_cast<char*>(mmap(nullptr, 8 * kPage,
-                                      PROT_READ | PROT_WRITE, MAP_PRIVATE,
-                                      small.get(), 0));
-  ASSERT_NE(map, MAP_FAILED);
-  EXPECT_EQ(pread(file(), map, 8 * kPage, 0), static_cast<ssize_t>(4 * kPage));
-  EXPECT_TRUE(Same(map, 0, 4 * kPage));
-  munmap(map, 8 * kPage);
-}
-
 // The monitor must see every fault: installing behind its back would break it.
 TEST_F(Read, IntoUserfaultfdRangesAsksTheMonitor) {
-  UniqueFd uffd(
-      static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
-  ASSERT_TRUE(uffd.valid()) << std::strerror(errno);
-  uffdio_api api = {};
-  api.api = UFFD_API;
-  ASSERT_EQ(ioctl(uffd.get(), UFFDIO_API, &api), 0);
-  uffdio_register range = {};
-  range.range.start = reinterpret_cast<uintptr_t>(fresh());
-  range.range.len = kBytes;
-  range.mode = UFFDIO_REGISTER_MODE_MISSING;
-  ASSERT_EQ(ioctl(uffd.get(), UFFDIO_REGISTER, &range), 0);
-  std::atomic<bool> stop = false;
-  std::atomic<size_t> faults = 0;
-  std::thread monitor([&] {
-    while (!stop) {
-      pollfd wait = {uffd.get(), POLLIN, 0};
-      if (poll(&wait, 1, 50) <= 0) continue;
-      uffd_msg message;
-      if (read(uffd.get(), &message, sizeof(message)) !=
-          static_cast<ssize_t>(sizeof(message))) {
-        continue;
-      }
-      ++faults;
-      uffdio_zeropage zero = {};
-      zero.range.start = message.arg.pagefault.address & ~(kPage - 1);
-      zero.range.len = kPage;
-      ioctl(uffd.get(), UFFDIO_ZEROPAGE, &zero);
-    }
-  });
+  FaultMonitor monitor(fresh(), kBytes, UFFDIO_REGISTER_MODE_MISSING, 0,
+                       [](int uffd, const uffdio_range& page) {
+                         uffdio_zeropage zero = {};
+                         zero.range = page;
+                         ioctl(uffd, UFFDIO_ZEROPAGE, &zero);
+                       });
   EXPECT_EQ(pread(file(), fresh(), kBytes, 0), static_cast<ssize_t>(kBytes));
-  stop = true;
-  monitor.join();
-  EXPECT_EQ(faults, kPages);
+  monitor.Stop();
+  EXPECT_EQ(monitor.faults(), kPages);
   EXPECT_TRUE(Same(fresh(), 0, kBytes));
 }
 

@@ -88,6 +88,12 @@ Mapping::Mapping(size_t bytes, int node, Pages pages)
 
 void Mapping::Bind(int node) { SetPolicy(MPOL_BIND, node); }
 
+void Mapping::Anywhere() {
+  if (syscall(SYS_mbind, data_, bytes_, MPOL_DEFAULT, nullptr, 0UL, 0U) != 0) {
+    Die("mbind");
+  }
+}
+
 void Mapping::SetPolicy(int policy, int node) {
   const unsigned long mask = 1UL << node;
   if (syscall(SYS_mbind, data_, bytes_, policy, &mask, 64UL, 0U) != 0) {
@@ -210,20 +216,33 @@ Child::~Child() {
   waitpid(pid_, nullptr, 0);
 }
 
-long Child::Do(const std::string& step) {
+bool Child::Send(const std::string& step, long* result) {
   unsigned char index = 0;
   while (index < names_.size() && names_[index] != step) ++index;
   if (index == names_.size()) {
     ADD_FAILURE() << "no step " << step;
-    return -1;
+    return false;
   }
+  return write(commands_.get(), &index, 1) == 1 &&
+         read(results_.get(), result, sizeof(*result)) == sizeof(*result);
+}
+
+long Child::Do(const std::string& step) {
   long result = -1;
-  if (write(commands_.get(), &index, 1) != 1 ||
-      read(results_.get(), &result, sizeof(result)) != sizeof(result)) {
+  if (!Send(step, &result)) {
     ADD_FAILURE() << "the child died in step " << step;
     return -1;
   }
   return result;
+}
+
+bool Child::DiesIn(const std::string& step, int signal) {
+  long result;
+  if (Send(step, &result)) return false;
+  int status = 0;
+  const bool reaped = waitpid(pid_, &status, 0) == pid_;
+  pid_ = -1;
+  return reaped && WIFSIGNALED(status) && WTERMSIG(status) == signal;
 }
 
 bool Child::Finish() {
@@ -295,6 +314,16 @@ long MemInfo(const std::string& field, int node) {
   return -1;
 }
 
+long VmStat(const std::string& prefix) {
+  std::ifstream file("/proc/vmstat");
+  std::string name;
+  long value, sum = 0;
+  while (file >> name >> value) {
+    if (name.compare(0, prefix.size(), prefix) == 0) sum += value;
+  }
+  return sum;
+}
+
 bool WriteFile(const std::string& path, const std::string& text) {
   UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
   return fd.valid() && write(fd.get(), text.data(), text.size()) ==
@@ -306,6 +335,27 @@ std::string ReadFile(const std::string& path) {
   std::ostringstream text;
   text << file.rdbuf();
   return text.str();
+}
+
+bool StartKsm() {
+  WriteFile("/sys/kernel/mm/ksm/pages_to_scan", "5000");
+  WriteFile("/sys/kernel/mm/ksm/sleep_millisecs", "5");
+  return WriteFile("/sys/kernel/mm/ksm/run", "1");
+}
+
+bool MergeWithKsm() {
+  const bool merged =
+      StartKsm() && WaitFor([] {
+        return std::atol(ReadFile("/sys/kernel/mm/ksm/pages_sharing").c_str()) >
+               100;
+      });
+  WriteFile("/sys/kernel/mm/ksm/run", "0");
+  return merged;
+}
+
+void UnmergeKsm() {
+  WriteFile("/sys/kernel/mm/ksm/run", "2");
+  WriteFile("/sys/kernel/mm/ksm/run", "0");
 }
 
 bool WaitFor(const std::function<bool()>& condition, int seconds) {
@@ -344,10 +394,19 @@ void PoolTest::TearDown() {
 }
 
 UniqueFd PoolTest::NewFile(const std::string& name) {
-  UniqueFd fd(open(Path(name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
-                   0600));
+  UniqueFd fd(
+      open(Path(name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   EXPECT_TRUE(fd.valid()) << Path(name) << ": " << std::strerror(errno);
   return fd;
+}
+
+UniqueFd PoolTest::NewCapture(size_t bytes, uint64_t seed,
+                              const std::string& name) {
+  UniqueFd file = NewFile(name), self = SelfPidFd();
+  Mapping memory(bytes, node());
+  Fill(memory.data(), bytes, seed);
+  Capture(file.get(), self.get(), memory.data(), bytes);
+  return file;
 }
 
 kmemfs_info PoolTest::Info() const {
@@ -359,6 +418,24 @@ kmemfs_info PoolTest::Info() const {
 
 void PoolTest::Commit() const {
   EXPECT_EQ(syncfs(root_.get()), 0) << std::strerror(errno);
+}
+
+void PoolTest::WarmUp() {
+  NewFile("warm-up");
+  Commit();
+  Delete("warm-up");
+}
+
+long PoolTest::PagesLost(long before) const {
+  long lost = 0;
+  WaitFor(
+      [&] {
+        Commit();
+        lost = before - FreePagesWithLists(node());
+        return lost <= kNoise;
+      },
+      10);
+  return lost;
 }
 
 void PoolTest::Delete(const std::string& name) const {
@@ -377,9 +454,9 @@ kmemfs_capture PoolTest::Capture(int fd, int pidfd, const char* data,
     ADD_FAILURE() << "KMEMFS_IOC_CAPTURE: " << std::strerror(errno);
     return c;
   }
-  EXPECT_EQ(c.pages_by_reference + c.pages_shared + c.pages_copied +
-                c.pages_hole,
-            bytes / kPage)
+  EXPECT_EQ(
+      c.pages_by_reference + c.pages_shared + c.pages_copied + c.pages_hole,
+      bytes / kPage)
       << "by reference " << c.pages_by_reference << ", shared "
       << c.pages_shared << ", copied " << c.pages_copied << ", holes "
       << c.pages_hole;

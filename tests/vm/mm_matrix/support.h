@@ -39,6 +39,8 @@ class Mapping {
 
   // From now on memory comes from that node or not at all.
   void Bind(int node);
+  // From now on the kernel decides where memory comes from, and moves to.
+  void Anywhere();
 
   char* data() const { return data_; }
   char* page(size_t i) const { return data_ + i * kPage; }
@@ -80,6 +82,9 @@ class Child {
 
   // The step's result; a test failure and -1 if the child died.
   long Do(const std::string& step);
+  // True if the child is killed by that signal in the step; false if it
+  // survives or dies otherwise.
+  bool DiesIn(const std::string& step, int signal);
   pid_t pid() const { return pid_; }
   int pidfd() const { return pidfd_.get(); }
   // Ends it in order; true if it exited with 0.
@@ -87,6 +92,8 @@ class Child {
 
  private:
   [[noreturn]] void Serve(const Steps& steps, int commands, int results);
+  // True if the step ended with a result.
+  bool Send(const std::string& step, long* result);
   pid_t pid_;
   UniqueFd pidfd_, commands_, results_;
   std::vector<std::string> names_;
@@ -104,9 +111,19 @@ size_t SwappedPages(pid_t pid, const char* data, size_t bytes);
 long FreePagesWithLists(int node);
 // A field of /proc/meminfo or of the node's meminfo, in KiB.
 long MemInfo(const std::string& field, int node = -1);
+// A counter of /proc/vmstat, or the sum of all that start so.
+long VmStat(const std::string& prefix);
 // Writes text to a file of /proc or /sys; false with errno if it cannot.
 bool WriteFile(const std::string& path, const std::string& text);
 std::string ReadFile(const std::string& path);
+
+// Lets ksmd run, fast. False with errno if there is none.
+bool StartKsm();
+// Lets ksmd run until it shares more than 100 pages, then stops it; what it
+// merged stays so. False if it never did.
+bool MergeWithKsm();
+// Stops ksmd and takes apart what it merged.
+void UnmergeKsm();
 
 // Polls until the condition holds; false when the time is over.
 bool WaitFor(const std::function<bool()>& condition, int seconds = 30);
@@ -119,11 +136,24 @@ class PoolTest : public testing::Test {
 
   // A new empty file in the test's directory, open for reading and writing.
   UniqueFd NewFile(const std::string& name = "file");
+  // The same, and it holds Fill(bytes, seed), captured from memory that is
+  // gone.
+  UniqueFd NewCapture(size_t bytes, uint64_t seed,
+                      const std::string& name = "file");
   std::string Path(const std::string& name) const { return dir_ + "/" + name; }
   int node() const { return node_; }
   kmemfs_info Info() const;
   // Commits: after it the pages of deleted files are free.
   void Commit() const;
+  // A first commit after a mount sets pages aside for those to come; to be
+  // called before pages are counted.
+  void WarmUp();
+  // Pages that left the node for good since it had `before` free ones. Commits
+  // until they are at most kNoise, or for some seconds.
+  long PagesLost(long before) const;
+  // Free pages move a little by themselves (page tables, slabs that fall back
+  // to the node). Far below what one leaked page a round would be.
+  static constexpr long kNoise = 64;
   // Removes the file and commits.
   void Delete(const std::string& name = "file") const;
 

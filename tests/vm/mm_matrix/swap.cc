@@ -29,8 +29,7 @@ Swap::Swap(size_t bytes) : path_("/var/tmp/mm_matrix.swap") {
       pwrite(fd.get(), header.data(), kPage, 0) !=
           static_cast<ssize_t>(kPage) ||
       fsync(fd.get()) != 0 || swapon(path_.c_str(), 0) != 0) {
-    ADD_FAILURE() << "cannot swap to " << path_ << ": "
-                  << std::strerror(errno);
+    ADD_FAILURE() << "cannot swap to " << path_ << ": " << std::strerror(errno);
   }
 }
 

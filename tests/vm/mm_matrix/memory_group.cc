@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/vm/mm_matrix/memory_group.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+
+#include "tests/vm/mm_matrix/support.h"
+
+namespace daxsnap::vmtest {
+namespace {
+
+// Of its own, so that its count of dying groups is that of the tests.
+constexpr char kParent[] = "/sys/fs/cgroup/mm_matrix";
+constexpr char kGroup[] = "/sys/fs/cgroup/mm_matrix/group";
+
+long FieldOf(const std::string& path, const std::string& field) {
+  std::ifstream file(path);
+  std::string name;
+  long value;
+  while (file >> name >> value) {
+    if (name == field) return value;
+  }
+  ADD_FAILURE() << path << " has no " << field;
+  return -1;
+}
+
+}  // namespace
+
+MemoryGroup::MemoryGroup() {
+  for (const std::string path : {kParent, kGroup}) {
+    const std::string above = path.substr(0, path.rfind('/'));
+    EXPECT_TRUE(WriteFile(above + "/cgroup.subtree_control", "+memory"))
+        << above << ": " << std::strerror(errno);
+    EXPECT_TRUE(mkdir(path.c_str(), 0755) == 0 || errno == EEXIST)
+        << path << ": " << std::strerror(errno);
+  }
+}
+
+MemoryGroup::~MemoryGroup() { Remove(); }
+
+void MemoryGroup::Remove() {
+  if (removed_) return;
+  removed_ = true;
+  // A killed process is in its group for a while after it was reaped.
+  EXPECT_TRUE(WaitFor([] { return rmdir(kGroup) == 0; }, 10))
+      << kGroup << ": " << std::strerror(errno);
+}
+
+void MemoryGroup::Add(pid_t pid) {
+  EXPECT_TRUE(
+      WriteFile(std::string(kGroup) + "/cgroup.procs", std::to_string(pid)))
+      << std::strerror(errno);
+}
+
+bool MemoryGroup::Set(const std::string& file, const std::string& value) {
+  return WriteFile(std::string(kGroup) + "/" + file, value);
+}
+
+long MemoryGroup::Current() const {
+  return std::atol(ReadFile(std::string(kGroup) + "/memory.current").c_str());
+}
+
+long MemoryGroup::Field(const std::string& file,
+                        const std::string& field) const {
+  return FieldOf(std::string(kGroup) + "/" + file, field);
+}
+
+long MemoryGroup::Dying() {
+  return FieldOf(std::string(kParent) + "/cgroup.stat", "nr_dying_descendants");
+}
+
+}  // namespace daxsnap::vmtest
