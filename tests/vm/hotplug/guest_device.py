@@ -3,8 +3,10 @@
 """Runs in the guest: what the hotplug tests do to dax0.0 and its node.
 
     guest_device.py create ALIGN | offset | bind | unbind | state | blocks STATE | use MIB | memmap 0|1
+    guest_device.py serve
 
-Prints one JSON object.
+Prints one JSON object. `serve` takes commands, each a JSON array in a line, from its standard
+input: to start Python takes a second in an emulated machine.
 """
 
 import ctypes
@@ -14,6 +16,7 @@ import mmap
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 DEVICE = "dax0.0"
@@ -65,11 +68,11 @@ def bind():
     if driver() == "kmem":
         return {"bind": 0}
     unbind()
+    begin = time.monotonic()
     # device_dax matches every device; it must not get it back between the two.
     store(BUS / "drivers" / "kmem" / "new_id", DEVICE)
-    if driver() == "kmem":
-        return {"bind": 0}
-    return {"bind": store(BUS / "drivers" / "kmem" / "bind", DEVICE)}
+    result = 0 if driver() == "kmem" else store(BUS / "drivers" / "kmem" / "bind", DEVICE)
+    return {"bind": result, "seconds": time.monotonic() - begin}
 
 
 def blocks_of(node):
@@ -97,6 +100,15 @@ def zones_of(node):
     return {name: zone for name, zone in zones.items() if zone.get("present")}
 
 
+def huge_free(node):
+    """Free pages of the node that are in chunks of 2 MiB or more."""
+    pages = 0
+    for line in Path("/proc/buddyinfo").read_text().splitlines():
+        if match := re.match(rf"Node {node}, zone +\w+ +(.*)", line):
+            pages += sum(int(chunks) << order for order, chunks in enumerate(match[1].split()) if order >= 9)
+    return pages
+
+
 def meminfo(path):
     return {m[1]: int(m[2]) for m in re.finditer(r"(\w+): +(\d+) kB", Path(path).read_text())}
 
@@ -104,7 +116,7 @@ def meminfo(path):
 def state():
     node = target_node()
     info = NODES / f"node{node}" / "meminfo"
-    return {"driver": driver(), "node": node, "blocks": blocks_of(node), "zones": zones_of(node),
+    return {"driver": driver(), "node": node, "huge_free": huge_free(node), "blocks": blocks_of(node), "zones": zones_of(node),
             "node_kib": meminfo(info) if info.exists() else {}, "total_kib": meminfo("/proc/meminfo")["MemTotal"],
             "size": int((BUS / "devices" / DEVICE / "size").read_text()),
             "block_bytes": int((MEMORY / "block_size_bytes").read_text(), 16)}
@@ -149,8 +161,25 @@ def bind_plain(name):
             "driver": (BUS / "devices" / name / "driver").resolve().name}
 
 
-COMMANDS = {"second": second, "bind_plain": bind_plain, "create": create, "offset": offset, "bind": bind, "unbind": unbind, "state": state, "blocks": blocks,
-            "use": lambda mib: use(int(mib)), "memmap": memmap}
+def use_in_child(mib):
+    """Its memory policy must not become that of the server."""
+    done = subprocess.run([sys.executable, __file__, "use", mib], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+COMMANDS = {"second": second, "bind_plain": bind_plain, "create": create, "offset": offset, "bind": bind,
+            "unbind": unbind, "state": state, "blocks": blocks, "use": lambda mib: use(int(mib)), "memmap": memmap}
+
+
+def serve():
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        command = use_in_child if name == "use" else COMMANDS[name]
+        print(json.dumps(command(*arguments)), flush=True)
+
 
 if __name__ == "__main__":
-    print(json.dumps(COMMANDS[sys.argv[1]](*sys.argv[2:])))
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        print(json.dumps(COMMANDS[sys.argv[1]](*sys.argv[2:])))

@@ -35,6 +35,7 @@ class Machine:
         self.image = self.state / "nv.img"
         self.fresh = True
         self.data = None  # offset of the device in the file
+        self.server = None  # GUEST_SCRIPT, waiting for commands
 
     def _deploy(self, command, *arguments, check=True, **options):
         return subprocess.run([DEPLOY / command, *arguments], env=self.environment, text=True, check=check, **options)
@@ -42,20 +43,21 @@ class Machine:
     def up(self, *append, node=1):
         """Boots, on new disks the first time. Nothing is bound to kmem then."""
         if self.fresh:
-            self.down()  # whatever an aborted run left
+            self.cut(check=False)  # whatever an aborted run left
         sizes = ["--nvdimm", self.nvdimm, "--ram", "2G", "--nvdimm-node", str(node)]
         self._deploy("up", *sizes, *(["--fresh"] if self.fresh else []), *(f"--append={a}" for a in append))
         if self.fresh:
             self.fresh = False
             self._deploy("put", HERE / "guest_device.py", GUEST_SCRIPT)
+            self.shell("sync")  # a power cut may come soon
             self.guest("create", self.align)
             self.data = self.guest("offset")["offset"]
 
-    def cut(self):
-        self._deploy("cut")
-
-    def down(self):
-        self._deploy("down", check=False, stderr=subprocess.DEVNULL)
+    def cut(self, check=True):
+        self._deploy("cut", check=check, stderr=None if check else subprocess.DEVNULL)
+        if self.server:
+            self.server.communicate()
+            self.server = None
 
     def plug_nvdimm(self, mib):
         """A second device on the pool's node; returns its name on the DAX bus, of no driver."""
@@ -64,8 +66,16 @@ class Machine:
         return self.guest("second")["second"]
 
     def guest(self, *command):
-        done = self._deploy("run", "python3", GUEST_SCRIPT, *command, stdout=subprocess.PIPE)
-        return json.loads(done.stdout)
+        if not self.server:
+            self.server = subprocess.Popen([DEPLOY / "run", "python3", GUEST_SCRIPT, "serve"], env=self.environment,
+                                           text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.server.stdin.write(json.dumps(command) + "\n")
+        self.server.stdin.flush()
+        answer = self.server.stdout.readline()
+        if not answer:
+            status, self.server = self.server.wait(), None
+            raise RuntimeError(f"{command} in the machine: exit {status}, see above")
+        return json.loads(answer)
 
     def shell(self, line):
         return self._deploy("run", "sh", "-c", line, stdout=subprocess.PIPE).stdout

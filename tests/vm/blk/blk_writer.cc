@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Writes to a block device until the power is cut, and says after the reboot
+// whether what is there is what was written, up to some moment.
+//
+//   blk_writer write DEVICE SEED
+//     One operation after the other, forever: writes of whole blocks and of
+//     sectors, and discards, of the first MiB. Each is durable (O_DSYNC) before
+//     its number is printed, and before the next one begins.
+//   blk_writer check DEVICE SEED NUMBER
+//     Exits with 0 if the device is as some operation from NUMBER on left it,
+//     with the next one done not at all, or in part if it is a discard, and
+//     prints which.
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+constexpr uint64_t kBlock = 4096;
+constexpr uint64_t kSector = 512;
+constexpr uint64_t kSectorsPerBlock = kBlock / kSector;
+constexpr uint64_t kBlocks = 256;
+constexpr uint64_t kBytes = kBlocks * kBlock;
+constexpr uint64_t kSectors = kBytes / kSector;
+constexpr uint64_t kMaxDiscard = 16;  // blocks
+// More operations than can be done and not be heard of.
+constexpr uint64_t kUnheard = 1'000'000;
+
+struct Operation {
+  bool discard = false;
+  uint64_t first = 0;  // sector
+  uint64_t count = 0;
+};
+
+class Sequence {
+ public:
+  explicit Sequence(uint64_t seed) : random_(seed) {}
+
+  Operation Next() {
+    const uint64_t block = Below(kBlocks);
+    const uint64_t first = Below(kSectorsPerBlock);
+    const uint64_t at = block * kSectorsPerBlock;
+    switch (Below(8)) {
+      case 0: {
+        const uint64_t most = std::min(kBlocks - block, kMaxDiscard);
+        return {true, at, (1 + Below(most)) * kSectorsPerBlock};
+      }
+      case 1:
+      case 2:
+        return {false, at + first, 1 + Below(kSectorsPerBlock - first)};
+      default:
+        return {false, at, kSectorsPerBlock};
+    }
+  }
+
+ private:
+  uint64_t Below(uint64_t n) { return random_() % n; }
+  std::mt19937_64 random_;
+};
+
+// What operation `number` writes to `sector`; number 0: nothing was written.
+void FillSector(uint64_t seed, uint64_t number, uint64_t sector, void* to) {
+  std::array<uint64_t, kSector / sizeof(uint64_t)> words = {};
+  if (number != 0) {
+    uint64_t state = seed ^ (number << 20) ^ sector;
+    for (uint64_t& word : words) {
+      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+      word = state ^ (state >> 29);
+    }
+  }
+  std::memcpy(to, words.data(), kSector);
+}
+
+bool Fail(const char* what) {
+  std::perror(what);
+  return false;
+}
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+bool Discard(int fd, uint64_t offset, uint64_t length) {
+  std::array<uint64_t, 2> range = {offset, length};
+  return ioctl(fd, BLKDISCARD, range.data()) == 0 || Fail("BLKDISCARD");
+}
+
+bool Do(int fd, uint64_t seed, uint64_t number, const Operation& operation,
+        char* buffer) {
+  const uint64_t offset = operation.first * kSector;
+  const uint64_t length = operation.count * kSector;
+  if (operation.discard) return Discard(fd, offset, length);
+  for (uint64_t i = 0; i < operation.count; i++)
+    FillSector(seed, number, operation.first + i, buffer + i * kSector);
+  return pwrite(fd, buffer, length, static_cast<off_t>(offset)) ==
+             static_cast<ssize_t>(length) ||
+         Fail("pwrite");
+}
+
+bool Say(uint64_t number) {
+  const std::string line = std::to_string(number) + "\n";
+  return write(STDOUT_FILENO, line.data(), line.size()) ==
+         static_cast<ssize_t>(line.size());
+}
+
+int Write(int fd, uint64_t seed) {
+  const std::unique_ptr<char, Free> buffer(
+      static_cast<char*>(std::aligned_alloc(kBlock, kBlock)));
+  if (!Discard(fd, 0, kBytes) || !Say(0)) return 1;
+  Sequence sequence(seed);
+  for (uint64_t number = 1;; number++) {
+    if (!Do(fd, seed, number, sequence.Next(), buffer.get()) || !Say(number))
+      return 1;
+  }
+}
+
+// The device next to what it should be.
+class Comparison {
+ public:
+  Comparison(uint64_t seed, std::vector<char> device)
+      : seed_(seed), device_(std::move(device)), wrong_(kSectors) {
+    for (uint64_t sector = 0; sector < kSectors; sector++) Expect(sector, 0);
+  }
+
+  void Apply(uint64_t number, const Operation& operation) {
+    for (uint64_t i = 0; i < operation.count; i++)
+      Expect(operation.first + i, operation.discard ? 0 : number);
+  }
+
+  uint64_t differences() const { return differences_; }
+
+  // Whether all that differs is blocks that `operation` has discarded.
+  bool DiscardedInPart(const Operation& operation) const {
+    if (!operation.discard) return false;
+    uint64_t explained = 0;
+    for (uint64_t at = operation.first; at < operation.first + operation.count;
+         at += kSectorsPerBlock) {
+      if (!IsZero(at)) continue;
+      for (uint64_t i = 0; i < kSectorsPerBlock; i++)
+        explained += wrong_[at + i];
+    }
+    return explained == differences_;
+  }
+
+ private:
+  void Expect(uint64_t sector, uint64_t number) {
+    std::array<char, kSector> expected;
+    FillSector(seed_, number, sector, expected.data());
+    const bool wrong =
+        std::memcmp(expected.data(), &device_[sector * kSector], kSector) != 0;
+    differences_ += wrong;
+    differences_ -= wrong_[sector];
+    wrong_[sector] = wrong;
+  }
+
+  bool IsZero(uint64_t sector) const {
+    for (uint64_t i = 0; i < kBlock; i++)
+      if (device_[sector * kSector + i] != 0) return false;
+    return true;
+  }
+
+  uint64_t seed_;
+  std::vector<char> device_;
+  std::vector<char> wrong_;  // by sector
+  uint64_t differences_ = 0;
+};
+
+int Check(int fd, uint64_t seed, uint64_t least) {
+  const std::unique_ptr<char, Free> buffer(
+      static_cast<char*>(std::aligned_alloc(kBlock, kBytes)));
+  if (pread(fd, buffer.get(), kBytes, 0) != static_cast<ssize_t>(kBytes)) {
+    Fail("pread");
+    return 1;
+  }
+  Comparison comparison(seed, {buffer.get(), buffer.get() + kBytes});
+  Sequence sequence(seed);
+  uint64_t closest = kSectors + 1;
+  uint64_t closest_number = 0;
+  for (uint64_t number = 0; number <= least + kUnheard; number++) {
+    const Operation next = sequence.Next();
+    const uint64_t differences = comparison.differences();
+    if (number >= least) {
+      if (differences == 0 || comparison.DiscardedInPart(next))
+        return Say(number) ? 0 : 1;
+      if (differences < closest) {
+        closest = differences;
+        closest_number = number;
+      }
+    }
+    comparison.Apply(number + 1, next);
+  }
+  std::fprintf(stderr,
+               "the device is as no operation from %ju on left it; closest is "
+               "%ju, with %ju sectors different\n",
+               static_cast<uintmax_t>(least),
+               static_cast<uintmax_t>(closest_number),
+               static_cast<uintmax_t>(closest));
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool writes = argc == 4 && std::string(argv[1]) == "write";
+  const bool checks = argc == 5 && std::string(argv[1]) == "check";
+  if (!writes && !checks) {
+    std::fprintf(stderr,
+                 "usage: %s write DEVICE SEED | check DEVICE SEED NUMBER\n",
+                 argv[0]);
+    return 64;
+  }
+  const int fd = open(argv[2], O_RDWR | O_DIRECT | O_DSYNC | O_CLOEXEC);
+  if (fd < 0) {
+    Fail(argv[2]);
+    return 1;
+  }
+  const uint64_t seed = std::strtoull(argv[3], nullptr, 10);
+  return writes ? Write(fd, seed)
+                : Check(fd, seed, std::strtoull(argv[4], nullptr, 10));
+}
