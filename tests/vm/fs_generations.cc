@@ -69,7 +69,15 @@ void FillPage(char* page, uint64_t seed) {
 // in directory "d".
 using Model = std::map<int, std::vector<uint64_t>>;
 
-enum class Kind { kWrite, kCapture, kTruncate, kPunch, kDelete, kRename, kClone };
+enum class Kind {
+  kWrite,
+  kCapture,
+  kTruncate,
+  kPunch,
+  kDelete,
+  kRename,
+  kClone
+};
 
 struct Operation {
   Kind kind;
@@ -80,9 +88,9 @@ struct Operation {
 
 std::vector<Operation> OperationsOf(uint64_t generation) {
   static constexpr Kind kKinds[] = {
-      Kind::kWrite,  Kind::kWrite,  Kind::kCapture, Kind::kCapture,
-      Kind::kPunch,  Kind::kTruncate, Kind::kDelete, Kind::kRename,
-      Kind::kClone,  Kind::kCapture};
+      Kind::kWrite, Kind::kWrite,    Kind::kCapture, Kind::kCapture,
+      Kind::kPunch, Kind::kTruncate, Kind::kDelete,  Kind::kRename,
+      Kind::kClone, Kind::kCapture};
   std::vector<Operation> operations;
   for (uint64_t i = 0; i < kOperations; ++i) {
     const uint64_t r = Mix(generation * kOperations + i);
@@ -303,8 +311,8 @@ class Tree {
 
   // Written in place: a torn generation would show.
   void WriteNumber(uint64_t generation) {
-    UniqueFd fd(open(Path(kNumber).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC,
-                     0644));
+    UniqueFd fd(
+        open(Path(kNumber).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
     const std::string text = std::to_string(generation) + "\n";
     if (!fd.valid() || write(fd.get(), text.data(), text.size()) !=
                            static_cast<ssize_t>(text.size())) {
@@ -323,8 +331,7 @@ class Tree {
     std::vector<char> expected(kPage), found(kPage);
     for (size_t i = 0; i < pages.size(); ++i) {
       FillPage(expected.data(), pages[i]);
-      if (pread(fd.get(), found.data(), kPage,
-                static_cast<off_t>(i * kPage)) !=
+      if (pread(fd.get(), found.data(), kPage, static_cast<off_t>(i * kPage)) !=
               static_cast<ssize_t>(kPage) ||
           found != expected) {
         return Name(file) + " differs at page " + std::to_string(i);
@@ -361,7 +368,8 @@ int Main(int argc, char** argv) {
   for (;;) {
     tree.Write(++generation);
     tree.Commit();
-    std::printf("committed %llu\n", static_cast<unsigned long long>(generation));
+    std::printf("committed %llu\n",
+                static_cast<unsigned long long>(generation));
     std::fflush(stdout);
   }
 }

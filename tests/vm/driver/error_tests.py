@@ -100,19 +100,54 @@ def pid_in_use(machine):
 @test("Errors.PermissionDenied", timeout=300)
 def permission_denied(machine):
     workload = Workload(machine, "pipes", tag="-denied").start()
-    done = machine.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "snapctl", "-o",
-                       "json", "checkpoint", str(workload.pid), check=False)
+    done = as_user(machine, 65534, "snapctl", "-o", "json", "checkpoint", str(workload.pid), check=False)
     expect(done.returncode == PERMISSION, f"exit {done.returncode}: {done.stderr}")
     workload.checkpoint("--leave-running")
     for command in ("restore", "inspect", "rm"):
-        done = machine.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "snapctl",
-                           command, workload.snapshot, check=False)
+        done = as_user(machine, 65534, "snapctl", command, workload.snapshot, check=False)
         expect(done.returncode in (PERMISSION, NOT_FOUND), f"{command}: exit {done.returncode}: {done.stderr}")
-    done = machine.run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c",
-                       f"ls {POOL}/snapshots {POOL}/snapshots/{workload.snapshot}", check=False)
+    done = as_user(machine, 65534, "sh", "-c", f"ls {POOL}/snapshots {POOL}/snapshots/{workload.snapshot}",
+                   check=False)
     expect(done.returncode != 0, f"anybody may look into snapshots: {done.stdout}")
     workload.check()
     workload.discard()
+
+
+def as_user(machine, uid, *argv, **kwargs):
+    return machine.run("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv, **kwargs)
+
+
+@test("Access.UsersHaveTheirOwnTasksAndSnapshots", timeout=300)
+def own_tasks(machine):
+    """A user who is not root takes, sees, restores and removes snapshots of own tasks, of no other's."""
+    user, stranger = 65534, 65533
+    machine.ensure_snapd()
+    workload = Workload(machine, "heap", tag="-user")
+    machine.run("snapctl", "rm", workload.snapshot, check=False)
+    machine.sh(f"rm -rf {workload.dir}; mkdir -p {workload.dir}; chown {user}:{user} {workload.dir}")
+    as_user(machine, user, "sh", "-c", f"setsid {' '.join(workload.command)} </dev/null >{workload.dir}/log 2>&1 &")
+    wait_until(lambda: machine.run("test", "-e", f"{workload.dir}/ready", check=False).returncode == 0, "the task")
+    workload.pid = int(machine.sh(f"cat {workload.dir}/ready"))
+    expect(machine.sh(f"stat -c %u /proc/{workload.pid}") == str(user), "the task is not the user's")
+    workload.check()
+    checkpoint = ("snapctl", "checkpoint", str(workload.pid), "--name", workload.snapshot)
+    done = as_user(machine, stranger, *checkpoint, check=False)
+    expect(done.returncode == PERMISSION, f"a stranger: exit {done.returncode}: {done.stderr}")
+    workload.check()
+    as_user(machine, user, *checkpoint)
+    expect(not workload.alive(), "the task is still there after its checkpoint")
+    for uid, listed in ((user, True), (stranger, False)):
+        answer = json.loads(as_user(machine, uid, "snapctl", "-o", "json", "ls").stdout)
+        found = workload.snapshot in [snapshot["name"] for snapshot in answer["snapshots"]]
+        expect(found == listed, f"uid {uid} lists it: {found}")
+    for command in ("restore", "inspect", "rm"):
+        done = as_user(machine, stranger, "snapctl", command, workload.snapshot, check=False)
+        expect(done.returncode == PERMISSION, f"a stranger: {command}: exit {done.returncode}: {done.stderr}")
+    as_user(machine, user, "snapctl", "restore", workload.snapshot)
+    expect(machine.sh(f"stat -c %u /proc/{workload.pid}") == str(user), "the restored task is not the user's")
+    workload.check()
+    workload.kill()
+    as_user(machine, user, "snapctl", "rm", workload.snapshot)
 
 
 @test("Errors.SnapdNotRunning", timeout=300)
@@ -143,6 +178,28 @@ def criu_fails(machine):
         refused(machine, REFUSED, "TCP_ESTABLISHED", "checkpoint", pid)
         beat = machine.sh("cat /run/tcp-alive")
         wait_until(lambda: machine.sh("cat /run/tcp-alive") not in ("", beat), "the task going on")
+        expect(machine.sh(f"ls -A {POOL}/staging") == "", "something is left in staging")
+    finally:
+        machine.sh(f"kill -9 {pid}")
+
+
+@test("Errors.FirstErrorOfCriuAndItsLogAreShown", timeout=300)
+def criu_error(machine):
+    """What only CRIU itself finds out: a userfaultfd, which it does not know."""
+    machine.ensure_snapd()
+    code = ("import ctypes,time\n"
+            "assert ctypes.CDLL(None).syscall(323, 0) >= 0\n"
+            "while True: open('/run/uffd-alive','w').write(str(time.time())); time.sleep(0.05)\n")
+    machine.sh("rm -f /run/uffd-alive")
+    pid = str(machine.snapctl_json("run", "--", "python3", "-c", code)["pid"])
+    try:
+        wait_until(lambda: machine.run("test", "-s", "/run/uffd-alive", check=False).returncode == 0, "the task")
+        error = refused(machine, REFUSED, "CRIU_FAILED", "checkpoint", pid, text="userfaultfd")
+        first = error["metadata"]["criu_error"]
+        expect(first in error["message"], f"the message lacks CRIU's error: {error}")
+        machine.run("grep", "-qF", "--", first, error["metadata"]["criu_log"])
+        beat = machine.sh("cat /run/uffd-alive")
+        wait_until(lambda: machine.sh("cat /run/uffd-alive") not in ("", beat), "the task going on")
         expect(machine.sh(f"ls -A {POOL}/staging") == "", "something is left in staging")
     finally:
         machine.sh(f"kill -9 {pid}")

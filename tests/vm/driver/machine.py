@@ -5,11 +5,17 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 VM = REPOSITORY / "deploy/vm"
+
+sys.path.insert(0, str(VM))
+import vmlib  # noqa: E402
+from complaints import complaints  # noqa: E402
+
 PREFIX = "/opt/daxsnap"
 POOL = "/run/daxsnap/pool"
 # On the root disk, so that it is there after a power cut.
@@ -39,7 +45,7 @@ class Machine:
     """One machine (state directory $DAXSNAP_VM) that is up, or is brought up."""
 
     def ensure_up(self):
-        if self.run("true", check=False, timeout=60).returncode == 255:
+        if not vmlib.connected(vmlib.state_dir()):
             # Down, or half up after a test that was killed.
             subprocess.run([VM / "cut"], stderr=subprocess.DEVNULL)
             self.up()
@@ -71,20 +77,28 @@ class Machine:
         """A shell script in the guest: its standard output, stripped."""
         return self.run("sh", "-euc", script, **kwargs).stdout.strip()
 
-    def start(self, *argv, **kwargs):
+    def nvdimm(self):
+        """The file that is the NVDIMM. The guest's memory is this file: both see a change at once."""
+        return Path(os.environ.get("DAXSNAP_VM", "/var/tmp/daxsnap-vm")) / "nv.img"
+
+    def start(self, *argv, with_stdin=False, **kwargs):
         """A command in the guest that runs on meanwhile: Popen with text output."""
-        return subprocess.Popen([VM / "run", *argv], stdin=subprocess.DEVNULL,
+        return subprocess.Popen([VM / "run", *argv], stdin=subprocess.PIPE if with_stdin else subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
 
     def check_dmesg(self):
         """Fails if the kernel complained since the last call."""
-        done = subprocess.run([VM / "check-dmesg", "--new"], capture_output=True, text=True)
-        if done.returncode:
-            raise TestFailure(f"the guest's kernel complained:\n{done.stdout}{done.stderr}")
+        found = complaints(vmlib.state_dir(), only_new=True)
+        if found:
+            raise TestFailure("the guest's kernel complained:\n" + "\n".join(found))
 
     def ensure_pool(self):
         """The pool mounted at POOL, without snapd's help."""
         self.sh(ENSURE_POOL)
+
+    def run_on_pool(self, *argv):
+        """A command in the guest, the pool being mounted, in one go; it may fail."""
+        return self.run("sh", "-euc", f"({ENSURE_POOL})\nexec \"$@\"", "sh", *argv, check=False)
 
     def remount(self, options="commit=0"):
         """The pool mounted with these options, and nobody else using it."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Power cuts: a commit is all or nothing, and what it holds is durable."""
 
+import os
 import random
 import re
 import time
@@ -10,7 +11,7 @@ from registry import test
 from workload_tests import Workload
 
 GENERATIONS = f"{PREFIX}/tests/vm/fs_generations"
-CUTS = 10
+CUTS = int(os.environ.get("DAXSNAP_CUTS", "6"))
 
 
 def clean(machine):
@@ -45,8 +46,8 @@ def after_commit_keeps_all(machine):
     machine.sh(f"""
         mkdir -p {POOL}/a/b/c; head -c 5000001 /dev/urandom >{POOL}/a/b/big
         cp --reflink=always {POOL}/a/b/big {POOL}/clone
-        ln -s a/b/big {POOL}/link; truncate -s 1G {POOL}/sparse
-        printf end | dd of={POOL}/sparse bs=1 seek=900000000 conv=notrunc status=none
+        ln -s a/b/big {POOL}/link; truncate -s 96M {POOL}/sparse
+        printf end | dd of={POOL}/sparse bs=1 seek=90000000 conv=notrunc status=none
         chown 12:34 {POOL}/clone; chmod 0604 {POOL}/clone
         for i in $(seq 300); do echo $i >{POOL}/a/f$i; done""")
     before = machine.sh(f"sync -f {POOL}; {describe}")
@@ -85,6 +86,30 @@ def fsync_commits_all(machine):
     machine.power_cycle()
     machine.ensure_pool()
     machine.sh(f"sha256sum --quiet -c {WORK}/sum; grep -qx one {POOL}/one")
+
+
+STORE = """
+import mmap, sys
+with open(sys.argv[1], "r+b") as file:
+    with mmap.mmap(file.fileno(), 0) as memory:
+        memory[0:8] = memory[12288:12296] = b"MSYNCED!"
+        memory.flush()
+        memory[4096:4100] = b"LOST"
+        sys.stdout.write("synced")
+"""
+
+
+@test("PowerCut.MsyncedStoresSurvive", timeout=300)
+def msync_commits(machine):
+    clean(machine)
+    machine.sh(f"head -c 16384 /dev/zero >{POOL}/file; cp --reflink=always {POOL}/file {POOL}/clone; sync -f {POOL}")
+    expect(machine.run("python3", "-c", STORE, f"{POOL}/file").stdout == "synced", "the stores failed")
+    machine.power_cycle()
+    machine.ensure_pool()
+    content = machine.sh(f"tr '\\0' . <{POOL}/file")
+    expected = ("MSYNCED!" + "." * 4088) + "." * 4096 + "." * 4096 + ("MSYNCED!" + "." * 4088)
+    expect(content == expected, f"the file has {content[:16]}, {content[4096:4112]}, {content[12288:12304]}")
+    machine.sh(f"cmp -n 16384 {POOL}/clone /dev/zero")
 
 
 @test("PowerCut.CommitIntervalCommitsByItself", timeout=300)

@@ -8,6 +8,8 @@ from machine import PREFIX, WORK, TestFailure, expect
 from registry import test
 
 BY_REFERENCE = 0.999
+# Whole pages that CRIU reads for itself while it restores: tables of the images, and of its own.
+FEW_READ = 16
 
 
 class Workload:
@@ -21,11 +23,13 @@ class Workload:
         self.progress = 0
         self.cookie = ""
 
-    def start(self):
+    def start(self, *options):
+        """By snapctl run, with these options of it."""
         self.machine.ensure_snapd()
         self.machine.run("snapctl", "rm", self.snapshot, check=False)
         self.machine.sh(f"rm -rf {self.dir}; mkdir -p {self.dir}")
-        self.pid = self.machine.snapctl_json("run", "--name", self.snapshot, "--", *self.command)["pid"]
+        self.pid = self.machine.snapctl_json("run", "--name", self.snapshot, *options, "--",
+                                             *self.command)["pid"]
         # The kernel tells when the state is set up; a program that died is found too.
         self.machine.sh(f"""
             for _ in $(seq 600); do
@@ -58,6 +62,9 @@ class Workload:
     def restore(self, name=None):
         answer = self.machine.snapctl_json("restore", name or self.snapshot)
         expect(answer["pid"] == self.pid, f"restored as pid {answer['pid']} instead of {self.pid}")
+        pages = answer["pages"]
+        print(f"{name or self.snapshot} restored: {pages}")
+        expect(int(pages["copied"]) <= FEW_READ, f"the restore copied pages: {pages}")
         return answer
 
     def alive(self):
@@ -124,6 +131,30 @@ def leave_running(machine):
         workload.restore()
         workload.check()
         workload.discard()
+
+
+def tree_kib(machine, pid, field):
+    """A field of smaps_rollup, summed over a task and its descendants."""
+    return int(machine.sh(f"""
+        tree() {{ echo $1; for child in $(cat /proc/$1/task/*/children); do tree $child; done; }}
+        for p in $(tree {pid}); do cat /proc/$p/smaps_rollup; done | awk '/^{field}:/ {{ s += $2 }} END {{ print s }}'"""))
+
+
+@test("Workloads.TreesShareAfterARestoreWhatTheyShared", timeout=300)
+def trees_share(machine):
+    """Each task of the tree reads its own pages; those in common are one page again."""
+    workload = Workload(machine, "forktree", tag="-shares").start()
+    workload.check()
+    workload.checkpoint()
+    workload.restore()
+    mapped = tree_kib(machine, workload.pid, "Anonymous")
+    # A page that several map counts once here. The tasks write on, so that they share less and less.
+    used = tree_kib(machine, workload.pid, "Pss_Anon")
+    print(f"the tree maps {mapped} KiB in {used} KiB")
+    expect(mapped > 16384, "a tree too small to tell")
+    expect(used < mapped // 2, f"the tree maps {mapped} KiB and needs {used} KiB for that")
+    workload.check()
+    workload.discard()
 
 
 @test("Generations.FiveInARowStayByReferenceAndShare", timeout=1500)

@@ -3,16 +3,20 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/kmemfs.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include "tests/vm/fs_matrix/support.h"
 
@@ -82,6 +86,126 @@ TEST_F(Kmemfs, CloneOfItselfAndBadOnesAreHarmless) {
   EXPECT_EQ(Read(a.get(), bytes.size()), bytes);
 }
 
+// The kernel's limit, lowered for the life of this.
+class FewReferences {
+ public:
+  explicit FewReferences(int limit) {
+    std::ifstream(kFile) >> old_;
+    Set(limit);
+  }
+  ~FewReferences() { Set(old_); }
+
+ private:
+  static constexpr char kFile[] = "/sys/module/pool_pages/parameters/max_refs";
+  static void Set(int limit) {
+    std::ofstream file(kFile);
+    EXPECT_TRUE(file << limit << std::flush) << kFile;
+  }
+  int old_ = 0;
+};
+
+TEST_F(Kmemfs, CloneStopsBeforeAReferenceCountOverflows) {
+  UniqueFd a = Open("a");
+  const std::vector<char> bytes = Bytes(3 * kPage);
+  Write(a.get(), bytes);
+  {
+    FewReferences limit(4);
+    for (int i = 0; i < 3; ++i) {
+      UniqueFd b = Open("b" + std::to_string(i));
+      ASSERT_EQ(ioctl(b.get(), FICLONE, a.get()), 0) << i;
+    }
+    UniqueFd c = Open("c");
+    EXPECT_EQ(ioctl(c.get(), FICLONE, a.get()), -1);
+    EXPECT_EQ(errno, EMLINK);
+    EXPECT_EQ(Size(c.get()), 0);
+    EXPECT_EQ(Read(a.get(), bytes.size()), bytes);
+    ASSERT_EQ(unlink(Path("b1").c_str()), 0);
+    EXPECT_EQ(ioctl(c.get(), FICLONE, a.get()), 0) << std::strerror(errno);
+    EXPECT_EQ(Read(c.get(), bytes.size()), bytes);
+  }
+  UniqueFd d = Open("d");
+  EXPECT_EQ(ioctl(d.get(), FICLONE, a.get()), 0) << std::strerror(errno);
+}
+
+// Space is given back by a commit, which needs pages itself: for the inode
+// table, of which each page has seven inodes, and here all of them change.
+TEST_F(Kmemfs, DeletesCommitThoughThereIsNoFreePage) {
+  constexpr int kFiles = 6000;
+  UniqueFd root(open(dir().c_str(), O_RDONLY | O_DIRECTORY));
+  for (int i = 0; i < kFiles; ++i) {
+    Write(Open("f" + std::to_string(i)).get(), {'x'});
+  }
+  ASSERT_EQ(syncfs(root.get()), 0) << std::strerror(errno);
+  const auto fill = [&](const char* name) { return FillUp(Open(name).get()); };
+  // A name may need a page as well.
+  for (const char* name : {"much", "rest", "last"}) Open(name);
+  // What a commit of so much needs must be there; then again until the end.
+  const off_t much = fill("much");
+  UniqueFd ballast = Open("much");
+  ASSERT_EQ(ftruncate(ballast.get(), much - 4096 * kPage), 0);
+  ASSERT_EQ(syncfs(root.get()), 0) << std::strerror(errno);
+  fill("rest");
+  ASSERT_EQ(syncfs(root.get()), 0) << std::strerror(errno);
+  fill("last");
+  EXPECT_EQ(open(Path("one-more").c_str(), O_CREAT | O_WRONLY, 0600) >= 0 &&
+                pwrite(Open("one-more").get(), "x", 1, 0) == 1,
+            false);
+  for (int i = 0; i < kFiles; i += 2) {
+    ASSERT_EQ(unlink(Path("f" + std::to_string(i)).c_str()), 0);
+  }
+  EXPECT_EQ(syncfs(root.get()), 0) << std::strerror(errno);
+  Write(Open("new").get(), Bytes(64 * kPage));
+  EXPECT_EQ(Read(Open("f1").get(), 10), std::vector<char>{'x'});
+}
+
+// Whoever lacks the space of deleted files makes the commit that frees it.
+TEST_F(Kmemfs, SpaceOfDeletedFilesIsThereAtOnce) {
+  // Of what is freed, the reserve for commits may take a part.
+  constexpr size_t kSpare = 4096 * kPage, kSome = 1024 * kPage;
+  const std::vector<char> chunk = Bytes(256 * kPage);
+  const auto make = [&](const std::string& name, size_t size) {
+    UniqueFd fd = Open(name);
+    for (size_t at = 0; at < size; at += chunk.size())
+      Write(fd.get(), chunk, static_cast<off_t>(at));
+  };
+  UniqueFd root(open(dir().c_str(), O_RDONLY | O_DIRECTORY));
+  for (const char* name : {"a", "b", "c", "d"}) make(name, kSpare);
+  UniqueFd ballast = Open("ballast");
+  off_t at = FillUp(ballast.get());
+  ASSERT_EQ(syncfs(root.get()), 0) << std::strerror(errno);
+  const auto remove = [&](const char* name) {
+    ASSERT_EQ(unlink(Path(name).c_str()), 0);
+  };
+
+  remove("a");
+  make("written", kSome);
+  remove("b");
+  UniqueFd allocated = Open("allocated");
+  EXPECT_EQ(fallocate(allocated.get(), 0, 0, kSome), 0) << std::strerror(errno);
+  // Names come with pages of the inode table; there was room for some.
+  at = FillUp(ballast.get(), at);
+  remove("c");
+  for (int i = 0; i < 3000; ++i) {
+    ASSERT_GE(Open("n" + std::to_string(i)).get(), 0)
+        << i << ": " << std::strerror(errno);
+  }
+  at = FillUp(ballast.get(), at);
+  ASSERT_EQ(syncfs(root.get()), 0) << std::strerror(errno);
+  remove("d");
+  std::vector<char> memory(64 * kPage, 'm');
+  const auto first =
+      (reinterpret_cast<uintptr_t>(memory.data()) + kPage - 1) & ~(kPage - 1);
+  UniqueFd self(static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0)));
+  UniqueFd captured = Open("captured");
+  kmemfs_capture c = {};
+  c.pidfd = self.get();
+  c.addr = first;
+  c.len = 32 * kPage;
+  EXPECT_EQ(ioctl(captured.get(), KMEMFS_IOC_CAPTURE, &c), 0)
+      << std::strerror(errno);
+  EXPECT_EQ(c.pages_copied, 32U);
+}
+
 TEST_F(Kmemfs, HardLinksAreRefused) {
   Open("a");
   EXPECT_EQ(link(Path("a").c_str(), Path("b").c_str()), -1);
@@ -93,6 +217,40 @@ TEST_F(Kmemfs, ExtendedAttributesAreRefused) {
   UniqueFd fd = Open("a");
   EXPECT_EQ(fsetxattr(fd.get(), "user.x", "v", 1, 0), -1);
   EXPECT_EQ(errno, EOPNOTSUPP);
+}
+
+TEST_F(Kmemfs, DirectIoIsRefused) {
+  Open("a");
+  EXPECT_EQ(open(Path("a").c_str(), O_RDWR | O_DIRECT), -1);
+  EXPECT_EQ(errno, EINVAL);
+}
+
+TEST_F(Kmemfs, InotifyTellsOfEveryChange) {
+  UniqueFd watch(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+  ASSERT_GE(inotify_add_watch(watch.get(), dir().c_str(), IN_ALL_EVENTS), 0);
+  {
+    UniqueFd fd = Open("a");
+    Write(fd.get(), {'x'});
+    Read(fd.get(), 1);
+    UniqueFd clone = Open("b");
+    ASSERT_EQ(ioctl(clone.get(), FICLONE, fd.get()), 0);
+  }
+  ASSERT_EQ(chmod(Path("a").c_str(), 0600), 0);
+  ASSERT_EQ(rename(Path("a").c_str(), Path("c").c_str()), 0);
+  ASSERT_EQ(unlink(Path("c").c_str()), 0);
+  uint32_t seen = 0;
+  alignas(inotify_event) char buffer[8192];
+  const ssize_t got = read(watch.get(), buffer, sizeof(buffer));
+  ASSERT_GT(got, 0);
+  for (ssize_t at = 0; at < got;) {
+    const auto* event = reinterpret_cast<const inotify_event*>(buffer + at);
+    seen |= event->mask;
+    at += static_cast<ssize_t>(sizeof(*event) + event->len);
+  }
+  const uint32_t expected = IN_CREATE | IN_OPEN | IN_MODIFY | IN_ACCESS |
+                            IN_CLOSE_WRITE | IN_ATTRIB | IN_MOVED_FROM |
+                            IN_MOVED_TO | IN_DELETE;
+  EXPECT_EQ(seen & expected, expected);
 }
 
 TEST_F(Kmemfs, StatfsNamesItAndCountsPages) {
@@ -153,9 +311,9 @@ TEST_F(Kmemfs, EveryKindOfChangeIsDirty) {
   changed("truncate");
   ASSERT_EQ(ftruncate(fd.get(), 4 * kPage), 0);
   changed("growing");
-  ASSERT_EQ(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                      kPage),
-            0);
+  ASSERT_EQ(
+      fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, kPage),
+      0);
   changed("punch");
   ASSERT_EQ(fchmod(fd.get(), 0600), 0);
   changed("chmod");

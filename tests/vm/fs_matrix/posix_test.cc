@@ -24,9 +24,8 @@ constexpr unsigned kNoReplace = 1, kExchange = 2;  // RENAME_*
 class Posix : public FsTest {
  protected:
   int Rename(const std::string& from, const std::string& to, unsigned flags) {
-    return static_cast<int>(syscall(SYS_renameat2, AT_FDCWD,
-                                    Path(from).c_str(), AT_FDCWD,
-                                    Path(to).c_str(), flags));
+    return static_cast<int>(syscall(SYS_renameat2, AT_FDCWD, Path(from).c_str(),
+                                    AT_FDCWD, Path(to).c_str(), flags));
   }
   void Make(const std::string& name, const std::string& content) {
     UniqueFd fd = Open(name, O_WRONLY | O_CREAT | O_TRUNC);
@@ -57,10 +56,17 @@ TEST_F(Posix, WritesOfAllShapesReadBack) {
     std::copy(bytes.begin(), bytes.end(),
               model.begin() + static_cast<ptrdiff_t>(at));
   };
-  for (const auto& [at, size] : std::vector<std::pair<size_t, size_t>>{
-           {0, 1}, {4095, 2}, {100, 8192}, {kPage * 5 + 7, 3 * kPage},
-           {kPage * 64, kPage}, {kPage * 63 + 1, 2 * kPage - 2},
-           {0, kPage}, {200000, 300000}, {1, 1}, {kPage * 100, 0}}) {
+  for (const auto& [at, size] :
+       std::vector<std::pair<size_t, size_t>>{{0, 1},
+                                              {4095, 2},
+                                              {100, 8192},
+                                              {kPage * 5 + 7, 3 * kPage},
+                                              {kPage * 64, kPage},
+                                              {kPage * 63 + 1, 2 * kPage - 2},
+                                              {0, kPage},
+                                              {200000, 300000},
+                                              {1, 1},
+                                              {kPage * 100, 0}}) {
     put(at, size);
     ASSERT_EQ(Size(fd.get()), static_cast<int64_t>(model.size()));
     ASSERT_EQ(Read(fd.get(), model.size() + 10), model) << at << " " << size;
@@ -331,9 +337,8 @@ TEST_F(Posix, PrivateMapsSeeTheFileAndKeepTheirWrites) {
   UniqueFd fd = Open("file");
   const std::vector<char> bytes = Bytes(8 * kPage);
   Write(fd.get(), bytes);
-  char* map = static_cast<char*>(mmap(nullptr, 8 * kPage,
-                                      PROT_READ | PROT_WRITE, MAP_PRIVATE,
-                                      fd.get(), 0));
+  char* map = static_cast<char*>(mmap(
+      nullptr, 8 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd.get(), 0));
   ASSERT_NE(map, MAP_FAILED) << std::strerror(errno);
   EXPECT_EQ(std::memcmp(map, bytes.data(), bytes.size()), 0);
   map[kPage + 3] = static_cast<char>(bytes[kPage + 3] + 1);

@@ -68,6 +68,14 @@ std::vector<char> FsTest::Read(int fd, size_t size, off_t at) {
   return bytes;
 }
 
+off_t FsTest::FillUp(int fd, off_t at) {
+  const std::vector<char> chunk = Bytes(256 * kPage);
+  ssize_t n;
+  while ((n = pwrite(fd, chunk.data(), chunk.size(), at)) > 0) at += n;
+  EXPECT_EQ(errno, ENOSPC) << std::strerror(errno);
+  return at;
+}
+
 int64_t FsTest::Allocated(int fd) {
   struct stat stat;
   EXPECT_EQ(fstat(fd, &stat), 0);

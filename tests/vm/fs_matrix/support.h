@@ -32,6 +32,8 @@ class FsTest : public testing::Test {
   static std::vector<char> Bytes(size_t size, uint64_t seed = 1);
   void Write(int fd, const std::vector<char>& bytes, off_t at = 0);
   std::vector<char> Read(int fd, size_t size, off_t at = 0);
+  // Writes from there on until there is no space; returns where the file ends.
+  off_t FillUp(int fd, off_t at = 0);
   // Bytes allocated to the file.
   static int64_t Allocated(int fd);
   static int64_t Size(int fd);

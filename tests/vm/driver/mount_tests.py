@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mount options that share the node out, and a pool that is damaged while it is mounted."""
+
+import os
+import struct
+
+from machine import POOL, expect
+from registry import test
+
+PAGE = 4096
+MIB = 1 << 20
+
+# Takes memory of node 1 as long as there is some, then of others; holds it until its input ends.
+HOG = """
+import ctypes, mmap, sys
+mask = ctypes.c_ulong(2)
+assert not ctypes.CDLL(None).syscall(238, 1, ctypes.byref(mask), 64)  # MPOL_PREFERRED
+memory = mmap.mmap(-1, int(sys.argv[1]) << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, len(memory), 4096):
+    memory[at] = 1
+print("full", flush=True)
+sys.stdin.read()
+"""
+
+
+def node_free(machine):
+    """KiB of the node that nobody has, lists of CPUs included, as MemFree does not."""
+    return int(machine.sh(f"stat -f -c %f {POOL}")) * PAGE // 1024
+
+
+def fresh(machine, options):
+    machine.remount("commit=0")
+    machine.sh(f"find {POOL} -mindepth 1 -delete; sync -f {POOL}")
+    machine.remount(options)
+
+
+def write(machine, name, mib):
+    """True, or False if there was no space."""
+    done = machine.run("dd", "if=/dev/zero", f"of={POOL}/{name}", "bs=1M", f"count={mib}", "status=none", check=False)
+    expect(done.returncode == 0 or "No space left" in done.stderr, done.stderr)
+    return done.returncode == 0
+
+
+@test("Mount.SizeLimitsTheStore", timeout=300)
+def size_limits(machine):
+    fresh(machine, "commit=0,size=64M")
+    try:
+        blocks = int(machine.sh(f"stat -f -c %b {POOL}"))
+        expect(blocks == 64 * MIB // PAGE, f"statfs says {blocks} pages")
+        expect(write(machine, "a", 40), "40 of 64 MiB refused")
+        machine.sh(f"for i in 1 2 3; do cp --reflink=always {POOL}/a {POOL}/clone$i; done; sync -f {POOL}")
+        free = int(machine.sh(f"stat -f -c %f {POOL}")) * PAGE
+        expect(free == 24 * MIB, f"clones count: {free} bytes free")
+        expect(not write(machine, "b", 40), "the limit is none")
+        machine.sh(f"rm {POOL}/b {POOL}/a; sync -f {POOL}")
+        free = int(machine.sh(f"stat -f -c %f {POOL}")) * PAGE
+        expect(free == 24 * MIB, f"pages that clones have are counted as free: {free}")
+        # The last commit still has them; who lacks their space makes another.
+        machine.sh(f"rm {POOL}/clone*")
+        expect(write(machine, "c", 40), "the space of deleted files is missing")
+        expect(not write(machine, "b", 40), "the limit is none after that")
+        machine.sh(f"rm {POOL}/b")
+        machine.sh(f"rm {POOL}/c; sync -f {POOL}")
+        expect(write(machine, "d", 60), "a commit of deletes gave nothing back")
+        # An overwrite of committed pages needs new ones until the commit.
+        machine.sh(f"sync -f {POOL}; mount -o remount,size=80M {POOL}; grep -q size=81920k /proc/mounts")
+        expect(write(machine, "e", 16), "the new limit is not used")
+        done = machine.run("mount", "-o", "remount,size=0", POOL, check=False)
+        expect(done.returncode != 0, "a limit was dropped while owners are counted")
+        # What is there at the next mount counts as well.
+        machine.remount("commit=0,size=80M")
+        free = int(machine.sh(f"stat -f -c %f {POOL}")) * PAGE
+        expect(free == 4 * MIB, f"after a mount {free} bytes free")
+        bad = machine.run("mount", "-o", "remount,size=80Q", POOL, check=False)
+        expect(bad.returncode != 0, "size=80Q was taken")
+    finally:
+        fresh(machine, "commit=0")
+
+
+@test("Mount.ReserveIsThereWhenProcessesHaveTheRest", timeout=400)
+def reserve(machine):
+    fresh(machine, "commit=0")
+    before = node_free(machine)
+    fresh(machine, "commit=0,reserve=64M")
+    hog = None
+    try:
+        machine.sh("grep -q reserve=65536k /proc/mounts")
+        taken = before - node_free(machine)
+        expect(60 * 1024 < taken < 80 * 1024, f"{taken} KiB set aside, not 64 MiB")
+        hog = machine.start("python3", "-c", HOG, str(node_free(machine) // 1024 + 64), with_stdin=True)
+        expect(hog.stdout.readline() == "full\n", "the node could not be filled")
+        expect(node_free(machine) < 48 * 1024, "the node is not full")
+        expect(write(machine, "kept", 60), "the reserve is not there")
+        machine.sh(f"sync -f {POOL}")
+    finally:
+        if hog:
+            hog.communicate("")
+        fresh(machine, "commit=0")
+
+
+def extent_page(machine, ino):
+    """Offset in the NVDIMM's file of the newest extent page of an inode."""
+    found = (0, 0)
+    with open(machine.nvdimm(), "rb") as file:
+        end, at = os.fstat(file.fileno()).st_size, 0
+        while at < end:
+            try:
+                at = os.lseek(file.fileno(), at, os.SEEK_DATA) // PAGE * PAGE
+            except OSError:
+                break
+            file.seek(at)
+            for offset in range(0, len(chunk := file.read(16 * MIB)), PAGE):
+                if chunk[offset:offset + 4] == b"EXTS":
+                    generation, owner = struct.unpack_from("<QQ", chunk, offset + 24)
+                    if owner == ino:
+                        found = max(found, (generation, at + offset))
+            at += len(chunk)
+    return found[1]
+
+
+@test("Mount.DamagedMetadataMakesItReadOnly", timeout=300)
+def damaged(machine):
+    fresh(machine, "commit=0")
+    machine.sh(f"head -c 1M /dev/urandom >{POOL}/victim; echo good >{POOL}/other; sync -f {POOL}")
+    ino = int(machine.sh(f"stat -c %i {POOL}/victim"))
+    page = extent_page(machine, ino)
+    expect(page, "the file's extents are not found")
+    with open(machine.nvdimm(), "r+b") as file:
+        file.seek(page + 100)
+        byte = file.read(1)[0]
+        file.seek(page + 100)
+        file.write(bytes([byte ^ 1]))
+        file.flush()
+        done = machine.run("sh", "-c", f"rm {POOL}/victim && sync -f {POOL}", check=False)
+        expect("Structure needs cleaning" in done.stderr, f"the damage went unnoticed: {done}")
+        done = machine.run("sh", "-c", f"echo x >{POOL}/new", check=False)
+        expect("Read-only file system" in done.stderr, f"still writable: {done}")
+        expect(machine.sh(f"cat {POOL}/other") == "good", "nothing can be read any more")
+        machine.sh("dmesg | grep -q 'committed metadata is damaged: .*wrong crc; read-only from now on'")
+        done = machine.run("mount", "-o", "remount,rw", POOL, check=False)
+        expect(done.returncode != 0, "writable again though damaged")
+        machine.sh(f"umount {POOL}")
+        # What the last commit had is still there, once the damage is mended.
+        file.seek(page + 100)
+        file.write(bytes([byte]))
+    machine.sh(f"mount -t kmemfs -o commit=0 dax0.0 {POOL}; test $(stat -c %s {POOL}/victim) = 1048576")
+    machine.sh(f"rm {POOL}/victim; sync -f {POOL}")
