@@ -52,6 +52,15 @@ def criu_rows(result):
             "dump_wall": (m["first_dump", "wall_us"], m["stock_dump", "wall_us"]),
             "restore_wall": (m["restore", "wall_us"], m["stock_restore", "wall_us"]),
         }
+        if ("spliced_dump", "wall_us") in m:
+            pairs |= {
+                "spliced_pages": (m["spliced_dump", "memdump_us"], m["stock_dump", "memdump_us"]),
+                "spliced_pages_again": (m["spliced_again_dump", "memdump_us"], m["stock_dump", "memdump_us"]),
+                "spliced_write": (m["spliced_dump", "memwrite_us"], m["stock_dump", "memwrite_us"]),
+                "spliced_frozen": (m["spliced_dump", "frozen_us"], m["stock_dump", "frozen_us"]),
+                "spliced_frozen_again": (m["spliced_again_dump", "frozen_us"], m["stock_dump", "frozen_us"]),
+                "spliced_restore": (m["spliced_restore", "restore_us"], m["stock_restore", "restore_us"]),
+            }
         for name, (ours, stock) in pairs.items():
             row[name] = ours
             row[f"{name}_stock"] = stock
@@ -76,6 +85,31 @@ def write_csv(result, path):
                                   unit])
 
 
+FIGURES = (("dump_pages", "page phase of the dump, all pages new"),
+           ("dump_pages_again", "page phase of the dump, all pages shared"),
+           ("frozen", "frozen, all pages new"), ("frozen_again", "frozen, all pages shared"),
+           ("restore_pages", "page phase of the restore"), ("restore", "restore, CRIU's own time"),
+           ("dump_wall", "whole dump command"), ("restore_wall", "whole restore command"))
+SPLICED = (("spliced_pages", "page phase of the dump, all pages new"),
+           ("spliced_write", "of it, splice into the file"),
+           ("spliced_pages_again", "page phase of the dump, all pages shared"),
+           ("spliced_frozen", "frozen, all pages new"), ("spliced_frozen_again", "frozen, all pages shared"),
+           ("spliced_restore", "restore, CRIU's own time"))
+
+
+def figure_rows(result, figures):
+    rows = list(criu_rows(result))
+    for key, title in figures:
+        cells = [f"{row[key] / 1000:.1f} against {row[key + '_stock'] / 1000:.1f} ({row[key + '_ratio']:.3f})"
+                 for row in rows]
+        yield f"| {title} | " + " | ".join(cells) + " |"
+
+
+def figure_head(result):
+    return ["| Figure | " + " | ".join(f"{row['mib']} MiB" for row in criu_rows(result)) + " |",
+            "|---|" + "---:|" * len(result["mm"])]
+
+
 def tables(result):
     sizes = [size["mib"] for size in result["mm"]]
     lines = [f"Measured {result['date']} on Linux {result['kernel']}, {result['cpus']} CPUs "
@@ -89,19 +123,12 @@ def tables(result):
         cells = [f"{rows[mib, name][0]:.0f} ({rows[mib, name][1]:.2f} ×)" for mib in sizes]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     lines += ["", "CRIU, by reference into the pool against stock 4.1.1 into tmpfs, on the same boot, in "
-              "milliseconds (ratio):", "",
-              "| Figure | " + " | ".join(f"{row['mib']} MiB" for row in criu_rows(result)) + " |",
-              "|---|" + "---:|" * len(sizes)]
-    for key, title in (("dump_pages", "page phase of the dump, all pages new"),
-                       ("dump_pages_again", "page phase of the dump, all pages shared"),
-                       ("frozen", "frozen, all pages new"), ("frozen_again", "frozen, all pages shared"),
-                       ("restore_pages", "page phase of the restore"), ("restore", "restore, CRIU's own time"),
-                       ("dump_wall", "whole dump command"), ("restore_wall", "whole restore command")):
-        cells = [f"{row[key] / 1000:.1f} against {row[key + '_stock'] / 1000:.1f} ({row[key + '_ratio']:.3f})"
-                 for row in criu_rows(result)]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+              "milliseconds (ratio):", "", *figure_head(result), *figure_rows(result, FIGURES)]
     cells = [f"{row['by_reference']:.3%}" for row in criu_rows(result)]
     lines.append("| pages taken without a copy | " + " | ".join(cells) + " |")
+    if all("spliced_pages" in row for row in criu_rows(result)):
+        lines += ["", "Stock CRIU 4.1.1 without plugin, images on kmemfs (by `splice(2)`) against images on tmpfs:",
+                  "", *figure_head(result), *figure_rows(result, SPLICED)]
     return "\n".join(lines)
 
 
