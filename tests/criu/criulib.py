@@ -238,6 +238,13 @@ class Criu:
         return process, log
 
 
+def wait_until_stopped(process, log):
+    """Until a plugin has stopped CRIU (SIGSTOP)."""
+    event = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    check(event.si_code == os.CLD_STOPPED,
+          f"CRIU ended before it stopped:\n{error_lines(log.read_text(errors='replace'))}")
+
+
 def wait_for(process, log, what):
     check(process.wait() == 0, f"{what} failed:\n{error_lines(log.read_text(errors='replace'))}")
 

@@ -8,6 +8,7 @@
  *   decline   leaves all to CRIU
  *   noop      makes the image long enough, no more: what CRIU itself costs
  *   fail:N    declines, but fails the Nth range with -EIO
+ *   stop:N    copies, but stops CRIU (SIGSTOP) when it is offered the Nth range
  *
  * and in a restore
  *
@@ -21,6 +22,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,10 +36,10 @@
 #undef LOG_PREFIX
 #define LOG_PREFIX "test plugin: "
 
-enum mode { COPY, MIX, DECLINE, NOOP, FAIL, SHARE, FAIL_SHARE };
+enum mode { COPY, MIX, DECLINE, NOOP, FAIL, STOP, SHARE, FAIL_SHARE };
 
 static enum mode mode;
-static unsigned long calls, pages, fail_at;
+static unsigned long calls, pages, nth;
 static char buf[1 << 20];
 
 static void note(const char *format, ...)
@@ -77,8 +79,10 @@ static int test_init(int stage)
 		mode = SHARE;
 	else if (!strcmp(arg, "fail-share"))
 		mode = FAIL_SHARE;
-	else if (sscanf(arg, "fail:%lu", &fail_at) == 1)
+	else if (sscanf(arg, "fail:%lu", &nth) == 1)
 		mode = FAIL;
+	else if (sscanf(arg, "stop:%lu", &nth) == 1)
+		mode = STOP;
 	else
 		return -1;
 	note("loaded\n");
@@ -134,7 +138,9 @@ static int test_dump_pages(int pid, uint64_t vaddr, uint64_t nr_pages, int img_f
 
 	if (!calls++)
 		note("asked\n");
-	if (mode == FAIL && calls == fail_at) {
+	if (mode == STOP && calls == nth)
+		raise(SIGSTOP);
+	if (mode == FAIL && calls == nth) {
 		pr_err("fails range %lu as told\n", calls);
 		return -EIO;
 	}
