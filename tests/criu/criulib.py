@@ -125,6 +125,11 @@ class Task:
     def signal(self, number):
         os.kill(self.pid, number)
 
+    def wait_until_asleep(self):
+        """Until an idle task waits for its signal: where it is a moment before shows in its memory."""
+        while status_field(self.pid, "State") != "S":
+            os.sched_yield()
+
     def was_killed(self):
         """Reaps a task that CRIU dumped and killed, with its children."""
         _, status = os.waitpid(self.pid, 0)
