@@ -77,6 +77,13 @@ class Machine:
         """A shell script in the guest: its standard output, stripped."""
         return self.run("sh", "-euc", script, **kwargs).stdout.strip()
 
+    def kill_session(self, leader):
+        """Kills all tasks of a session. Then their PIDs are free: a child outlives its parent for a
+        moment, and a restore would find its PID in use."""
+        self.sh(f"""
+            for pid in {leader} $(pgrep -s {leader}); do kill -9 $pid 2>/dev/null || true; done
+            while pgrep -s {leader} >/dev/null; do sleep 0.05; done""")
+
     def nvdimm(self):
         """The file that is the NVDIMM. The guest's memory is this file: both see a change at once."""
         return Path(os.environ.get("DAXSNAP_VM", "/var/tmp/daxsnap-vm")) / "nv.img"

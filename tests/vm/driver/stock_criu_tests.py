@@ -98,9 +98,7 @@ class Task:
         return counted
 
     def kill(self):
-        self.machine.sh(f"""
-            for p in {self.pid} $(pgrep -s {self.pid}); do kill -9 $p 2>/dev/null || true; done
-            while pgrep -s {self.pid} >/dev/null; do sleep 0.05; done""")
+        self.machine.kill_session(self.pid)
 
     def remove(self):
         self.kill()

@@ -68,11 +68,15 @@ class Workload:
         return answer
 
     def alive(self):
-        return self.machine.run("test", "-d", f"/proc/{self.pid}", check=False).returncode == 0
+        """Of a killed task the end is waited for, and that of all its session: then their PIDs are free."""
+        return self.machine.run("sh", "-c", f"""
+            cd /proc/{self.pid} 2>/dev/null && ! grep -qE '^S(ig|hd)Pnd:.*[13579bdf]..$' status &&
+              awk '{{ exit $3 == "Z" || int($9 / 4) % 2 }}' stat && exit
+            while pgrep -s {self.pid} >/dev/null; do sleep 0.05; done
+            exit 1""", check=False).returncode == 0
 
     def kill(self):
-        self.machine.run("sh", "-c", f"kill -9 {self.pid}; while [ -d /proc/{self.pid} ]; do sleep 0.1; done",
-                         check=False)
+        self.machine.kill_session(self.pid)
 
     def discard(self):
         self.kill()
