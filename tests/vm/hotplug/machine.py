@@ -59,6 +59,14 @@ class Machine:
             self.server.communicate()
             self.server = None
 
+    def cpu_seconds(self):
+        """What its QEMU has used so far. Unlike the time that passes it does not depend on
+        who else uses the processors."""
+        pid, pidfd = vmlib.qemu_pidfd(self.state)
+        os.close(pidfd)
+        utime, stime = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(utime) + int(stime)) / os.sysconf("SC_CLK_TCK")
+
     def plug_nvdimm(self, mib):
         """A second device on the pool's node; returns its name on the DAX bus, of no driver."""
         vmlib.qmp(self.state, "object-add", **{"qom-type": "memory-backend-ram", "id": "second", "size": mib * MIB})
