@@ -37,7 +37,9 @@ def kvm_works(kernel):
         return cache.read_text().strip() == "works"
     works = os.access("/dev/kvm", os.R_OK | os.W_OK) and boots_under_kvm(kernel)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    cache.write_text("works\n" if works else "does not work\n")
+    temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
+    temporary.write_text("works\n" if works else "does not work\n")
+    temporary.replace(cache)  # whole, for others who look
     return works
 
 
