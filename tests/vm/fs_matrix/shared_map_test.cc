@@ -90,7 +90,9 @@ TEST_F(SharedMap, MsyncCommits) {
   for (int round = 0; round < 3; ++round) {
     const auto generation = Info().generation;
     map.data()[kPage + 1] = static_cast<char>(round);
-    EXPECT_NE(Info().dirty, 0u);
+    const kmemfs_info stored = Info();
+    // The interval's commit may have been there.
+    EXPECT_TRUE(stored.dirty != 0 || stored.generation > generation);
     ASSERT_EQ(msync(map.data(), 2 * kPage, MS_SYNC), 0) << std::strerror(errno);
     EXPECT_EQ(Info().dirty, 0u);
     EXPECT_GT(Info().generation, generation);

@@ -144,6 +144,7 @@ TEST_F(Accounting, CountersSayWhatHappened) {
   Fill(off_node.data(), kBytes, kOld);
   UniqueFd self = SelfPidFd(), a = NewFile("a"), b = NewFile("b"),
            c = NewFile("c");
+  Commit();
   const kmemfs_info before = Info();
   Capture(a.get(), self.get(), memory.data(), kBytes);
   Capture(b.get(), self.get(), memory.data(), kBytes);
@@ -159,7 +160,9 @@ TEST_F(Accounting, CountersSayWhatHappened) {
   EXPECT_EQ(after.captured_copied - before.captured_copied, kBytes / kPage);
   EXPECT_EQ(after.read_installed - before.read_installed, kBytes / kPage);
   EXPECT_EQ(after.read_copied - before.read_copied, kBytes / kPage);
-  EXPECT_NE(after.dirty, 0u);
+  // The interval's commit may have been there.
+  EXPECT_TRUE(after.dirty != 0 || after.generation > before.generation)
+      << "a capture is no change";
   Commit();
   const kmemfs_info committed = Info();
   EXPECT_EQ(committed.dirty, 0u);
