@@ -129,7 +129,7 @@ class Machine:
         return json.loads(self.snapctl("-o", "json", *argv, **kwargs).stdout)
 
 
-def wait_until(condition, what, seconds=60, interval=0.2):
+def wait_until(condition, what, seconds=180, interval=0.2):
     """Polls; fails with `what` when the time is over. Returns the truthy result."""
     deadline = time.monotonic() + seconds
     while True:

@@ -118,7 +118,7 @@ def interval_commits(machine):
     machine.remount("commit=1")
     machine.sh(f"head -c 1M /dev/urandom >{POOL}/file; sha256sum {POOL}/file >{WORK}/sum; sync -f {WORK}")
     # stop_snapd() above: the kernel's own word, and nobody else commits.
-    wait_until(lambda: not machine.snapctl_json("pool", "show")["dirty"], "the interval's commit", 30)
+    wait_until(lambda: not machine.snapctl_json("pool", "show")["dirty"], "the interval's commit")
     machine.power_cycle()
     machine.ensure_pool()
     machine.sh(f"sha256sum --quiet -c {WORK}/sum")

@@ -110,7 +110,7 @@ TEST_F(Background, NumaBalancingLeavesPoolPages) {
         ExpectContent();
         return OtherMoved() && VmStat("numa_hint_faults") > faults;
       },
-      60))
+      300))
       << "nothing was balanced";
   ExpectPoolPagesInPlace();
   // What has hint entries now is captured all the same.

@@ -274,7 +274,7 @@ TEST_F(Capture, TakesMlockedPages) {
     EXPECT_EQ(source.Do("write"), 0);
   }
   EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
-  EXPECT_TRUE(WaitFor([&] { return MemInfo("Mlocked") <= locked_before; }, 10))
+  EXPECT_TRUE(WaitFor([&] { return MemInfo("Mlocked") <= locked_before; }))
       << "Mlocked " << MemInfo("Mlocked") << " KiB, before " << locked_before;
 }
 

@@ -210,7 +210,7 @@ TEST_F(Install, MlockallBeforeAndAfter) {
     EXPECT_EQ(reader.Do("bad"), 0);
   }
   ExpectFileUnchanged();
-  EXPECT_TRUE(WaitFor([&] { return MemInfo("Mlocked") <= locked_before; }, 10))
+  EXPECT_TRUE(WaitFor([&] { return MemInfo("Mlocked") <= locked_before; }))
       << "Mlocked " << MemInfo("Mlocked") << " KiB, before " << locked_before;
 }
 

@@ -70,12 +70,12 @@ TEST_F(MemoryGroups, CaptureChangesNothingOfWhatAGroupUses) {
   EXPECT_EQ(source->Do("new"), 0);
   ExpectCharged(kBytes, "after the source wrote all of it");
   EXPECT_TRUE(source->Finish());
-  EXPECT_TRUE(WaitFor([&] { return group().Current() < kOverhead; }, 10))
+  EXPECT_TRUE(WaitFor([&] { return group().Current() < kOverhead; }))
       << "what is only stored is charged to the source's group: "
       << group().Current();
   const long dying = MemoryGroup::Dying();
   group().Remove();
-  EXPECT_TRUE(WaitFor([&] { return MemoryGroup::Dying() <= dying; }, 20))
+  EXPECT_TRUE(WaitFor([&] { return MemoryGroup::Dying() <= dying; }))
       << "a stored page keeps the removed group";
   EXPECT_EQ(CountBadInFile(file.get(), kBytes, kOld), 0);
 }

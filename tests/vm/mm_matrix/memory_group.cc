@@ -48,7 +48,7 @@ void MemoryGroup::Remove() {
   if (removed_) return;
   removed_ = true;
   // A killed process is in its group for a while after it was reaped.
-  EXPECT_TRUE(WaitFor([] { return rmdir(kGroup) == 0; }, 10))
+  EXPECT_TRUE(WaitFor([] { return rmdir(kGroup) == 0; }))
       << kGroup << ": " << std::strerror(errno);
 }
 

@@ -89,7 +89,7 @@ TEST_F(Reuse, PagesThatNobodyWasChargedForAreChargedToTheirWriter) {
     EXPECT_TRUE(reader.Finish());
   }
   EXPECT_TRUE(
-      WaitFor([&] { return group.Current() < static_cast<long>(kMiB); }, 10));
+      WaitFor([&] { return group.Current() < static_cast<long>(kMiB); }));
 }
 
 // Of two processes that map it, the first one to write gets a copy.

@@ -428,13 +428,11 @@ void PoolTest::WarmUp() {
 
 long PoolTest::PagesLost(long before) const {
   long lost = 0;
-  WaitFor(
-      [&] {
-        Commit();
-        lost = before - FreePagesWithLists(node());
-        return lost <= kNoise;
-      },
-      10);
+  WaitFor([&] {
+    Commit();
+    lost = before - FreePagesWithLists(node());
+    return lost <= kNoise;
+  });
   return lost;
 }
 

@@ -125,8 +125,9 @@ bool MergeWithKsm();
 // Stops ksmd and takes apart what it merged.
 void UnmergeKsm();
 
-// Polls until the condition holds; false when the time is over.
-bool WaitFor(const std::function<bool()>& condition, int seconds = 30);
+// Polls until the condition holds; false when the time is over, of which a busy
+// host takes its part.
+bool WaitFor(const std::function<bool()>& condition, int seconds = 120);
 
 // A test on the pool: a directory of its own in it, gone afterwards.
 class PoolTest : public testing::Test {
