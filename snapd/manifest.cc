@@ -2,6 +2,7 @@
 #include "snapd/manifest.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +23,17 @@ namespace daxsnap {
 namespace {
 
 constexpr uint32_t kFormatVersion = 1;
+constexpr int kReapTimeoutMs = 5000;
+
+// A killed task has its PID until its parent, mostly init, has heard of its
+// end, which is a matter of milliseconds.
+void AwaitReaping(const ProcFs& proc, const TaskId& id) {
+  auto pidfd = OpenPidfd(proc, id);
+  if (!pidfd.ok()) return;
+  // Nothing but POLLHUP.
+  pollfd poll_for = {.fd = pidfd->get(), .events = 0, .revents = 0};
+  poll(&poll_for, 1, kReapTimeoutMs);
+}
 
 void SetTimestamp(int64_t seconds, int32_t nanos,
                   google::protobuf::Timestamp* timestamp) {
@@ -225,6 +237,10 @@ std::vector<pid_t> PidsOf(const v1::Manifest& manifest) {
 absl::Status CheckPidsFree(const v1::Manifest& manifest, const ProcFs& proc) {
   for (const pid_t pid : PidsOf(manifest)) {
     auto task = proc.ReadTask(pid);
+    if (task.ok() && !proc.IsAlive(task->id)) {
+      AwaitReaping(proc, task->id);
+      task = proc.ReadTask(pid);
+    }
     if (!task.ok()) continue;
     return MakeError(
         {.code = absl::StatusCode::kFailedPrecondition,

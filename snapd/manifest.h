@@ -51,7 +51,8 @@ absl::Status CheckFiles(const v1::Manifest& manifest);
 // CPU_FEATURE_MISSING if this CPU lacks what that of the snapshot had.
 absl::Status CheckCpu(const v1::Manifest& manifest, const CpuInfo& cpu);
 
-// PID_IN_USE if a PID or thread ID of the snapshot belongs to a task.
+// PID_IN_USE if a PID or thread ID of the snapshot belongs to a task. Waits
+// some seconds for tasks that have been killed to be gone.
 absl::Status CheckPidsFree(const v1::Manifest& manifest, const ProcFs& proc);
 
 // All PIDs and thread IDs of the snapshot.

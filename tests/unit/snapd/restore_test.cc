@@ -2,7 +2,13 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <future>
+
+#include "absl/strings/match.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
@@ -70,6 +76,31 @@ TEST_F(RestoreTest, PidInUse) {
     manifest->add_tasks()->mutable_task()->set_pid(child.pid());
   });
   EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kPidInUse);
+}
+
+TEST_F(RestoreTest, PidOfAKilledTaskIsWaitedFor) {
+  Child child;
+  Change([&](v1::Manifest* manifest) {
+    manifest->add_tasks()->mutable_task()->set_pid(child.pid());
+  });
+  child.Kill();
+  auto restore =
+      std::async(std::launch::async, [this] { return Restore("a").status(); });
+  const auto waits = [] {
+    const auto fds = ProcFs().ReadFds(getpid());
+    return fds.ok() &&
+           std::any_of(fds->begin(), fds->end(), [](const FdInfo& fd) {
+             return absl::StrContains(fd.target, "pidfd");
+           });
+  };
+  while (!waits()) {
+    ASSERT_EQ(restore.wait_for(std::chrono::milliseconds(1)),
+              std::future_status::timeout)
+        << restore.get();
+  }
+  child.Reap();
+  const absl::Status status = restore.get();
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 TEST_F(RestoreTest, MissingImagesAreDamage) {
