@@ -433,7 +433,13 @@ static void look_at_all(u32 *slot, unsigned long nr)
 int pool_capture(const struct pool_region *pool, struct mm_struct *mm, unsigned long addr,
 		 unsigned long nr, u32 *pages, struct pool_capture_stats *stats)
 {
-	struct capture c = { .pool = pool, .mm = mm, .start = addr, .pages = pages };
+	struct capture c = {
+		.pool = pool,
+		.mm = mm,
+		.start = addr,
+		.pages = pages,
+		.lru.pool = pool,
+	};
 	int err;
 
 	if (!PAGE_ALIGNED(addr) || addr >= TASK_SIZE_MAX ||

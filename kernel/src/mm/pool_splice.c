@@ -312,7 +312,13 @@ static bool take_all(struct take *t)
 void pool_take_pages(const struct pool_region *pool, struct page **from, unsigned long nr,
 		     u32 *pages)
 {
-	struct take t = { .pool = pool, .from = from, .pages = pages, .nr = nr };
+	struct take t = {
+		.pool = pool,
+		.from = from,
+		.pages = pages,
+		.nr = nr,
+		.lru.pool = pool,
+	};
 	unsigned long i;
 
 	memset32(pages, LOOK_AGAIN, nr);

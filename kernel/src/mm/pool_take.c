@@ -68,7 +68,7 @@ bool pool_take_shared(struct pool_lru *lru, struct folio *folio, int mapcount, i
 	if (folio_ref_count(folio) == mapcount + others + 1 && folio_mapcount(folio) == mapcount &&
 	    !PageAnonExclusive(&folio->page)) {
 		lruvec_del_folio(lru->lruvec, folio);
-		make_pool_folio(folio);
+		make_pool_folio(lru, folio);
 		return true;
 	}
 	folio_set_lru(folio);

@@ -17,7 +17,8 @@
 #define POOL_LRU_BATCH	64
 
 /**
- * struct pool_lru - pages on their way off the LRU; all zero at first
+ * struct pool_lru - pages on their way off the LRU; all zero at first but @pool
+ * @pool: what they become pages of
  * @lruvec: locked, or NULL; the fields below are for it
  * @memcg: the group whose it is
  * @zone: that of the pages in @nr_off
@@ -25,6 +26,7 @@
  * @nr_off: pages taken off, not yet accounted for
  */
 struct pool_lru {
+	const struct pool_region *pool;
 	struct lruvec *lruvec;
 	struct mem_cgroup *memcg;
 	enum zone_type zone;
@@ -49,14 +51,18 @@ static __always_inline void pool_lru_lock(struct pool_lru *lru, struct folio *fo
 }
 
 /* The folio is off its LRU list; nobody else changes its state now. */
-static __always_inline void make_pool_folio(struct folio *folio)
+static __always_inline void make_pool_folio(const struct pool_lru *lru, struct folio *folio)
 {
+	const unsigned long nr = folio_pfn(folio) - lru->pool->start_pfn;
 	/* The LRU flags are checked when the page is freed and nobody else clears them. */
 	const unsigned long clear = BIT(PG_lru) | BIT(PG_active) | BIT(PG_unevictable) |
 				    BIT(PG_referenced) | BIT(PG_anon_exclusive);
 	/* It may have been MADV_FREEd. */
 	const unsigned long set = BIT(PG_dirty) | BIT(PG_swapbacked);
 
+	if (test_bit(nr, lru->pool->written))
+		clear_bit(nr, lru->pool->written);
+	/* orders that before the next: from there on others may share the page */
 	set_mask_bits(&folio->flags, clear, set);
 	WRITE_ONCE(folio->mapping, PAGE_MAPPING_POOL);
 }
@@ -90,7 +96,7 @@ static __always_inline bool pool_take_sole(struct pool_lru *lru, struct folio *f
 	} else {
 		lruvec_del_folio(lru->lruvec, folio);
 	}
-	make_pool_folio(folio);
+	make_pool_folio(lru, folio);
 	folio_ref_unfreeze(folio, refs + 1);
 	return true;
 }

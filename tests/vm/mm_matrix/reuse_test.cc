@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A page that no store has any more is its process's own again.
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "tests/vm/mm_matrix/memory_group.h"
 #include "tests/vm/mm_matrix/support.h"
@@ -51,6 +54,35 @@ TEST_F(Reuse, WriteAfterTheLastDeleteCopiesNothingAndMemoryIsOrdinaryAgain) {
   const auto c = Capture(again.get(), self.get(), memory.data(), kBytes);
   EXPECT_EQ(c.pages_shared, 0u);
   EXPECT_EQ(CountBadInFile(again.get(), kBytes, kOld), 0);
+}
+
+// The pages are pool pages then, which a later capture shares. What of them was
+// written back is what they had before.
+TEST_F(Reuse, WhatAFailedCaptureGaveBackIsWrittenBackByTheNext) {
+  Mapping memory(kBytes + kPage, node());
+  UniqueFd self = SelfPidFd();
+  ASSERT_EQ(munmap(memory.data() + kBytes, kPage), 0);
+  Fill(memory.data(), kBytes, kOld);
+  {
+    UniqueFd file = NewFile("one");
+    Capture(file.get(), self.get(), memory.data(), kBytes);
+  }
+  Commit();
+  Delete("one");
+  Fill(memory.data(), kBytes, kNew);
+
+  UniqueFd file = NewFile("two");
+  kmemfs_capture too_much = {};
+  too_much.pidfd = self.get();
+  too_much.addr = reinterpret_cast<uintptr_t>(memory.data());
+  too_much.len = kBytes + kPage;
+  ASSERT_EQ(ioctl(file.get(), KMEMFS_IOC_CAPTURE, &too_much), -1);
+  ASSERT_EQ(errno, EFAULT);
+  Commit();
+  const auto before = Info().flushed_pages;
+  Capture(file.get(), self.get(), memory.data(), kBytes);
+  Commit();
+  EXPECT_GE(Info().flushed_pages - before, kBytes / kPage);
 }
 
 // Copies and pages from before a reboot have never been charged to anybody.

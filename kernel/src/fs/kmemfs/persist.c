@@ -171,6 +171,7 @@ static struct kmemfs *kmemfs_alloc(struct kmem_persist *kp)
 	k->region.start_pfn = kp->start_pfn;
 	k->region.first = max_t(unsigned long, kp->first, KMEM_PERSIST_HEAD_PAGES);
 	k->region.end = kp->end;
+	k->region.written = k->durable;
 	init_rwsem(&k->commit_sem);
 	mutex_init(&k->commit_lock);
 	spin_lock_init(&k->pending_lock);

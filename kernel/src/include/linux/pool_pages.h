@@ -16,8 +16,11 @@
  * @start_pfn: page frame that is page number 0
  * @first: first page number that may be a pool page; at least 2
  * @end: one past the last; at most 1 << 31
+ * @written: bit per page number, for the store: it sets the bit of a page whose content
+ *	it has written back. Cleared before a process's page becomes a pool page, so it
+ *	says of no page what was true of another content, whoever finds the page first.
  *
- * Constant while in use. Below, a page number is that of a page of the pool;
+ * Constant while in use, but for the bits. Below, a page number is that of a page of the pool;
  * 0 stands for "no page". All functions may be called concurrently.
  */
 struct pool_region {
@@ -25,6 +28,7 @@ struct pool_region {
 	unsigned long start_pfn;
 	unsigned long first;
 	unsigned long end;
+	unsigned long *written;
 };
 
 /*
