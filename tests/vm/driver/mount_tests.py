@@ -98,6 +98,42 @@ def reserve(machine):
         fresh(machine, "commit=0")
 
 
+# So many runs that the reserve for commits does not hold their extent pages, and no page for others.
+SCATTER = """
+import errno, os, sys
+scattered = os.open(sys.argv[1] + "/scattered", os.O_CREAT | os.O_WRONLY)
+for i in range(160000):
+    os.pwrite(scattered, b"x", i * 8192)
+ballast = os.open(sys.argv[1] + "/ballast", os.O_CREAT | os.O_WRONLY)
+for size in (1 << 20, 4096):
+    try:
+        while True:
+            os.write(ballast, bytes(size))
+    except OSError as e:
+        assert e.errno == errno.ENOSPC, e
+try:
+    os.fsync(ballast)
+    print("committed")
+except OSError as e:
+    print(os.strerror(e.errno))
+"""
+
+
+@test("Mount.UnmountWhoseCommitFailsKeepsTheLastOne", timeout=600)
+def unmount_fails_to_commit(machine):
+    fresh(machine, "commit=0")
+    machine.sh(f"echo kept >{POOL}/kept; mkdir {POOL}/dir; sync -f {POOL}")
+    free = node_free(machine)
+    said = machine.run("python3", "-c", SCATTER, POOL).stdout.strip()
+    expect(said == "No space left on device", f"a commit without a page for metadata: {said}")
+    machine.sh(f"umount {POOL}; dmesg | grep -q 'changes since generation .* are lost: commit failed (-28)'")
+    machine.sh(f"mount -t kmemfs -o commit=0 dax0.0 {POOL}")
+    names = machine.sh(f"ls -A {POOL}").split()
+    expect(names == ["dir", "kept"] and machine.sh(f"cat {POOL}/kept") == "kept", f"the last commit had not {names}")
+    expect(node_free(machine) > free - 8192, f"{free} KiB were free, {node_free(machine)} are")
+    fresh(machine, "commit=0")
+
+
 def extent_page(machine, ino):
     """Offset in the NVDIMM's file of the newest extent page of an inode."""
     found = (0, 0)

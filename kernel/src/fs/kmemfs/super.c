@@ -107,7 +107,8 @@ static void kmemfs_put_super(struct super_block *sb)
 
 static int kmemfs_sync_fs(struct super_block *sb, int wait)
 {
-	return wait ? kmemfs_commit(KMEMFS_SB(sb)) : 0;
+	/* Without a root the names are gone, and so is what k->inodes leads to. */
+	return wait && sb->s_root ? kmemfs_commit(KMEMFS_SB(sb)) : 0;
 }
 
 static int kmemfs_statfs(struct dentry *dentry, struct kstatfs *buf)
@@ -371,7 +372,7 @@ static int kmemfs_init_fs_context(struct fs_context *fc)
 static void kmemfs_kill_sb(struct super_block *sb)
 {
 	struct kmemfs *k = KMEMFS_SB(sb);
-	bool loaded = sb->s_root, filled = k && k->sb == sb;
+	bool filled = k && k->sb == sb;
 
 	if (filled) {
 		int r = 0;
@@ -385,13 +386,10 @@ static void kmemfs_kill_sb(struct super_block *sb)
 		k->commit_interval = 0;
 		cancel_delayed_work_sync(&k->commit_work);
 	}
+	/* Nobody else calls it without a root; and afterwards @k may be the next mount's. */
+	if (filled && !sb->s_root)
+		kmemfs_put_super(sb);
 	kill_litter_super(sb);
-	/* put_super() is not called for a super block without a root */
-	if (filled && !loaded) {
-		kmemfs_unload(k);
-		k->sb = NULL;
-		kmem_persist_put(k->kp);
-	}
 }
 
 static struct file_system_type kmemfs_type = {
