@@ -4,7 +4,7 @@
 import os
 import struct
 
-from machine import POOL, expect
+from machine import POOL, expect, wait_until
 from registry import test
 
 PAGE = 4096
@@ -95,6 +95,16 @@ def reserve(machine):
     finally:
         if hog:
             hog.communicate("")
+        fresh(machine, "commit=0")
+
+
+@test("Mount.RemountMakesEarlierChangesDue", timeout=300)
+def remount_interval(machine):
+    fresh(machine, "commit=0")
+    try:
+        machine.sh(f"echo x >{POOL}/file; mount -o remount,commit=1 {POOL}")
+        wait_until(lambda: not machine.snapctl_json("pool", "show")["dirty"], "the new interval's commit", 30)
+    finally:
         fresh(machine, "commit=0")
 
 

@@ -328,6 +328,9 @@ static int kmemfs_reconfigure(struct fs_context *fc)
 		return r;
 	kmemfs_apply_options(k, ctx);
 	kmemfs_reserve_set_data(k, kmemfs_amount(k, &ctx->reserve));
+	/* What has changed before is due at the new time. */
+	if (k->commit_interval && READ_ONCE(k->dirty))
+		mod_delayed_work(system_unbound_wq, &k->commit_work, k->commit_interval * HZ);
 	return 0;
 }
 
