@@ -177,17 +177,22 @@ def damaged(machine):
         file.seek(page + 100)
         file.write(bytes([byte ^ 1]))
         file.flush()
-        done = machine.run("sh", "-c", f"rm {POOL}/victim && sync -f {POOL}", check=False)
-        expect("Structure needs cleaning" in done.stderr, f"the damage went unnoticed: {done}")
-        done = machine.run("sh", "-c", f"echo x >{POOL}/new", check=False)
-        expect("Read-only file system" in done.stderr, f"still writable: {done}")
-        expect(machine.sh(f"cat {POOL}/other") == "good", "nothing can be read any more")
-        machine.sh("dmesg | grep -q 'committed metadata is damaged: .*wrong crc; read-only from now on'")
-        done = machine.run("mount", "-o", "remount,rw", POOL, check=False)
-        expect(done.returncode != 0, "writable again though damaged")
-        machine.sh(f"umount {POOL}")
-        # What the last commit had is still there, once the damage is mended.
-        file.seek(page + 100)
-        file.write(bytes([byte]))
+        try:
+            # Who had a file open since before can change it no more.
+            done = machine.run("sh", "-c", f"exec 3<>{POOL}/other; rm {POOL}/victim && sync -f {POOL};"
+                               " python3 -c 'import os; os.ftruncate(3, 0)'", check=False)
+            expect("Structure needs cleaning" in done.stderr, f"the damage went unnoticed: {done}")
+            expect("Read-only file system" in done.stderr, f"still truncated: {done}")
+            done = machine.run("sh", "-c", f"echo x >{POOL}/new", check=False)
+            expect("Read-only file system" in done.stderr, f"still writable: {done}")
+            expect(machine.sh(f"cat {POOL}/other") == "good", "nothing can be read any more")
+            machine.sh("dmesg | grep -q 'committed metadata is damaged: .*wrong crc; read-only from now on'")
+            done = machine.run("mount", "-o", "remount,rw", POOL, check=False)
+            expect(done.returncode != 0, "writable again though damaged")
+            machine.sh(f"umount {POOL}")
+        finally:
+            # What the last commit had is still there, once the damage is mended.
+            file.seek(page + 100)
+            file.write(bytes([byte]))
     machine.sh(f"mount -t kmemfs -o commit=0 dax0.0 {POOL}; test $(stat -c %s {POOL}/victim) = 1048576")
     machine.sh(f"rm {POOL}/victim; sync -f {POOL}")

@@ -181,7 +181,9 @@ int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr 
 	if (r)
 		return r;
 	if (attr->ia_valid & ATTR_SIZE) {
-		r = kmemfs_truncate(inode, attr->ia_size);
+		r = kmemfs_writable(inode);
+		if (!r)
+			r = kmemfs_truncate(inode, attr->ia_size);
 		if (r)
 			return r;
 	}
