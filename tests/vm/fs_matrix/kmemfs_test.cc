@@ -211,6 +211,24 @@ TEST_F(Kmemfs, SpaceOfDeletedFilesIsThereAtOnce) {
   EXPECT_EQ(c.pages_copied, 32U);
 }
 
+// What it has allocated by then is given back, and the file as long as before.
+TEST_F(Kmemfs, AllocationThatFailsLeavesTheFileAsItWas) {
+  // Of what is freed, the reserve for commits may take a part.
+  constexpr off_t kSpare = 4096 * kPage;
+  UniqueFd fd = Open("a");
+  Write(fd.get(), Bytes(100));
+  UniqueFd ballast = Open("ballast");
+  const off_t full = FillUp(ballast.get());
+  ASSERT_EQ(ftruncate(ballast.get(), full / kPage * kPage - kSpare), 0);
+  EXPECT_EQ(fallocate(fd.get(), 0, 0, full), -1);
+  EXPECT_EQ(errno, ENOSPC) << std::strerror(errno);
+  EXPECT_EQ(Size(fd.get()), 100);
+  EXPECT_EQ(Allocated(fd.get()), static_cast<int64_t>(kPage));
+  EXPECT_EQ(Read(fd.get(), kPage), Bytes(100));
+  // There is space for others.
+  Write(Open("b").get(), Bytes(kSpare / 4));
+}
+
 TEST_F(Kmemfs, HardLinksAreRefused) {
   Open("a");
   EXPECT_EQ(link(Path("a").c_str(), Path("b").c_str()), -1);

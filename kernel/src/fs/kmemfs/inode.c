@@ -117,7 +117,8 @@ void kmemfs_touch(struct inode *inode)
 	kmemfs_dirty_inode(inode, 0);
 }
 
-static void kmemfs_set_size(struct inode *inode, loff_t size)
+/* The caller has removed the folios of what is cut off, and zeroed the rest of the last page */
+void kmemfs_set_size(struct inode *inode, loff_t size)
 {
 	struct kmemfs *k = kmemfs_of(inode);
 

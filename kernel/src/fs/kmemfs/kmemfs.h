@@ -287,6 +287,7 @@ void kmemfs_abort_inode(struct inode *inode);
 void kmemfs_dirty_inode(struct inode *inode, int flags);
 void kmemfs_evict_inode(struct inode *inode);
 void kmemfs_touch(struct inode *inode);
+void kmemfs_set_size(struct inode *inode, loff_t size);
 int kmemfs_truncate(struct inode *inode, loff_t size);
 int kmemfs_truncate_locked(struct inode *inode, loff_t size);
 int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr);

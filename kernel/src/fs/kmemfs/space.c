@@ -199,10 +199,11 @@ static long kmemfs_fallocate_locked(struct inode *inode, int mode, loff_t offset
 	if (r)
 		return r;
 	r = kmemfs_fill_holes(inode, offset, end);
-	if (r)
-		kmemfs_truncate_locked(inode, size);
-	else if (end > size)
+	if (!r && end > size)
 		r = kmemfs_truncate_locked(inode, end);
+	/* Needs no page: nothing has been stored in the last one since its end was cleaned. */
+	if (r && i_size_read(inode) > size)
+		kmemfs_set_size(inode, size);
 	return r;
 }
 
