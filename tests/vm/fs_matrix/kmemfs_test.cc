@@ -229,6 +229,45 @@ TEST_F(Kmemfs, AllocationThatFailsLeavesTheFileAsItWas) {
   Write(Open("b").get(), Bytes(kSpare / 4));
 }
 
+// KiB of the kernel's own memory, page tables of files among it.
+long KernelMemory() {
+  std::ifstream info("/proc/meminfo");
+  std::string word;
+  long kib = 0;
+  while (info >> word && word != "Slab:") {
+  }
+  info >> kib;
+  EXPECT_GT(kib, 0);
+  return kib;
+}
+
+// A file that is one hole is as small as it looks, and so is a clone of it.
+TEST_F(Kmemfs, HolesTakeNoMemoryInClonesAndWhenMoved) {
+  constexpr off_t kHuge = off_t{256} << 30, kMiddle = kHuge / 2 + 5 * kPage;
+  const std::vector<char> bytes = Bytes(3 * kPage);
+  UniqueFd a = Open("a"), b = Open("b");
+  Write(a.get(), bytes, kMiddle);
+  ASSERT_EQ(ftruncate(a.get(), kHuge), 0);
+  Write(b.get(), Bytes(8 * kPage, 2), kPage);
+  const long before = KernelMemory();
+  ASSERT_EQ(ioctl(b.get(), FICLONE, a.get()), 0) << std::strerror(errno);
+  EXPECT_EQ(Size(b.get()), kHuge);
+  EXPECT_EQ(Read(b.get(), bytes.size(), kMiddle), bytes);
+  EXPECT_EQ(Read(b.get(), 9 * kPage), std::vector<char>(9 * kPage));
+  EXPECT_EQ(Allocated(b.get()), static_cast<int64_t>(bytes.size()));
+  ASSERT_EQ(fallocate(b.get(), FALLOC_FL_INSERT_RANGE, kPage, 7 * kPage), 0)
+      << std::strerror(errno);
+  EXPECT_EQ(Read(b.get(), bytes.size(), kMiddle + 7 * kPage), bytes);
+  EXPECT_EQ(Allocated(b.get()), static_cast<int64_t>(bytes.size()));
+  ASSERT_EQ(
+      fallocate(b.get(), FALLOC_FL_COLLAPSE_RANGE, kPage, kMiddle - kPage), 0)
+      << std::strerror(errno);
+  EXPECT_EQ(Read(b.get(), bytes.size(), 8 * kPage), bytes);
+  EXPECT_EQ(Size(b.get()), kHuge + 7 * static_cast<off_t>(kPage) - kMiddle +
+                               static_cast<off_t>(kPage));
+  EXPECT_LT(KernelMemory() - before, 64 << 10) << "KiB";
+}
+
 TEST_F(Kmemfs, HardLinksAreRefused) {
   Open("a");
   EXPECT_EQ(link(Path("a").c_str(), Path("b").c_str()), -1);

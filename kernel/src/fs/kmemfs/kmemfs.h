@@ -190,6 +190,17 @@ struct kmemfs {
 #define KMEMFS_LEAF(ino)	((ino) / KMEMFS_INODES_PER_PAGE)
 #define KMEMFS_LEAF_DIRTY	XA_MARK_1
 
+static inline unsigned long kmemfs_slot(unsigned long index)
+{
+	return index & (KMEMFS_CHUNK_SIZE - 1);
+}
+
+/* How many of [index, index + nr) are in the first one's chunk? */
+static inline unsigned long kmemfs_chunk_span(unsigned long index, unsigned long nr)
+{
+	return min(nr, KMEMFS_CHUNK_SIZE - kmemfs_slot(index));
+}
+
 static inline struct kmemfs_inode *KMEMFS_I(const struct inode *inode)
 {
 	return container_of(inode, struct kmemfs_inode, vfs);
@@ -301,6 +312,7 @@ extern const struct inode_operations kmemfs_dir_iops;
 extern const struct file_operations kmemfs_dir_fops;
 
 /* table.c */
+bool kmemfs_any_entry(struct kmemfs_inode *ki, unsigned long index, unsigned long nr);
 unsigned long kmemfs_get_pages(struct kmemfs_inode *ki, unsigned long index, unsigned long nr,
 			       u32 *pages);
 int kmemfs_prepare(struct kmemfs_inode *ki, unsigned long index, unsigned long nr);

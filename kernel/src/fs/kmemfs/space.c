@@ -112,6 +112,41 @@ static int kmemfs_fill_holes(struct inode *inode, loff_t from, loff_t to)
 	return 0;
 }
 
+/* Make room at @to for the entries of [from, from + nr), but not for long holes */
+static int kmemfs_prepare_shift(struct kmemfs_inode *ki, unsigned long from, unsigned long to,
+				unsigned long nr)
+{
+	while (nr) {
+		unsigned long n = kmemfs_chunk_span(from, nr);
+		int r = 0;
+
+		if (fatal_signal_pending(current))
+			r = -EINTR;
+		else if (kmemfs_any_entry(ki, from, n))
+			r = kmemfs_prepare(ki, to, n);
+		if (r)
+			return r;
+		from += n;
+		to += n;
+		nr -= n;
+		cond_resched();
+	}
+	return 0;
+}
+
+/* The entries of [from, from + nr), of one chunk, come to be at @to as well */
+static void kmemfs_shift_some(struct kmemfs_inode *ki, unsigned long from, unsigned long to,
+			      unsigned long nr, u32 *pages)
+{
+	if (kmemfs_any_entry(ki, from, nr)) {
+		kmemfs_get_pages(ki, from, nr, pages);
+		kmemfs_set_entries(ki, to, nr, pages);
+	} else {
+		kmemfs_drop_range(ki, to, to + nr);
+	}
+	cond_resched();
+}
+
 /*
  * Move the entries of [from, from + nr) to @to, the last ones first if that is
  * behind: each gets another owner before the old one goes. Nothing can fail, and
@@ -124,19 +159,16 @@ static void kmemfs_shift(struct inode *inode, unsigned long from, unsigned long 
 	unsigned long n;
 
 	while (nr && to < from) {
-		n = kmemfs_get_pages(ki, from, nr, pages);
-		kmemfs_set_entries(ki, to, n, pages);
+		n = kmemfs_chunk_span(from, nr);
+		kmemfs_shift_some(ki, from, to, n, pages);
 		from += n;
 		to += n;
 		nr -= n;
-		cond_resched();
 	}
 	while (nr) {
 		n = min(nr, ((from + nr - 1) & (KMEMFS_CHUNK_SIZE - 1)) + 1);
 		nr -= n;
-		kmemfs_get_pages(ki, from + nr, n, pages);
-		kmemfs_set_entries(ki, to + nr, n, pages);
-		cond_resched();
+		kmemfs_shift_some(ki, from + nr, to + nr, n, pages);
 	}
 }
 
@@ -158,7 +190,8 @@ static int kmemfs_move_tail(struct inode *inode, bool insert, loff_t offset, lof
 		return r;
 	truncate_pagecache(inode, offset);
 	end = DIV_ROUND_UP_ULL(size, PAGE_SIZE);
-	r = kmemfs_prepare(KMEMFS_I(inode), from, end - from + (insert ? nr : 0));
+	r = insert ? kmemfs_prepare_shift(KMEMFS_I(inode), from, from + nr, end - from) :
+		     kmemfs_prepare_shift(KMEMFS_I(inode), from + nr, from, end - from - nr);
 	if (r)
 		return r;
 	pages = kmalloc_array(KMEMFS_CHUNK_SIZE, sizeof(u32), GFP_KERNEL);
@@ -258,11 +291,42 @@ static bool kmemfs_crowded(const struct kmemfs *k, const u32 *pages, unsigned lo
 	return false;
 }
 
+/*
+ * As below, for pages of one chunk of the source. Its holes need no room in the
+ * destination's table, or a file that is one hole would cost much memory.
+ */
+static int kmemfs_clone_some(struct inode *src, unsigned long from, struct inode *dst,
+			     unsigned long to, unsigned long nr, loff_t end, u32 *pages)
+{
+	bool any = kmemfs_any_entry(KMEMFS_I(src), from, nr);
+	struct kmemfs *k = kmemfs_of(dst);
+	int r;
+
+	if (any) {
+		r = kmemfs_prepare(KMEMFS_I(dst), to, nr);
+		if (r)
+			return r;
+		kmemfs_get_pages(KMEMFS_I(src), from, nr, pages);
+		if (kmemfs_crowded(k, pages, nr)) {
+			pool_pages_put(&k->region, pages, nr);
+			return -EMLINK;
+		}
+	}
+	down_read(&k->commit_sem);
+	if (any)
+		kmemfs_set_entries(KMEMFS_I(dst), to, nr, pages);
+	else
+		kmemfs_drop_range(KMEMFS_I(dst), to, to + nr);
+	if (min(end, (loff_t)(to + nr) << PAGE_SHIFT) > i_size_read(dst))
+		i_size_write(dst, min(end, (loff_t)(to + nr) << PAGE_SHIFT));
+	up_read(&k->commit_sem);
+	return 0;
+}
+
 /* The destination gets references on the source's pages, and grows along, up to @end */
 static int kmemfs_clone_pages(struct inode *src, unsigned long from, struct inode *dst,
 			      unsigned long to, unsigned long nr, loff_t end)
 {
-	struct kmemfs *k = kmemfs_of(dst);
 	u32 *pages;
 	int r = 0;
 
@@ -270,24 +334,10 @@ static int kmemfs_clone_pages(struct inode *src, unsigned long from, struct inod
 	if (!pages)
 		return -ENOMEM;
 	while (nr && !r) {
-		unsigned long n;
+		unsigned long n = kmemfs_chunk_span(from, nr);
 
-		r = kmemfs_prepare(KMEMFS_I(dst), to, min(nr, KMEMFS_CHUNK_SIZE));
-		if (!r && fatal_signal_pending(current))
-			r = -EINTR;
-		if (r)
-			break;
-		n = kmemfs_get_pages(KMEMFS_I(src), from, nr, pages);
-		if (kmemfs_crowded(k, pages, n)) {
-			pool_pages_put(&k->region, pages, n);
-			r = -EMLINK;
-			break;
-		}
-		down_read(&k->commit_sem);
-		kmemfs_set_entries(KMEMFS_I(dst), to, n, pages);
-		if (min(end, (loff_t)(to + n) << PAGE_SHIFT) > i_size_read(dst))
-			i_size_write(dst, min(end, (loff_t)(to + n) << PAGE_SHIFT));
-		up_read(&k->commit_sem);
+		r = fatal_signal_pending(current) ? -EINTR :
+		    kmemfs_clone_some(src, from, dst, to, n, end, pages);
 		from += n;
 		to += n;
 		nr -= n;

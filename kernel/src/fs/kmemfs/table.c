@@ -29,17 +29,6 @@ static struct kmemfs_chunk *kmemfs_chunk_of(struct kmemfs_inode *ki, unsigned lo
 	return xa_load(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT);
 }
 
-static unsigned long kmemfs_slot(unsigned long index)
-{
-	return index & (KMEMFS_CHUNK_SIZE - 1);
-}
-
-/* Entries of one chunk in [index, index + nr) */
-static unsigned long kmemfs_chunk_span(unsigned long index, unsigned long nr)
-{
-	return min(nr, KMEMFS_CHUNK_SIZE - kmemfs_slot(index));
-}
-
 /* The entry of a file page, or NULL in a hole. Caller holds ki->lock. */
 u32 *kmemfs_entry_locked(struct kmemfs_inode *ki, unsigned long index)
 {
@@ -49,6 +38,15 @@ u32 *kmemfs_entry_locked(struct kmemfs_inode *ki, unsigned long index)
 	if (!chunk || !chunk->entry[kmemfs_slot(index)])
 		return NULL;
 	return &chunk->entry[kmemfs_slot(index)];
+}
+
+/* Is anything but a hole in [index, index + nr), which are of one chunk? Caller holds i_rwsem. */
+bool kmemfs_any_entry(struct kmemfs_inode *ki, unsigned long index, unsigned long nr)
+{
+	const struct kmemfs_chunk *chunk = kmemfs_chunk_of(ki, index);
+
+	return chunk && chunk->nr &&
+	       memchr_inv(&chunk->entry[kmemfs_slot(index)], 0, nr * sizeof(u32));
 }
 
 /*
@@ -428,12 +426,19 @@ loff_t kmemfs_seek(struct kmemfs_inode *ki, loff_t offset, int whence, loff_t si
 	if (offset < 0 || offset >= size)
 		return -ENXIO;
 	while (index < end) {
+		unsigned long i, span = kmemfs_chunk_span(index, end - index);
 		struct kmemfs_chunk *chunk = kmemfs_chunk_of(ki, index);
-		bool is_data = chunk && chunk->entry[kmemfs_slot(index)];
 
-		if (is_data == want_data)
-			return max_t(loff_t, offset, (loff_t)index << PAGE_SHIFT);
-		index += chunk ? 1 : KMEMFS_CHUNK_SIZE - kmemfs_slot(index);
+		for (i = 0; i < span; i++) {
+			bool is_data = chunk && chunk->entry[kmemfs_slot(index) + i];
+
+			if (is_data == want_data)
+				return max_t(loff_t, offset, (loff_t)(index + i) << PAGE_SHIFT);
+			if (!chunk)
+				break;
+		}
+		index += span;
+		cond_resched();
 	}
 	return want_data ? -ENXIO : size;
 }
