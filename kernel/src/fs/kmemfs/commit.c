@@ -21,6 +21,7 @@
 
 #include <linux/libnvdimm.h>
 #include <linux/mm.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include "kmemfs.h"
 
@@ -500,11 +501,15 @@ static int kmemfs_commit_locked(struct kmemfs *k)
  */
 int kmemfs_commit(struct kmemfs *k)
 {
+	unsigned int flags;
 	int r = 0;
 
 	mutex_lock(&k->commit_lock);
+	/* Reclaim may wait for a filesystem whose loop device waits for this commit. */
+	flags = memalloc_nofs_save();
 	if (READ_ONCE(k->dirty))
 		r = k->failed ? -EROFS : kmemfs_commit_locked(k);
+	memalloc_nofs_restore(flags);
 	mutex_unlock(&k->commit_lock);
 	return r;
 }

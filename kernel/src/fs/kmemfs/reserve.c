@@ -21,6 +21,7 @@
  */
 
 #include <linux/mm.h>
+#include <linux/sched/mm.h>
 #include "kmemfs.h"
 
 /* Pages of extent trees and inner pages that a commit may need besides */
@@ -181,15 +182,18 @@ void kmemfs_reserve_count(struct kmemfs *k, long leaves, long new_leaves)
  */
 int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n)
 {
+	unsigned int flags;
 	int r = 0;
 
 	if (xa_load(&k->leaves, n))
 		return 0;
 	kmemfs_reserve_count(k, 1, 1);
+	flags = memalloc_nofs_save();
 	if (!kmemfs_reserve_add(k, 2))
 		r = -ENOSPC;
 	if (!r)
 		r = xa_insert(&k->leaves, n, xa_mk_value(0), GFP_KERNEL);
+	memalloc_nofs_restore(flags);
 	if (!r)
 		return 0;
 	kmemfs_reserve_count(k, -1, -1);

@@ -132,7 +132,7 @@ void kmemfs_add_pending(struct kmemfs *k, const u32 *pages, unsigned long nr)
 			k->pending_tail = NULL;
 		spin_unlock(&k->pending_lock);
 		if (i < nr && !fresh)
-			fresh = kmem_cache_zalloc(kmemfs_chunk_cache, GFP_KERNEL | __GFP_NOFAIL);
+			fresh = kmem_cache_zalloc(kmemfs_chunk_cache, GFP_NOFS | __GFP_NOFAIL);
 	}
 	if (fresh)
 		kmem_cache_free(kmemfs_chunk_cache, fresh);
