@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * write_runs FILE OFFSET BYTES FIRST END RUNS: makes a kmemfs pool of the device of BYTES bytes
- * that starts at OFFSET in FILE, with one file, "runs", of RUNS pages, each a run of its own.
- * The kernel will use device pages FIRST to END - 1. Data pages are not written.
+ * write_runs FILE OFFSET BYTES FIRST END RUNS [STEP]: makes a kmemfs pool of the device of BYTES
+ * bytes that starts at OFFSET in FILE, with one file, "runs", of RUNS pages, each a run of its own,
+ * and each STEP pages (default: 1) after the one before. The kernel will use device pages FIRST to
+ * END - 1. Data pages are not written.
  */
 #define _GNU_SOURCE
 #include <endian.h>
@@ -46,7 +47,7 @@ static void check(int err, const char* what) {
   }
 }
 
-static void write_tree(struct kmemfs_sink* s, __u64 first, __u64 end, __u64 runs) {
+static void write_tree(struct kmemfs_sink* s, __u64 first, __u64 end, __u64 runs, __u64 step) {
   /* pages in pairs, each pair the wrong way round: no run continues the one before */
   const __u64 data = (first + runs / KMEMFS_RUNS_PER_PAGE + 64) & ~1ULL;
   struct kmemfs_root_info root = {.generation = s->generation, .nr_inodes = 2, .nr_file_pages = runs};
@@ -57,7 +58,7 @@ static void write_tree(struct kmemfs_sink* s, __u64 first, __u64 end, __u64 runs
 
   if (data + runs + 1 > end) fail("device too small");
   kmemfs_tree_init(&tree, s, 2);
-  for (i = 0; i < runs; i++) check(kmemfs_tree_add_run(&tree, i, 1, data + (i ^ 1)), "run");
+  for (i = 0; i < runs; i++) check(kmemfs_tree_add_run(&tree, i * step, 1, data + (i ^ 1)), "run");
   check(kmemfs_tree_finish(&tree, &top, &height), "extents");
 
   leaf = take_page(s, &leaf_page);
@@ -66,7 +67,7 @@ static void write_tree(struct kmemfs_sink* s, __u64 first, __u64 end, __u64 runs
   leaf->record[1].mode = htole32(S_IFDIR | 0755);
   leaf->record[2].ino = htole64(2);
   leaf->record[2].mode = htole32(S_IFREG | 0644);
-  leaf->record[2].size = htole64(runs * KMEMFS_PAGE_SIZE);
+  leaf->record[2].size = htole64(runs * step * KMEMFS_PAGE_SIZE);
   leaf->record[2].extents = htole64(top);
   leaf->record[2].extents_height = htole32(height);
   leaf->record[2].nr_runs = leaf->record[2].nr_pages = htole64(runs);
@@ -85,14 +86,14 @@ static void write_tree(struct kmemfs_sink* s, __u64 first, __u64 end, __u64 runs
 int main(int argc, char** argv) {
   static const __u8 uuid[16] = {'s', 'c', 'a', 'l', 'e'};
   struct kmemfs_sink sink = {.alloc = take_page, .flush = no_flush, .fence = no_fence, .generation = 2};
-  __u64 number[5];
+  __u64 number[6] = {[5] = 1};
   int i, fd;
 
-  if (argc != 7) {
-    fprintf(stderr, "usage: write_runs FILE OFFSET BYTES FIRST END RUNS\n");
+  if (argc != 7 && argc != 8) {
+    fprintf(stderr, "usage: write_runs FILE OFFSET BYTES FIRST END RUNS [STEP]\n");
     return 64;
   }
-  for (i = 0; i < 5; i++) number[i] = strtoull(argv[2 + i], NULL, 0);
+  for (i = 2; i < argc; i++) number[i - 2] = strtoull(argv[i], NULL, 0);
   fd = open(argv[1], O_RDWR | O_CLOEXEC);
   if (fd < 0) fail(argv[1]);
   device = mmap(NULL, number[1], PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)number[0]);
@@ -101,7 +102,7 @@ int main(int argc, char** argv) {
   memcpy(sink.uuid, uuid, sizeof(uuid));
   kmem_persist_header_init((struct kmem_persist_header*)device, KMEM_PERSIST_FS, uuid, "scale", number[1]);
   kmemfs_mkfs((struct kmemfs_root*)(device + KMEMFS_PAGE_SIZE), uuid, 0);
-  write_tree(&sink, number[2], number[3], number[4]);
+  write_tree(&sink, number[2], number[3], number[4], number[5]);
   if (munmap(device, number[1]) || close(fd)) fail("close");
   return 0;
 }

@@ -303,6 +303,8 @@ static int kmemfs_write_itable(struct kmemfs_commit *c)
 			r = kmemfs_tree_add_leaf(&t, 0);
 			if (r)
 				return r;
+			if (!(next % KMEMFS_INDEX_ENTRIES))
+				cond_resched();
 		}
 		r = kmemfs_tree_add_leaf(&t, page);
 		if (r)

@@ -221,6 +221,8 @@ static int count_owners(const struct verify *v, u64 page, u64 count)
 					     v->check->max_owners);
 			return -EOVERFLOW;
 		}
+		if (!(count & 0xffff))
+			cond_resched();
 	}
 	return 0;
 }

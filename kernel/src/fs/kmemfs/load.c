@@ -6,15 +6,44 @@
 #define pr_fmt(fmt) "kmemfs: " fmt
 
 #include <linux/dcache.h>
+#include <linux/mm.h>
 #include <linux/slab.h>
+#include <linux/swap.h>
 #include "kmemfs.h"
 
+/**
+ * struct kmemfs_loading - a tree being loaded
+ * @k: the pool
+ * @sb: the mount
+ * @media: the device
+ * @ki: the inode whose runs come
+ * @next_chunk: of its page table: the chunks before are there, or will not be
+ * @bytes: memory that all takes so far
+ * @most: that it may take
+ */
 struct kmemfs_loading {
 	struct kmemfs *k;
 	struct super_block *sb;
 	struct kmemfs_media media;
 	struct kmemfs_inode *ki;
+	u64 next_chunk;
+	u64 bytes;
+	u64 most;
 };
+
+/*
+ * Account for memory that is about to be taken. What a device leads to may be more than
+ * there is: then rather no mount than the out-of-memory killer.
+ */
+static int kmemfs_load_charge(struct kmemfs_loading *l, u64 bytes)
+{
+	l->bytes += bytes;
+	if (l->bytes <= l->most)
+		return 0;
+	pr_err("%s: not mounted: inodes and page tables of its files need more than %llu MiB of memory\n",
+	       l->k->kp->name, l->most >> 20);
+	return -ENOMEM;
+}
 
 static struct timespec64 kmemfs_load_time(__le64 ns)
 {
@@ -49,6 +78,9 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 
 	if (ino > INT_MAX)
 		return -EOVERFLOW;	/* no such number was given out here */
+	r = kmemfs_load_charge(l, sizeof(*ki) + sizeof(struct dentry));
+	if (r)
+		return r;
 	inode = kmemfs_new_inode(l->sb, &nop_mnt_idmap, NULL, le32_to_cpu(record->mode), ino);
 	if (!inode)
 		return -ENOMEM;
@@ -72,15 +104,22 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 		return r;
 	}
 	l->ki = ki;
+	l->next_chunk = 0;
 	r = ida_alloc_range(&l->k->inos, ino, ino, GFP_KERNEL);
 	return r < 0 ? r : 0;
 }
 
 static int kmemfs_load_visit_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page)
 {
+	u64 end_chunk = ((file_page + count - 1) >> KMEMFS_CHUNK_SHIFT) + 1;
+	u64 first_chunk = file_page >> KMEMFS_CHUNK_SHIFT;
 	struct kmemfs_loading *l = ctx;
+	int r;
 
-	return kmemfs_load_run(l->ki, file_page, count, page);
+	first_chunk = max(first_chunk, l->next_chunk);
+	l->next_chunk = end_chunk;
+	r = kmemfs_load_charge(l, (end_chunk - first_chunk) * sizeof(struct kmemfs_chunk));
+	return r ?: kmemfs_load_run(l->ki, file_page, count, page);
 }
 
 static const struct kmemfs_visitor kmemfs_load_visitor = {
@@ -191,7 +230,11 @@ static void kmemfs_drop_nameless(struct kmemfs *k)
 /* Make inodes and names of the committed tree. On failure kmemfs_unload() cleans up. */
 int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 {
-	struct kmemfs_loading l = { .k = k, .sb = sb };
+	struct kmemfs_loading l = {
+		.k = k,
+		.sb = sb,
+		.most = (u64)nr_free_buffer_pages() * 2 / 3 << PAGE_SHIFT,
+	};
 	struct kmem_persist_why why = {};
 	int r;
 

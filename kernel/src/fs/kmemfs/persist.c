@@ -74,12 +74,12 @@ void kmemfs_media_init(struct kmemfs *k, struct kmemfs_media *m)
 
 static void *kmemfs_check_alloc(size_t nr, size_t size)
 {
-	return kvcalloc(nr, size, GFP_KERNEL);
+	return vcalloc(nr, size);
 }
 
 static void kmemfs_check_free(void *p)
 {
-	kvfree(p);
+	vfree(p);
 }
 
 static int kmemfs_persist_check(struct kmem_persist *kp, struct kmem_persist_why *why)
@@ -137,8 +137,11 @@ static int kmemfs_keep_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, _
 {
 	int r = 0;
 
-	for (; count && !r; count--)
+	for (; count && !r; count--) {
 		r = kmemfs_keep(ctx, page++);
+		if (!(count & 0xffff))
+			cond_resched();
+	}
 	return r;
 }
 

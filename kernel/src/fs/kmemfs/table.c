@@ -413,6 +413,7 @@ int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long 
 		chunk->nr += span;
 		index += span;
 		count -= span;
+		cond_resched();
 	}
 	return 0;
 }
