@@ -334,6 +334,8 @@ static int kmemfs_collect(struct kmemfs_commit *c)
 			return r;
 		cond_resched();
 	}
+	if (c->root.nr_file_pages > KMEMFS_MAX_OWNED)
+		return -ENOSPC;		/* no attach would take it */
 	r = kmemfs_write_itable(c);
 	if (r)
 		return r;
