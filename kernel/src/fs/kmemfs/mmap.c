@@ -203,7 +203,7 @@ ssize_t kmemfs_read_cached(struct inode *inode, loff_t pos, size_t len, struct i
 		folio_put(folio);
 		return -ENOENT;
 	}
-	done = copy_folio_to_iter(folio, offset_in_page(pos), len, to);
+	done = copy_folio_to_iter(folio, offset_in_folio(folio, pos), len, to);
 	folio_put(folio);
 	return done;
 }
