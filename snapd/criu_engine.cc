@@ -2,10 +2,12 @@
 #include "snapd/criu_engine.h"
 
 #include <fcntl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -53,6 +55,17 @@ void KillCgroup(const std::string& cgroup) {
     if (write(fd.get(), "1", 1) == 1) return;
   }
   LogWarning(absl::StrCat("cannot kill what is in cgroup ", cgroup));
+}
+
+// Children that a restored task makes from now on must not get PIDs that the
+// next boot uses itself, nor those next to it, which are other snapshots'.
+void KeepPidsOfChildrenApart(const launch::PidRange& range) {
+  uint32_t random = 0;
+  if (getrandom(&random, sizeof(random), 0) != sizeof(random)) return;
+  const auto count = static_cast<uint32_t>(range.last - range.first + 1);
+  const absl::Status status = launch::MovePidsTo(
+      range, range.first + static_cast<pid_t>(random % count));
+  if (!status.ok()) LogWarning(status.message());
 }
 
 pb::Request MakeRequest(pb::RequestType type, int images, int work,
@@ -201,6 +214,7 @@ absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
   if (!work.ok()) return work.status();
   launch::LaunchSpec spec = Spec("restore", request.name);
   spec.numa_node = request.memory_node;
+  if (options_.child_pids) KeepPidsOfChildrenApart(*options_.child_pids);
   const absl::Time start = absl::Now();
   auto session = CriuSession::Start(std::move(spec));
   if (!session.ok()) return MissingCriu(session.status());

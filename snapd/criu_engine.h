@@ -2,6 +2,7 @@
 #ifndef DAXSNAP_SNAPD_CRIU_ENGINE_H_
 #define DAXSNAP_SNAPD_CRIU_ENGINE_H_
 
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -21,6 +22,9 @@ struct CriuOptions {
   std::string log_directory = "/var/log/daxsnap";
   // 0 (least) to 4. Messages are written while the tasks stand still.
   int log_level = 2;
+  // Where tasks get their PIDs that are made after a restore. If there is none,
+  // the kernel goes on where it was.
+  std::optional<launch::PidRange> child_pids = std::nullopt;
 };
 
 // Runs CRIU: one process a call, in a scope of its own, so that nothing that

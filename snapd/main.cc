@@ -119,7 +119,9 @@ absl::Status Serve(const Options& options) {
                             "other tasks: ", pids.message()));
   }
   const ProcFs proc;
-  CriuEngine engine(options.criu);
+  CriuOptions criu = options.criu;
+  criu.child_pids = launch::PidRange();
+  CriuEngine engine(std::move(criu));
   PoolHolder pools(MakeOpener(options), proc, WaitForOrphan);
   if (auto open = pools.Get(); !open.ok()) {
     LogError(absl::StrCat("no pool: ", open.status().message()));

@@ -8,6 +8,8 @@ from machine import PREFIX, WORK, TestFailure, expect
 from registry import test
 
 BY_REFERENCE = 0.999
+# Where the PIDs begin that snapctl run gives, and no boot.
+PIDS = 1000000
 # Whole pages that CRIU reads for itself while it restores: tables of the images, and of its own.
 FEW_READ = 16
 
@@ -117,6 +119,8 @@ def survive(machine):
     machine.power_cycle()
     machine.ensure_snapd()
     each("restore", Workload.restore)
+    last = int(machine.sh("cat /proc/sys/kernel/ns_last_pid"))
+    expect(last >= PIDS, f"PID {last + 1}, the next child's of a restored task, is one that a boot uses")
     each("after the restore", Workload.check)
     each("removal", Workload.discard)
     expect(not failures, "\n".join(failures))
