@@ -62,6 +62,7 @@ def kill_in_state(machine, state, *options):
         wait_until(lambda: machine.run("pgrep", "-x", "criu", check=False).returncode, "the end of CRIU")
         met = "killed" in said and done.returncode != 0
         if met:
+            print(f"met in attempt {attempt + 1}")
             break
         if not workload.alive():
             workload.restore(snapshot)
