@@ -45,8 +45,9 @@ static int copy_mapped(struct vm_area_struct *vma, unsigned long addr, struct pa
 			flush_tlb_page(vma, addr);
 		}
 		ret = PageHWPoison(from) || copy_mc_highpage(to, from) ? -EHWPOISON : 0;
+		/* The entry as it is now: a write may have made it dirty since @ptent. */
 		if (pte_write(ptent))
-			set_pte_at(mm, addr, pte, ptent);
+			set_pte_at(mm, addr, pte, pte_mkwrite(ptep_get(pte), vma));
 	}
 	pte_unmap_unlock(pte, ptl);
 out:

@@ -6,8 +6,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
 #include "tests/vm/mm_matrix/fixed_buffers.h"
 #include "tests/vm/mm_matrix/support.h"
@@ -118,6 +120,33 @@ TEST_F(Copied, PagesOfAnotherNode) {
   EXPECT_EQ(Install(file.get(), reader.data(), reader.bytes()), reader.pages())
       << "copied pages are pool pages all the same";
   EXPECT_EQ(CountBad(reader.data(), reader.bytes(), kOld), 0);
+}
+
+// A page that is copied is write-protected meanwhile. What its owner wrote
+// right before is not clean memory, which the kernel may drop.
+TEST_F(Copied, WritesMeanwhileAreNotTakenForCleanMemory) {
+  constexpr size_t kRounds = 100;
+  Mapping memory(32 * kPage, 0);
+  Fill(memory.data(), memory.bytes(), kOld);
+  UniqueFd self = SelfPidFd(), file = NewFile();
+  std::atomic<bool> stop = false;
+  std::atomic<long> captures = 0;
+  std::thread capturer([&] {
+    for (; !stop; ++captures) {
+      Capture(file.get(), self.get(), memory.data(), memory.bytes());
+    }
+  });
+  long lost = 0;
+  for (size_t round = 0; round < kRounds || captures < 3; ++round) {
+    EXPECT_EQ(madvise(memory.data(), memory.bytes(), MADV_FREE), 0);
+    Fill(memory.data(), memory.bytes(), kOld + round);
+    // Without swap, only what is clean goes.
+    madvise(memory.data(), memory.bytes(), MADV_PAGEOUT);
+    lost += CountBad(memory.data(), memory.bytes(), kOld + round);
+  }
+  stop = true;
+  capturer.join();
+  EXPECT_EQ(lost, 0);
 }
 
 TEST_F(Copied, SharedMemory) {
