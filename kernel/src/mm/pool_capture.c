@@ -5,6 +5,7 @@
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
+#include <linux/oom.h>
 #include <linux/pool_pages.h>
 #include <linux/rmap.h>
 #include <linux/sched/signal.h>
@@ -344,9 +345,10 @@ static int capture_range(struct capture *c, unsigned long end)
 		addr = stop;
 	}
 	mmu_notifier_invalidate_range_end(&range);
-	mmap_read_unlock(c->mm);
-	if (!err && addr < end)
+	/* What the OOM killer has reaped looks like memory that was never touched. */
+	if (!err && (addr < end || check_stable_address_space(c->mm)))
 		err = -EFAULT;
+	mmap_read_unlock(c->mm);
 	return err;
 }
 
@@ -425,10 +427,10 @@ static void look_at_all(u32 *slot, unsigned long nr)
  * on its behalf; the caller holds no mmap_lock, nor a lock that a page fault may
  * take.
  *
- * Return: 0; -EFAULT if not all of the range is mapped memory; -ENOSPC if the
- * region has no free page for a copy; -EINTR on a fatal signal; -EHWPOISON or
- * -ENOMEM from reading the target. On error nothing is taken: @pages is all 0,
- * @stats unchanged.
+ * Return: 0; -EFAULT if not all of the range is mapped memory, or if the target
+ * is killed because memory is short; -ENOSPC if the region has no free page for a
+ * copy; -EINTR on a fatal signal; -EHWPOISON or -ENOMEM from reading the target.
+ * On error nothing is taken: @pages is all 0, @stats unchanged.
  */
 int pool_capture(const struct pool_region *pool, struct mm_struct *mm, unsigned long addr,
 		 unsigned long nr, u32 *pages, struct pool_capture_stats *stats)

@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -159,6 +160,25 @@ TEST_F(Ioctl, DeadTasksAreRefused) {
   ExpectRefused(c, {ESRCH});  // a zombie
   ASSERT_EQ(waitpid(child, nullptr, 0), child);
   ExpectRefused(c, {ESRCH});  // gone
+}
+
+// Of a process that is killed because memory is short the kernel takes it
+// before the process ends. What is gone must not look like memory never
+// touched.
+TEST_F(Ioctl, ReapedMemoryIsRefused) {
+  Child victim({});
+  ASSERT_EQ(ptrace(PTRACE_SEIZE, victim.pid(), nullptr, PTRACE_O_TRACEEXIT), 0)
+      << std::strerror(errno);
+  kill(victim.pid(), SIGKILL);
+  int status = 0;
+  ASSERT_EQ(waitpid(victim.pid(), &status, 0), victim.pid());
+  ASSERT_EQ(status >> 8, SIGTRAP | PTRACE_EVENT_EXIT << 8);
+  EXPECT_EQ(syscall(SYS_process_mrelease, victim.pidfd(), 0U), 0)
+      << std::strerror(errno);
+  kmemfs_capture c = good();
+  c.pidfd = victim.pidfd();
+  ExpectRefused(c, {EFAULT});
+  ptrace(PTRACE_CONT, victim.pid(), nullptr, nullptr);
 }
 
 TEST_F(Ioctl, KernelThreadsAreRefused) {
