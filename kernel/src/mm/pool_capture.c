@@ -136,27 +136,34 @@ static __always_inline unsigned long not_shareable(const struct page *page, unsi
  * Takes one more reference on each of the pool pages that @nr entries from @pte on map,
  * up to the first entry that maps something else. The first maps page @page_nr. Returns
  * how many. All of a repeated capture is done here. Entries that follow often map the
- * pages that follow: then nothing but the page has to be looked at.
+ * pages that follow: then no more of the entry has to be looked at.
  */
 static unsigned long share_run(const struct capture *c, pte_t *pte, u32 *slot, unsigned long nr,
 			       unsigned long page_nr)
 {
-	const unsigned long first = c->pool->start_pfn + page_nr;
+	const unsigned long start_pfn = c->pool->start_pfn;
+	const unsigned long first = c->pool->first, end = c->pool->end;
 	const unsigned int max_refs = pool_max_refs();
 	pte_t expected = ptep_get(pte);
 	unsigned long i;
 
-	nr = min(nr, c->pool->end - page_nr);
-	for (i = 0; i < nr; i++) {
-		struct page *page = pfn_to_page(first + i);
+	for (i = 0; i < nr; i++, page_nr++, expected = pte_next_pfn(expected)) {
+		pte_t ptent = ptep_get(pte + i);
+		struct page *page;
 
-		/* one branch for all that may be wrong */
-		if ((pte_val(ptep_get(pte + i)) ^ pte_val(expected)) |
-		    not_shareable(page, max_refs))
+		if (pte_val(ptent) != pte_val(expected)) {
+			page_nr = pte_pfn(ptent) - start_pfn;
+			if (!pte_present(ptent) || pte_special(ptent) || page_nr < first)
+				break;
+			expected = ptent;
+		}
+		if (page_nr >= end)
+			break;
+		page = pfn_to_page(start_pfn + page_nr);
+		if (not_shareable(page, max_refs))
 			break;
 		page_ref_inc(page);
-		slot[i] = page_nr + i;
-		expected = pte_next_pfn(expected);
+		slot[i] = page_nr;
 	}
 	return i;
 }
