@@ -37,12 +37,13 @@
  */
 static __always_inline int add_mapping(struct page *page)
 {
-	struct folio *folio = page_folio(page);
+	struct folio *folio;
 
 	if (unlikely(PageHWPoison(page)))
 		return -EHWPOISON;
 	if (atomic_inc_unless_negative(&page->_mapcount))
 		return 0;
+	folio = page_folio(page);
 	if (unlikely(folio_memcg_charged(folio))) {
 		folio_pool_unmapped(folio);
 		if (folio_memcg_charged(folio))
@@ -110,6 +111,8 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 				   unsigned long *skip)
 {
 	const unsigned int max_refs = pool_max_refs();
+	const unsigned long start_pfn = pool->start_pfn;
+	const pgprot_t prot = vma->vm_page_prot;
 	struct mm_struct *mm = vma->vm_mm;
 	unsigned long i, mapped = 0, first = 0;
 	pte_t *pte;
@@ -136,7 +139,7 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 		nr = limit_to_file(vma, addr, nr, pages, skip);
 	arch_enter_lazy_mmu_mode();
 	for (i = 0; i < nr; i++) {
-		unsigned long pfn = pool->start_pfn + (pages[i] & ~POOL_PAGE_NEW);
+		unsigned long pfn = start_pfn + (pages[i] & ~POOL_PAGE_NEW);
 		struct page *page;
 		int added;
 
@@ -159,7 +162,7 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 		}
 		first += added;
 		set_pte_at(mm, addr + i * PAGE_SIZE, pte + i,
-			   pte_mksoft_dirty(pfn_pte(pfn, vma->vm_page_prot)));
+			   pte_mksoft_dirty(pfn_pte(pfn, prot)));
 		pages[i] = 0;
 		mapped++;
 	}

@@ -104,7 +104,7 @@ static inline bool pool_page_crowded(const struct pool_region *pool, u32 nr)
  */
 static inline void pool_page_get(const struct pool_region *pool, u32 nr)
 {
-	get_page(pool_page(pool, nr));
+	page_ref_inc(pool_page(pool, nr));	/* never the tail of a large folio */
 }
 
 /**
