@@ -123,10 +123,14 @@ static struct page *take_reserve(struct kmem_blk *b)
 	struct page *page;
 
 	guard(spinlock)(&b->reserve_lock);
-	page = list_first_entry_or_null(&b->reserve, struct page, lru);
-	if (page) {
+	while ((page = list_first_entry_or_null(&b->reserve, struct page, lru))) {
 		list_del(&page->lru);
 		b->nr_reserve--;
+		if (!PageHWPoison(page))
+			break;
+		/* Its memory failed meanwhile; nobody gets it any more. */
+		b->reserve_size--;
+		__free_page(page);
 	}
 	return page;
 }
