@@ -286,7 +286,16 @@ int kmemfs_walk(const struct kmemfs_media *m, const struct kmemfs_root_info *roo
 
 /**
  * kmemfs_walk_runs() - visit the runs of one inode
- * As kmemfs_walk(), for @record and its extent tree only; @v->inode is unused.
+ * @m: the device
+ * @root: from kmemfs_root_pick()
+ * @record: the inode
+ * @v: callbacks; @v->inode is unused
+ * @ctx: for the callbacks
+ * @why: out: reason of a failure
+ *
+ * As kmemfs_walk(), for @record and its extent tree only.
+ *
+ * Return: 0, -EUCLEAN, or what a callback returned.
  */
 int kmemfs_walk_runs(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
 		     const struct kmemfs_inode_record *record,
@@ -312,6 +321,11 @@ struct kmemfs_check {
 
 /**
  * kmemfs_verify() - decide whether a tree holds
+ * @m: the device
+ * @root: from kmemfs_root_pick()
+ * @check: memory, and what is found out
+ * @why: out: reason of a failure
+ *
  * Everything kmemfs_walk() checks, and across pages: no metadata page used
  * twice or owned by a file; counts of the root and of the inodes are right;
  * parents exist, are directories, and lead to the root without a cycle; no
