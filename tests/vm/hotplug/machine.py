@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEPLOY = HERE.parent.parent.parent / "deploy" / "vm"
+SELFTESTS = DEPLOY.parent.parent / "kernel/src/tools/testing/selftests/kmemfs"
 MIB = 1 << 20
 
 sys.path.insert(0, str(DEPLOY))
@@ -40,6 +41,9 @@ class Machine:
     def _deploy(self, command, *arguments, check=True, **options):
         return subprocess.run([DEPLOY / command, *arguments], env=self.environment, text=True, check=check, **options)
 
+    def put(self, path, target="/root/"):
+        self._deploy("put", path, target)
+
     def up(self, *append, node=1):
         """Boots, on new disks the first time. Nothing is bound to kmem then."""
         if self.fresh:
@@ -48,7 +52,7 @@ class Machine:
         self._deploy("up", *sizes, *(["--fresh"] if self.fresh else []), *(f"--append={a}" for a in append))
         if self.fresh:
             self.fresh = False
-            self._deploy("put", HERE / "guest_device.py", GUEST_SCRIPT)
+            self.put(HERE / "guest_device.py", GUEST_SCRIPT)
             self.shell("sync")  # a power cut may come soon
             self.guest("create", self.align)
             self.data = self.guest("offset")["offset"]
