@@ -11,13 +11,20 @@
 //     Exits with 0 if the device is as some operation from NUMBER on left it,
 //     with the next one done not at all, or in part if it is a discard, and
 //     prints which.
+//   blk_writer race DEVICE SECONDS
+//     Several threads at the same blocks. Exits with 0 if none has seen what
+//     nobody wrote: a block that is part of one write and part of another, or
+//     of a discard; a sector that a write to another one of its block undid.
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -25,6 +32,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -211,14 +219,124 @@ int Check(int fd, uint64_t seed, uint64_t least) {
   return 1;
 }
 
+// Threads that all work on the same few blocks.
+class Race {
+ public:
+  explicit Race(int fd) : fd_(fd) {}
+
+  // Whether nobody saw anything wrong.
+  bool Run(std::chrono::seconds time) {
+    std::vector<std::thread> threads;
+    for (uint64_t i = 0; i < kSectorsPerBlock; i++)
+      threads.emplace_back([this, i] { Loop(i, &Race::WriteOwnSector); });
+    for (uint64_t i = 0; i < 2; i++) {
+      threads.emplace_back([this, i] { Loop(10 + i, &Race::WriteWholeBlock); });
+      threads.emplace_back([this, i] { Loop(20 + i, &Race::DiscardSome); });
+      threads.emplace_back([this, i] { Loop(30 + i, &Race::ReadWholeBlock); });
+    }
+    std::this_thread::sleep_for(time);
+    stop_ = true;
+    for (std::thread& thread : threads) thread.join();
+    std::printf("%ju operations\n", static_cast<uintmax_t>(done_));
+    return !wrong_;
+  }
+
+ private:
+  static constexpr uint64_t kRaceBlocks = 8;  // of each kind, a cache line's
+  using Words = std::array<uint64_t, kBlock / sizeof(uint64_t)>;
+
+  struct Thread {
+    uint64_t number;
+    std::mt19937_64 random;
+    Words* words;  // aligned to a block
+  };
+  using Step = bool (Race::*)(Thread* thread);
+
+  void Loop(uint64_t number, Step step) {
+    const std::unique_ptr<Words, Free> words(
+        static_cast<Words*>(std::aligned_alloc(kBlock, kBlock)));
+    Thread thread = {number, std::mt19937_64(number), words.get()};
+    while (!stop_) {
+      if (!(this->*step)(&thread)) {
+        wrong_ = true;
+        stop_ = true;
+      }
+      done_++;
+    }
+  }
+
+  bool Transfer(bool write, Words* words, uint64_t length, uint64_t offset) {
+    const auto at = static_cast<off_t>(offset);
+    const ssize_t done = write ? pwrite(fd_, words->data(), length, at)
+                               : pread(fd_, words->data(), length, at);
+    return done == static_cast<ssize_t>(length) ||
+           Fail(write ? "pwrite" : "pread");
+  }
+
+  // Of the first blocks: each thread has a sector of each of them, and finds
+  // there what it wrote, whatever the others wrote to the same block.
+  bool WriteOwnSector(Thread* thread) {
+    const uint64_t block = thread->random() % kRaceBlocks;
+    const uint64_t offset = block * kBlock + thread->number * kSector;
+    const uint64_t value = thread->random();
+    thread->words->fill(value);
+    if (!Transfer(true, thread->words, kSector, offset)) return false;
+    std::this_thread::yield();
+    if (!Transfer(false, thread->words, kSector, offset)) return false;
+    return AllAre(value, *thread->words, kSector) || Wrong("sector", offset);
+  }
+
+  // Of the blocks behind them: all words of a block are those of one write, or
+  // zero.
+  uint64_t SharedBlock(Thread* thread) {
+    return kRaceBlocks + thread->random() % kRaceBlocks;
+  }
+
+  bool WriteWholeBlock(Thread* thread) {
+    thread->words->fill(thread->random());
+    return Transfer(true, thread->words, kBlock, SharedBlock(thread) * kBlock);
+  }
+
+  bool ReadWholeBlock(Thread* thread) {
+    const uint64_t offset = SharedBlock(thread) * kBlock;
+    if (!Transfer(false, thread->words, kBlock, offset)) return false;
+    return AllAre(thread->words->front(), *thread->words, kBlock) ||
+           Wrong("block", offset);
+  }
+
+  bool DiscardSome(Thread* thread) {
+    const uint64_t block = SharedBlock(thread);
+    const uint64_t most = 2 * kRaceBlocks - block;
+    return Discard(fd_, block * kBlock, (1 + thread->random() % most) * kBlock);
+  }
+
+  static bool AllAre(uint64_t value, const Words& words, uint64_t length) {
+    return std::all_of(words.begin(), words.begin() + length / sizeof(uint64_t),
+                       [value](uint64_t word) { return word == value; });
+  }
+
+  static bool Wrong(const char* what, uint64_t offset) {
+    std::fprintf(stderr, "the %s at %ju has what nobody wrote\n", what,
+                 static_cast<uintmax_t>(offset));
+    return false;
+  }
+
+  const int fd_;
+  std::atomic<bool> stop_ = false;
+  std::atomic<bool> wrong_ = false;
+  std::atomic<uint64_t> done_ = 0;
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const bool writes = argc == 4 && std::string(argv[1]) == "write";
+  const bool races = argc == 4 && std::string(argv[1]) == "race";
   const bool checks = argc == 5 && std::string(argv[1]) == "check";
-  if (!writes && !checks) {
+  if (!writes && !checks && !races) {
     std::fprintf(stderr,
-                 "usage: %s write DEVICE SEED | check DEVICE SEED NUMBER\n",
+                 "usage: %s write DEVICE SEED | check DEVICE SEED NUMBER | "
+                 "race DEVICE SECONDS\n",
                  argv[0]);
     return 64;
   }
@@ -228,6 +346,7 @@ int main(int argc, char** argv) {
     return 1;
   }
   const uint64_t seed = std::strtoull(argv[3], nullptr, 10);
+  if (races) return Race(fd).Run(std::chrono::seconds(seed)) ? 0 : 1;
   return writes ? Write(fd, seed)
                 : Check(fd, seed, std::strtoull(argv[4], nullptr, 10));
 }
