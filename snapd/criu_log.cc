@@ -133,7 +133,7 @@ absl::Status CriuError(const CriuFailure& failure) {
                                    " failed: ", first);
     details.hint = absl::StrCat("read ", failure.log_path);
   }
-  return MakeError(std::move(details));
+  return MakeError(details);
 }
 
 }  // namespace daxsnap

@@ -8,6 +8,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "client/pool/utf8.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 
@@ -28,15 +29,16 @@ std::optional<google::rpc::ErrorInfo> InfoOf(const absl::Status& status) {
 
 }  // namespace
 
-absl::Status MakeError(ErrorDetails details) {
+absl::Status MakeError(const ErrorDetails& details) {
   google::rpc::ErrorInfo info;
   info.set_domain(std::string(kDomain));
   info.set_reason(std::string(details.reason));
-  for (auto& [key, value] : details.metadata) {
-    (*info.mutable_metadata())[key] = std::move(value);
+  // Names of tasks and files are any bytes.
+  for (const auto& [key, value] : details.metadata) {
+    (*info.mutable_metadata())[key] = pool::ToPrintableUtf8(value);
   }
-  (*info.mutable_metadata())["hint"] = std::move(details.hint);
-  absl::Status status(details.code, details.message);
+  (*info.mutable_metadata())["hint"] = pool::ToPrintableUtf8(details.hint);
+  absl::Status status(details.code, pool::ToPrintableUtf8(details.message));
   status.SetPayload(kErrorInfoUrl, absl::Cord(info.SerializeAsString()));
   return status;
 }
@@ -57,7 +59,7 @@ std::map<std::string, std::string> ErrorMetadataOf(const absl::Status& status) {
 std::string SerializedRpcStatus(const absl::Status& status) {
   google::rpc::Status rpc;
   rpc.set_code(static_cast<int>(status.code()));
-  rpc.set_message(std::string(status.message()));
+  rpc.set_message(pool::ToPrintableUtf8(status.message()));
   auto info = InfoOf(status);
   if (!info.has_value() && status.code() != absl::StatusCode::kCancelled) {
     info.emplace();

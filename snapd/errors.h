@@ -54,8 +54,9 @@ struct ErrorDetails {
   std::map<std::string, std::string> metadata = {};
 };
 
-// A status that carries `details` as its ErrorInfo payload.
-absl::Status MakeError(ErrorDetails details);
+// A status that carries `details` as its ErrorInfo payload. Bytes that are not
+// printable UTF-8 are written as \xNN there.
+absl::Status MakeError(const ErrorDetails& details);
 
 // The reason of a status made by MakeError; empty if it has none.
 std::string ErrorReasonOf(const absl::Status& status);

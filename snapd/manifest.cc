@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/launch/unique_fd.h"
+#include "client/pool/utf8.h"
 #include "snapd/build_id.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
@@ -49,8 +50,9 @@ void SetTimestamp(absl::Time time, google::protobuf::Timestamp* timestamp) {
 void FillTask(const TaskInfo& from, const std::string& boot_id,
               v1::Task* task) {
   task->set_pid(from.id.pid);
-  task->set_comm(from.comm);
-  task->set_exe(from.exe);
+  // Any bytes, and comm may be cut within a character.
+  task->set_comm(pool::ToPrintableUtf8(from.comm));
+  task->set_exe(pool::ToPrintableUtf8(from.exe));
   task->set_uid(from.uids[0]);
   task->set_gid(from.gids[0]);
   task->set_start_ticks(from.id.start_ticks);
@@ -58,13 +60,16 @@ void FillTask(const TaskInfo& from, const std::string& boot_id,
 }
 
 // A regular file opened for reading; nothing else, as opening a device or FIFO
-// has side effects.
+// has side effects. Tasks choose their paths, so what is there is looked at
+// before it is opened.
 UniqueFd OpenRegular(const std::string& path, struct stat* info) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (!fd.valid() || fstat(fd.get(), info) != 0 || !S_ISREG(info->st_mode)) {
-    fd.reset();
+  const UniqueFd found(open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!found.valid() || fstat(found.get(), info) != 0 ||
+      !S_ISREG(info->st_mode)) {
+    return UniqueFd();
   }
-  return fd;
+  const std::string same = absl::StrCat("/proc/self/fd/", found.get());
+  return UniqueFd(open(same.c_str(), O_RDONLY | O_CLOEXEC));
 }
 
 void FillFile(const ImageFile& from, v1::FileRecord* file) {

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/pool/utf8.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 
 namespace daxsnap::pool {
 namespace {
@@ -27,22 +31,43 @@ bool IsPrintable(std::uint32_t c) {
   return !surrogate && !control && c <= 0x10ffff;
 }
 
+// Bytes of the printable character that `text` begins with; 0: there is none.
+std::size_t LeadingCharacter(absl::string_view text) {
+  const Lead lead = ParseLead(static_cast<unsigned char>(text[0]));
+  if (lead.length == 0 || lead.length > text.size()) return 0;
+  std::uint32_t c = lead.bits;
+  for (std::size_t i = 1; i < lead.length; ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if ((byte & 0xc0) != 0x80) return 0;
+    c = c << 6 | (byte & 0x3fU);
+  }
+  return c >= lead.minimum && IsPrintable(c) ? lead.length : 0;
+}
+
 }  // namespace
 
 bool IsPrintableUtf8(absl::string_view text) {
   while (!text.empty()) {
-    const Lead lead = ParseLead(text[0]);
-    if (lead.length == 0 || lead.length > text.size()) return false;
-    std::uint32_t c = lead.bits;
-    for (std::size_t i = 1; i < lead.length; ++i) {
-      const auto byte = static_cast<unsigned char>(text[i]);
-      if ((byte & 0xc0) != 0x80) return false;
-      c = c << 6 | (byte & 0x3fU);
-    }
-    if (c < lead.minimum || !IsPrintable(c)) return false;
-    text.remove_prefix(lead.length);
+    const std::size_t length = LeadingCharacter(text);
+    if (length == 0) return false;
+    text.remove_prefix(length);
   }
   return true;
+}
+
+std::string ToPrintableUtf8(absl::string_view text) {
+  std::string printable;
+  while (!text.empty()) {
+    const std::size_t length = LeadingCharacter(text);
+    if (length == 0) {
+      absl::StrAppend(&printable, "\\x",
+                      absl::BytesToHexString(text.substr(0, 1)));
+    } else {
+      absl::StrAppend(&printable, text.substr(0, length));
+    }
+    text.remove_prefix(std::max<std::size_t>(length, 1));
+  }
+  return printable;
 }
 
 }  // namespace daxsnap::pool

@@ -2,6 +2,8 @@
 #ifndef DAXSNAP_CLIENT_POOL_UTF8_H_
 #define DAXSNAP_CLIENT_POOL_UTF8_H_
 
+#include <string>
+
 #include "absl/strings/string_view.h"
 
 namespace daxsnap::pool {
@@ -9,6 +11,10 @@ namespace daxsnap::pool {
 // Whether `text` is well-formed UTF-8 (RFC 3629) without control characters
 // (U+0000 to U+001F, U+007F to U+009F).
 bool IsPrintableUtf8(absl::string_view text);
+
+// The text with every byte that keeps it from being so as \xNN. Messages of
+// protobuf that hold anything but UTF-8 can be written and not be read.
+std::string ToPrintableUtf8(absl::string_view text);
 
 }  // namespace daxsnap::pool
 

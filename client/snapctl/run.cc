@@ -12,6 +12,7 @@
 #include "absl/strings/strip.h"
 #include "client/launch/launch.h"
 #include "client/pool/pool.h"
+#include "client/pool/utf8.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/local_pool.h"
 #include "client/snapctl/output.h"
@@ -107,7 +108,8 @@ absl::Status Run(const Options& options, const Context& context) {
   spec.cwd = cwd;
   spec.numa_node = *node;
   spec.scope = launch::ScopeName(name);
-  spec.description = absl::StrCat("daxsnap: ", name);
+  // D-Bus takes nothing but UTF-8.
+  spec.description = absl::StrCat("daxsnap: ", pool::ToPrintableUtf8(name));
   spec.pids = launch::PidRange();
   if (!options.log.empty()) {
     spec.log_path = std::filesystem::absolute(options.log);

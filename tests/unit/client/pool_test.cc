@@ -378,5 +378,15 @@ TEST(Utf8Test, AcceptsTextAndRefusesTheRest) {
   EXPECT_FALSE(IsPrintableUtf8(absl::string_view("a\0b", 3)));
 }
 
+TEST(Utf8Test, WhatIsNotTextIsEscaped) {
+  EXPECT_EQ(ToPrintableUtf8("caf\xc3\xa9 \\"), "caf\xc3\xa9 \\");
+  EXPECT_EQ(ToPrintableUtf8("caf\xe9!"), "caf\\xe9!");
+  EXPECT_EQ(ToPrintableUtf8("a\n\xe2\x82"), "a\\x0a\\xe2\\x82");
+  for (int byte = 0; byte < 256; ++byte) {
+    const std::string text(3, static_cast<char>(byte));
+    EXPECT_TRUE(IsPrintableUtf8(ToPrintableUtf8(text))) << byte;
+  }
+}
+
 }  // namespace
 }  // namespace daxsnap::pool

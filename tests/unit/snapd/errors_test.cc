@@ -34,6 +34,20 @@ TEST(Errors, CarryReasonHintAndMetadata) {
   EXPECT_EQ(info.metadata().at("hint"), "check the PID");
 }
 
+// Names of tasks and files are any bytes; protobuf reads nothing but UTF-8.
+TEST(Errors, BytesThatAreNoTextArriveEscaped) {
+  const absl::Status status = MakeError({.reason = reason::kFileChanged,
+                                         .message = "file /caf\xe9 is gone",
+                                         .hint = "h",
+                                         .metadata = {{"path", "/caf\xe9"}}});
+  EXPECT_EQ(status.message(), "file /caf\\xe9 is gone");
+  EXPECT_EQ(ErrorReasonOf(status), reason::kFileChanged);
+  const google::rpc::ErrorInfo info = InfoIn(SerializedRpcStatus(status));
+  EXPECT_EQ(info.metadata().at("path"), "/caf\\xe9");
+  EXPECT_EQ(InfoIn(SerializedRpcStatus(absl::UnknownError("\xe9"))).reason(),
+            "INTERNAL");
+}
+
 TEST(Errors, EveryReasonIsOneOfTheApi) {
   for (const absl::string_view reason : {reason::kPidInUse,
                                          reason::kTcpEstablished,

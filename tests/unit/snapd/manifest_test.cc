@@ -3,8 +3,11 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "absl/strings/str_cat.h"
 #include "snapd/errors.h"
@@ -21,12 +24,14 @@ class ManifestTest : public testing::Test {
   v1::Manifest Mapping(const std::string& path) {
     struct stat info;
     EXPECT_EQ(stat(path.c_str(), &info), 0);
+    return Mapping(path, static_cast<uint64_t>(info.st_size));
+  }
+
+  v1::Manifest Mapping(const std::string& path, uint64_t size) {
     ImageSet images;
     images.tasks = {{.pid = 42, .parent_pid = 0, .thread_ids = {42, 43}}};
-    images.files = {{.path = path,
-                     .size = static_cast<uint64_t>(info.st_size),
-                     .regular = true,
-                     .mapped = true}};
+    images.files = {
+        {.path = path, .size = size, .regular = true, .mapped = true}};
     ManifestInput input;
     input.name = "s";
     input.root.uids = {1000, 0, 0, 0};
@@ -72,6 +77,52 @@ TEST_F(ManifestTest, ChangedFilesAreRefused) {
 
   ASSERT_EQ(unlink(path.c_str()), 0);
   EXPECT_EQ(ErrorReasonOf(CheckFiles(manifest)), reason::kFileChanged);
+}
+
+// protobuf writes strings that are not UTF-8, but does not read them again.
+TEST_F(ManifestTest, NamesThatAreNoTextCanBeReadAgain) {
+  const std::string path = temp_.path() + "/caf\xe9";
+  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, path, "12345").ok());
+  ManifestInput input;
+  input.root.comm = "gr\xc3\xb6\xc3";
+  input.root.exe = path;
+  ImageSet images;
+  images.tasks = {{.pid = 42, .parent_pid = 0, .thread_ids = {42}}};
+  images.files = {{.path = path, .size = 5, .regular = true, .mapped = true}};
+  input.tasks[42] = input.root;
+  v1::Manifest manifest;
+  ASSERT_TRUE(manifest.ParseFromString(
+      MakeManifest(input, images).SerializeAsString()));
+  EXPECT_EQ(manifest.snapshot().root_task().comm(), "gr\xc3\xb6\\xc3");
+  EXPECT_EQ(manifest.snapshot().root_task().exe(), temp_.path() + "/caf\\xe9");
+  EXPECT_EQ(manifest.files(0).path(), path);
+  EXPECT_TRUE(CheckFiles(manifest).ok());
+  ASSERT_EQ(unlink(path.c_str()), 0);
+  const absl::Status gone = CheckFiles(manifest);
+  EXPECT_EQ(ErrorReasonOf(gone), reason::kFileChanged);
+  EXPECT_EQ(ErrorMetadataOf(gone)["path"], temp_.path() + "/caf\\xe9");
+}
+
+// Tasks choose their paths, and opening a device or FIFO has effects.
+TEST_F(ManifestTest, WhatIsNoRegularFileIsNotOpened) {
+  const std::string fifo = temp_.path() + "/fifo";
+  const std::string link = temp_.path() + "/link";
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  ASSERT_EQ(symlink(fifo.c_str(), link.c_str()), 0);
+  const UniqueFd watch(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+  ASSERT_GE(inotify_add_watch(watch.get(), fifo.c_str(), IN_OPEN), 0);
+
+  v1::Manifest manifest = Mapping(link, 0);
+  EXPECT_FALSE(manifest.files(0).has_modify_time());
+  manifest.mutable_files(0)->mutable_modify_time()->set_seconds(1);
+  EXPECT_EQ(ErrorReasonOf(CheckFiles(manifest)), reason::kFileChanged);
+
+  char events[256];
+  EXPECT_EQ(read(watch.get(), events, sizeof(events)), -1) << "it was opened";
+  EXPECT_EQ(errno, EAGAIN);
+  // The watch would have seen it.
+  const UniqueFd opened(open(link.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  EXPECT_GT(read(watch.get(), events, sizeof(events)), 0);
 }
 
 TEST_F(ManifestTest, AnotherTimeIsFineForTheSameBuild) {
