@@ -19,13 +19,15 @@ absl::Status Denied(const Caller& caller, std::string message,
                     .metadata = {{"uid", absl::StrCat(caller.uid)}}});
 }
 
-// source: __ptrace_may_access() in kernel/ptrace.c, without capabilities
+// source: __ptrace_may_access() in kernel/ptrace.c and
+// cap_ptrace_access_check() in security/commoncap.c, for a caller without
+// capabilities
 bool MayPtrace(const Caller& caller, const TaskInfo& task) {
   const auto is_uid = [&](uid_t uid) { return uid == caller.uid; };
   const auto is_gid = [&](gid_t gid) { return gid == caller.gid; };
   return std::all_of(task.uids.begin(), task.uids.end(), is_uid) &&
          std::all_of(task.gids.begin(), task.gids.end(), is_gid) &&
-         task.proc_owner == caller.uid;
+         task.proc_owner == caller.uid && !task.privileged;
 }
 
 }  // namespace
@@ -42,6 +44,12 @@ absl::Status CheckTaskAccess(const Caller& caller,
                   "run the command as root or as the owner of the task");
   }
   return absl::OkStatus();
+}
+
+uid_t OwnerOf(const std::vector<TaskInfo>& tree) {
+  const TaskInfo& root = tree.front();
+  const Caller owner = {.uid = root.uids[0], .gid = root.gids[0]};
+  return CheckTaskAccess(owner, tree).ok() ? owner.uid : 0;
 }
 
 absl::Status CheckSnapshotAccess(const Caller& caller, uid_t owner,

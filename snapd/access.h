@@ -24,10 +24,15 @@ struct Caller {
 };
 
 // OK if the caller could ptrace every task of the tree: all its user and group
-// IDs are the caller's, and it is dumpable (which excludes set-user-ID
-// programs). PERMISSION_DENIED otherwise.
+// IDs are the caller's, it has no capabilities, and it is dumpable (which
+// excludes set-user-ID programs). PERMISSION_DENIED otherwise.
 absl::Status CheckTaskAccess(const Caller& caller,
                              const std::vector<TaskInfo>& tree);
+
+// Whose a snapshot of the tree is, the root task first: the real user's, if
+// that user could have taken it, and root's otherwise, so that nobody starts
+// again what root had a set-user-ID program do.
+uid_t OwnerOf(const std::vector<TaskInfo>& tree);
 
 // OK if the snapshot is the caller's own. PERMISSION_DENIED otherwise.
 absl::Status CheckSnapshotAccess(const Caller& caller, uid_t owner,

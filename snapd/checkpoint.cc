@@ -275,6 +275,7 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   input.root = tree_.front();
   for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
   input.labels.insert(request_.labels().begin(), request_.labels().end());
+  input.owner = OwnerOf(tree_);
   manifest_ = MakeManifest(input, *images);
   return absl::OkStatus();
 }

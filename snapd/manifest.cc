@@ -134,7 +134,7 @@ v1::Manifest MakeManifest(const ManifestInput& input, const ImageSet& images) {
   snapshot->set_page_size(static_cast<uint32_t>(sysconf(_SC_PAGESIZE)));
   snapshot->set_left_running(input.left_running);
   snapshot->mutable_labels()->insert(input.labels.begin(), input.labels.end());
-  snapshot->set_owner_uid(input.root.uids[0]);
+  snapshot->set_owner_uid(input.owner);
   snapshot->set_pool_uuid(input.pool_uuid);
   snapshot->mutable_versions()->set_daxsnap(kVersion);
   snapshot->mutable_versions()->set_criu(input.criu_version);

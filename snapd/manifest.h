@@ -30,6 +30,7 @@ struct ManifestInput {
   std::string pool_uuid;
   int memory_node = -1;
   TaskInfo root;
+  uid_t owner = 0;
   // What was known of the tasks of the tree, by PID.
   std::map<pid_t, TaskInfo> tasks;
   std::map<std::string, std::string> labels;

@@ -80,6 +80,13 @@ bool ParseIds(absl::string_view text, std::array<Id, 4>* ids) {
   return true;
 }
 
+// 0 if it is no mask.
+uint64_t ParseMask(absl::string_view text) {
+  uint64_t mask = 0;
+  return absl::SimpleHexAtoi(absl::StripAsciiWhitespace(text), &mask) ? mask
+                                                                      : 0;
+}
+
 absl::Status ParseStatus(const std::string& text, TaskInfo* task) {
   bool group = false;
   bool uids = false;
@@ -94,12 +101,9 @@ absl::Status ParseStatus(const std::string& text, TaskInfo* task) {
     } else if (field.first == "Gid") {
       gids = ParseIds(field.second, &task->gids);
     } else if (field.first == "SigPnd" || field.first == "ShdPnd") {
-      uint64_t pending = 0;
-      if (absl::SimpleHexAtoi(absl::StripAsciiWhitespace(field.second),
-                              &pending) &&
-          (pending & kSigKillBit) != 0) {
-        task->doomed = true;
-      }
+      if ((ParseMask(field.second) & kSigKillBit) != 0) task->doomed = true;
+    } else if (field.first == "CapPrm") {
+      task->privileged = ParseMask(field.second) != 0;
     }
   }
   if (group && uids && gids) return absl::OkStatus();

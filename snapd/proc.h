@@ -45,6 +45,8 @@ struct TaskInfo {
   std::array<gid_t, 4> gids = {};
   // Owner of /proc/PID: root if the task is not dumpable.
   uid_t proc_owner = 0;
+  // It has permitted capabilities.
+  bool privileged = false;
 };
 
 // An open descriptor of a task.

@@ -52,6 +52,22 @@ TEST(Access, TasksThatAreNotDumpableAreDenied) {
             reason::kPermissionDenied);
 }
 
+TEST(Access, TasksWithCapabilitiesAreDenied) {
+  TaskInfo task = TaskOfUser();
+  task.privileged = true;
+  EXPECT_EQ(ErrorReasonOf(CheckTaskAccess(kUser, {task})),
+            reason::kPermissionDenied);
+}
+
+TEST(Access, SnapshotIsOfTheUserWhoCouldHaveTakenItElseRoots) {
+  EXPECT_EQ(OwnerOf({TaskOfUser(), TaskOfUser()}), 1000u);
+  TaskInfo set_user_id = TaskOfUser();
+  set_user_id.uids = {1000, 0, 0, 0};
+  set_user_id.proc_owner = 0;
+  EXPECT_EQ(OwnerOf({set_user_id}), 0u);
+  EXPECT_EQ(OwnerOf({TaskOfUser(), set_user_id}), 0u);
+}
+
 TEST(Access, SnapshotsOfOthersAreDenied) {
   EXPECT_TRUE(CheckSnapshotAccess(kUser, 1000, "s").ok());
   const absl::Status status = CheckSnapshotAccess(kUser, 1001, "s");

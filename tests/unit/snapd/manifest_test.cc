@@ -34,7 +34,7 @@ class ManifestTest : public testing::Test {
         {.path = path, .size = size, .regular = true, .mapped = true}};
     ManifestInput input;
     input.name = "s";
-    input.root.uids = {1000, 0, 0, 0};
+    input.owner = 1000;
     return MakeManifest(input, images);
   }
 

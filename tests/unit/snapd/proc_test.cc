@@ -91,6 +91,17 @@ TEST(TaskKind, KernelThreadIsToldByItsFlag) {
   EXPECT_TRUE(fake.proc().ReadTask(7)->kernel_thread);
 }
 
+TEST(ProcFs, TasksWithCapabilitiesArePrivileged) {
+  FakeProc fake;
+  fake.AddTask(7, Stat("x", 'S', 0),
+               std::string(kStatus) + "CapPrm:\t0000000000000000\n");
+  EXPECT_FALSE(fake.proc().ReadTask(7)->privileged);
+  FakeProc other;
+  other.AddTask(7, Stat("x", 'S', 0),
+                std::string(kStatus) + "CapPrm:\t0000000000000400\n");
+  EXPECT_TRUE(other.proc().ReadTask(7)->privileged);
+}
+
 // A shell with a pipeline of two below it.
 constexpr char kPipeline[] =
     "sleep infinity 3>&- | { echo >&3; exec 3>&-; exec sleep infinity; }";
