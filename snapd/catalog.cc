@@ -177,14 +177,12 @@ absl::Status Catalog::Discard(StagedSnapshot staged) {
 }
 
 absl::Status Catalog::Finish(StagedSnapshot staged) {
-  if (absl::Status removed = RemoveStaged(pool_->staging(), staged.uid);
-      !removed.ok()) {
-    return removed;
-  }
-  absl::Status committed = pool_->Commit();
+  absl::Status status = RemoveStaged(pool_->staging(), staged.uid);
+  if (status.ok()) status = pool_->Commit();
+  // Also then: it is durable, and may be all that is left of its tasks.
   const std::lock_guard lock(mutex_);
   hidden_.erase(staged.name);
-  return committed;
+  return status;
 }
 
 absl::Status Catalog::WriteManifest(int directory,

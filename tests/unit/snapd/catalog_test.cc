@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
@@ -78,6 +79,19 @@ TEST_F(CatalogTest, PublishedIsHiddenUntilFinished) {
   ASSERT_TRUE(catalog_.Finish(*std::move(staged)).ok());
   EXPECT_TRUE(catalog_.Read("a").ok());
   EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+// Its task is dead by then: hidden, it would be lost to everybody.
+TEST_F(CatalogTest, PublishedIsShownThoughItsRecordStays) {
+  auto staged = Begin("a");
+  ASSERT_TRUE(catalog_.Publish(&*staged).ok());
+  const UniqueFd staging(fcntl(pool_->staging(), F_DUPFD_CLOEXEC, 0));
+  // No directory: whatever is done below it fails.
+  const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  ASSERT_GE(dup3(null.get(), pool_->staging(), O_CLOEXEC), 0);
+  EXPECT_FALSE(catalog_.Finish(*std::move(staged)).ok());
+  EXPECT_TRUE(catalog_.Has("a"));
+  ASSERT_GE(dup3(staging.get(), pool_->staging(), O_CLOEXEC), 0);
 }
 
 TEST_F(CatalogTest, FailedCommitTakesThePublicationBack) {
