@@ -234,30 +234,23 @@ absl::StatusOr<v1::Manifest> Catalog::Read(const std::string& name) const {
   return manifest;
 }
 
-absl::StatusOr<SnapshotPage> Catalog::List(absl::string_view after,
-                                           size_t limit) const {
+absl::StatusOr<std::vector<std::string>> Catalog::List(
+    absl::string_view after) const {
   auto names = ListDirectory(pool_->snapshots());
   if (!names.ok()) return names.status();
-  SnapshotPage page;
-  auto name = after.empty()
-                  ? names->begin()
-                  : std::upper_bound(names->begin(), names->end(), after);
-  for (; name != names->end(); ++name) {
-    // Whatever else someone puts there is not ours.
-    if (!ValidateSnapshotName(*name).ok() || IsHidden(*name)) continue;
-    if (page.names.size() == limit) {
-      page.more = true;
-      break;
-    }
-    page.names.push_back(std::move(*name));
-  }
-  return page;
+  names->erase(names->begin(),
+               std::upper_bound(names->begin(), names->end(), after));
+  // Whatever else someone puts there is not ours.
+  std::erase_if(*names, [this](const std::string& name) {
+    return !ValidateSnapshotName(name).ok() || IsHidden(name);
+  });
+  return names;
 }
 
 absl::StatusOr<size_t> Catalog::Count() const {
-  auto page = List("", static_cast<size_t>(-1));
-  if (!page.ok()) return page.status();
-  return page->names.size();
+  auto names = List("");
+  if (!names.ok()) return names.status();
+  return names->size();
 }
 
 absl::Status Catalog::Delete(const std::string& name) {

@@ -41,14 +41,6 @@ struct StagedSnapshot {
   bool published = false;
 };
 
-// One page of the list.
-struct SnapshotPage {
-  // Names in bytewise order.
-  std::vector<std::string> names;
-  // Whether there are more after the last one.
-  bool more = false;
-};
-
 // Waits until a task is gone, or gives up; returns whether it is gone.
 using WaitGone = std::function<bool(const TaskId&)>;
 
@@ -93,9 +85,8 @@ class Catalog {
   // Opens snapshots/NAME; SNAPSHOT_MISSING if there is none.
   absl::StatusOr<UniqueFd> Open(const std::string& name) const;
 
-  // Names after `after`, at most `limit`.
-  absl::StatusOr<SnapshotPage> List(absl::string_view after,
-                                    size_t limit) const;
+  // Names after `after`, in bytewise order. Reads the whole directory.
+  absl::StatusOr<std::vector<std::string>> List(absl::string_view after) const;
 
   // Number of snapshots.
   absl::StatusOr<size_t> Count() const;

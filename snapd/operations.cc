@@ -241,35 +241,29 @@ absl::StatusOr<v1::ListSnapshotsResponse> Operations::List(
   if (!limit.ok()) return limit.status();
   auto after = ParsePageToken(request.page_token());
   if (!after.ok()) return after.status();
+  auto names = (*open)->catalog.List(*after);
+  if (!names.ok()) return names.status();
   v1::ListSnapshotsResponse response;
   size_t bytes = 0;
   // A token names a snapshot that its caller may see.
   std::string last = *after;
-  // Where the next batch of names begins: behind all that were looked at.
-  std::string cursor = *after;
-  for (bool more = true; more;) {
-    // One name more than fits tells whether there is a next page.
-    auto batch = (*open)->catalog.List(cursor, *limit + 1);
-    if (!batch.ok()) return batch.status();
-    more = batch->more;
-    for (const std::string& name : batch->names) {
-      cursor = name;
-      Entry entry = ReadFor(caller, (*open)->catalog, name);
-      if (entry.kind == Entry::kHidden) continue;
-      const size_t listed = static_cast<size_t>(response.snapshots_size() +
-                                                response.damaged_size());
-      if (listed == *limit || bytes > kMaxPageBytes) {
-        response.set_next_page_token(MakePageToken(last));
-        return response;
-      }
-      if (entry.kind == Entry::kIntact) {
-        bytes += entry.snapshot.ByteSizeLong();
-        *response.add_snapshots() = std::move(entry.snapshot);
-      } else {
-        response.add_damaged(name);
-      }
-      last = name;
+  for (const std::string& name : *names) {
+    Entry entry = ReadFor(caller, (*open)->catalog, name);
+    if (entry.kind == Entry::kHidden) continue;
+    // One more than fits: there is a next page.
+    const size_t listed = static_cast<size_t>(response.snapshots_size() +
+                                              response.damaged_size());
+    if (listed == *limit || bytes > kMaxPageBytes) {
+      response.set_next_page_token(MakePageToken(last));
+      break;
     }
+    if (entry.kind == Entry::kIntact) {
+      bytes += entry.snapshot.ByteSizeLong();
+      *response.add_snapshots() = std::move(entry.snapshot);
+    } else {
+      response.add_damaged(name);
+    }
+    last = name;
   }
   return response;
 }
