@@ -165,6 +165,8 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
     return Abandon(std::move(staged), CancelledError());
   }
   progress_(v1::PROGRESS_PHASE_DUMPING);
+  // CRIU freezes the tasks first of all.
+  create_time_ = absl::Now();
   auto outcome = parts_.engine->Dump({.task = task,
                                       .name = name_,
                                       .leave_running = request_.leave_running(),
@@ -265,7 +267,7 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   input.uid = staged.uid;
   input.boot_id = parts_.proc->BootId();
   input.criu_version = parts_.criu_version;
-  input.create_time = absl::Now();
+  input.create_time = create_time_;
   input.left_running = request_.leave_running();
   input.pool_is_kmemfs = parts_.pool->is_kmemfs();
   auto pool = parts_.pool->Info();
@@ -273,9 +275,9 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   input.pool_uuid = pool->uuid;
   input.memory_node = pool->node;
   input.root = tree_.front();
+  input.owner = OwnerOf(tree_);
   for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
   input.labels.insert(request_.labels().begin(), request_.labels().end());
-  input.owner = OwnerOf(tree_);
   manifest_ = MakeManifest(input, *images);
   return absl::OkStatus();
 }

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "daxsnap/v1/snapshot.pb.h"
 #include "snapd/access.h"
@@ -77,6 +78,7 @@ class Checkpoint {
   std::string name_;
   std::vector<TaskInfo> tree_;
   std::vector<UniqueFd> pidfds_;
+  absl::Time create_time_;
   v1::Manifest manifest_;
   uint64_t commit_us_ = 0;
 };

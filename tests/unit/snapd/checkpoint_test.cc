@@ -10,6 +10,8 @@
 #include <future>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
@@ -117,6 +119,26 @@ TEST_F(CheckpointTest, ResultHasWhatTheManifestHas) {
     ASSERT_TRUE(got.ok()) << got.status();
     EXPECT_EQ(got->snapshot().SerializeAsString(),
               snapshot.SerializeAsString());
+  }
+}
+
+TEST_F(CheckpointTest, CreateTimeIsTheTimeOfTheFreeze) {
+  for (const bool leave_running : {true, false}) {
+    const absl::Time before = absl::Now();
+    absl::Time frozen;
+    engine_.on_point = [&](const std::string& point) {
+      if (point == "images") frozen = absl::Now();
+    };
+    v1::CreateSnapshotRequest request =
+        Request(leave_running ? "running" : "killed");
+    request.set_leave_running(leave_running);
+    auto result = Create(request);
+    ASSERT_TRUE(result.ok()) << result.status();
+    const auto& time = result->snapshot().create_time();
+    const absl::Time created =
+        absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
+    EXPECT_GE(created, before);
+    EXPECT_LE(created, frozen);
   }
 }
 
