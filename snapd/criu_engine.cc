@@ -2,6 +2,7 @@
 #include "snapd/criu_engine.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -10,7 +11,9 @@
 #include <cstdint>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "daxsnap/internal/criu.pb.h"
@@ -29,6 +32,9 @@ namespace pb = ::daxsnap::internal::criu;
 constexpr size_t kMaxLog = size_t{64} << 20;
 // Deleted files that are still open are stored up to this size, in bytes.
 constexpr uint32_t kGhostLimit = 64u << 20;
+// How long the killed tasks of a restore that failed, and the CRIU of a snapd
+// that was killed, get to end.
+constexpr absl::Duration kEndTimeout = absl::Seconds(30);
 constexpr char kDumpLog[] = "criu-dump.log";
 constexpr char kRestoreLog[] = "criu-restore.log";
 
@@ -45,17 +51,53 @@ void FailWrites(pid_t pid) {
   }
 }
 
-// Kills all that is in a cgroup, given relative to the cgroup2 mount.
-void KillCgroup(const std::string& cgroup) {
-  if (cgroup.empty()) return;
-  for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
-    const std::string path = absl::StrCat(mount, cgroup, "/cgroup.kill");
-    const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!fd.valid()) continue;
-    if (write(fd.get(), "1", 1) == 1) return;
+// The tasks in a cgroup, given relative to the cgroup2 mount.
+class CgroupTasks {
+ public:
+  explicit CgroupTasks(const std::string& cgroup) : cgroup_(cgroup) {
+    if (cgroup.empty()) return;
+    for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+      auto found = OpenDirectory(AT_FDCWD, absl::StrCat(mount, cgroup));
+      if (found.ok()) directory_ = *std::move(found);
+    }
   }
-  LogWarning(absl::StrCat("cannot kill what is in cgroup ", cgroup));
-}
+
+  void Kill() const {
+    const UniqueFd fd(
+        openat(directory_.get(), "cgroup.kill", O_WRONLY | O_CLOEXEC));
+    if (fd.valid() && write(fd.get(), "1", 1) == 1) return;
+    // systemd removes a cgroup whose tasks have ended.
+    if (faccessat(directory_.get(), "cgroup.events", F_OK, 0) != 0) return;
+    LogWarning(absl::StrCat("cannot kill what is in cgroup ", cgroup_));
+  }
+
+  // Waits until all have ended: a large one takes a while to free its memory.
+  void AwaitEnd() const {
+    const UniqueFd fd(
+        openat(directory_.get(), "cgroup.events", O_RDONLY | O_CLOEXEC));
+    const absl::Time deadline = absl::Now() + kEndTimeout;
+    char text[256];
+    for (;;) {
+      // Also what tells poll() which change has been seen.
+      const ssize_t size = pread(fd.get(), text, sizeof(text), 0);
+      if (size <= 0 ||
+          absl::StrContains(absl::string_view(text, size), "populated 0")) {
+        return;
+      }
+      pollfd poll_for = {.fd = fd.get(), .events = POLLPRI, .revents = 0};
+      const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+      if (left_ms <= 0 || poll(&poll_for, 1, static_cast<int>(left_ms)) <= 0) {
+        LogWarning(
+            absl::StrCat("killed tasks in ", cgroup_, " have not ended yet"));
+        return;
+      }
+    }
+  }
+
+ private:
+  const std::string cgroup_;
+  UniqueFd directory_;
+};
 
 // Children that a restored task makes from now on must not get PIDs that the
 // next boot uses itself, nor those next to it, which are other snapshots'.
@@ -85,13 +127,20 @@ pb::Request MakeRequest(pb::RequestType type, int images, int work,
   return request;
 }
 
-absl::Status MissingCriu(const absl::Status& cause) {
-  return MakeError(
-      {.code = absl::StatusCode::kFailedPrecondition,
-       .reason = reason::kKernelUnsupported,
-       .message = absl::StrCat("cannot start CRIU: ", cause.message()),
-       .hint = "install CRIU, or name it with --criu",
-       .metadata = {{"feature", "criu"}}});
+absl::Status CannotStart(const absl::Status& cause) {
+  const std::string message =
+      absl::StrCat("cannot start CRIU: ", cause.message());
+  if (!absl::IsNotFound(cause)) {
+    return MakeError({.code = absl::StatusCode::kInternal,
+                      .reason = reason::kInternal,
+                      .message = message,
+                      .hint = "see the log of systemd, and report this"});
+  }
+  return MakeError({.code = absl::StatusCode::kFailedPrecondition,
+                    .reason = reason::kKernelUnsupported,
+                    .message = message,
+                    .hint = "install CRIU, or name it with snapd's --criu",
+                    .metadata = {{"feature", "criu"}}});
 }
 
 // A directory that is removed with the object.
@@ -166,11 +215,18 @@ absl::Status CriuEngine::Failure(absl::string_view action, pid_t pid,
 absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
                                              const DumpCallbacks& callbacks,
                                              Cancellation* cancellation) {
+  // env would say so on its standard error, which nobody reads.
+  const std::string& criu_path = options_.criu_path;
+  if (absl::StrContains(criu_path, '/') &&
+      faccessat(AT_FDCWD, criu_path.c_str(), X_OK, AT_EACCESS) != 0) {
+    return CannotStart(absl::NotFoundError(
+        absl::StrCat(criu_path, ": no such executable file")));
+  }
   launch::LaunchSpec spec = Spec("dump", request.name);
   spec.argv.insert(spec.argv.begin(), {"env", "--ignore-signal=XFSZ"});
   const absl::Time start = absl::Now();
   auto session = CriuSession::Start(std::move(spec));
-  if (!session.ok()) return MissingCriu(session.status());
+  if (!session.ok()) return CannotStart(session.status());
   const pid_t criu_pid = session->task().pid;
   auto criu = ProcFs().ReadTask(criu_pid);
   if (!criu.ok()) return criu.status();
@@ -217,33 +273,45 @@ absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
   if (options_.child_pids) KeepPidsOfChildrenApart(*options_.child_pids);
   const absl::Time start = absl::Now();
   auto session = CriuSession::Start(std::move(spec));
-  if (!session.ok()) return MissingCriu(session.status());
-  const std::string cgroup = session->task().cgroup;
+  if (!session.ok()) return CannotStart(session.status());
   RestoreOutcome outcome;
   outcome.scope = session->task().scope;
-  outcome.cgroup = cgroup;
+  outcome.cgroup = session->task().cgroup;
+  const CgroupTasks tasks(outcome.cgroup);
 
   auto response = session->Run(
       MakeRequest(pb::RESTORE, request.images, work->fd(), kRestoreLog,
                   options_.log_level),
       [](const std::string&) { return absl::OkStatus(); }, cancellation,
       // A restore may be killed: its tasks have done nothing of their own yet.
-      [&cgroup] { KillCgroup(cgroup); });
+      [&tasks] { tasks.Kill(); });
   outcome.restore_us = MicrosecondsSince(start);
   if (response.ok() && response->success() && !cancellation->cancelled()) {
     outcome.pid = response->restore().pid();
     return outcome;
   }
-  KillCgroup(cgroup);
+  tasks.Kill();
+  tasks.AwaitEnd();
   if (cancellation->cancelled()) return CancelledError();
   return Failure("restore", 0, request.name, work->fd(),
                  response.ok() ? response->cr_errmsg()
                                : std::string(response.status().message()));
 }
 
+bool CriuEngine::EndOrphan(const ProcFs& proc, const TaskId& criu) {
+  auto pidfd = OpenPidfd(proc, criu);
+  if (!pidfd.ok()) return absl::IsNotFound(pidfd.status());
+  LogInfo(absl::StrCat("waiting for CRIU (pid ", criu.pid,
+                       ") of an earlier snapd to roll back"));
+  FailWrites(criu.pid);
+  pollfd poll_for = {.fd = pidfd->get(), .events = POLLIN, .revents = 0};
+  return poll(&poll_for, 1,
+              static_cast<int>(absl::ToInt64Milliseconds(kEndTimeout))) > 0;
+}
+
 absl::StatusOr<std::string> CriuEngine::Version() {
   auto session = CriuSession::Start(Spec("version", "criu"));
-  if (!session.ok()) return MissingCriu(session.status());
+  if (!session.ok()) return CannotStart(session.status());
   pb::Request request;
   request.set_type(pb::VERSION);
   Cancellation never;

@@ -45,6 +45,11 @@ class CriuEngine : public Engine {
                                          Cancellation* cancellation) override;
   absl::StatusOr<std::string> Version() override;
 
+  // Makes the CRIU that a killed snapd had started for a dump roll back as a
+  // cancelled one does, instead of working on until it looks for that snapd,
+  // and waits up to half a minute; returns whether it is gone.
+  static bool EndOrphan(const ProcFs& proc, const TaskId& criu);
+
  private:
   // How to start CRIU for `purpose` on snapshot `name`.
   launch::LaunchSpec Spec(absl::string_view purpose,

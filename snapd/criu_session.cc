@@ -63,6 +63,7 @@ absl::Status CriuSession::Send(const pb::Request& request) {
     sent = send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
   } while (sent < 0 && errno == EINTR);
   if (sent == static_cast<ssize_t>(bytes.size())) return absl::OkStatus();
+  if (errno == EPIPE) return absl::UnavailableError("CRIU closed its socket");
   return ErrnoError(errno, "cannot send to CRIU");
 }
 
@@ -105,11 +106,11 @@ void CriuSession::AwaitMessage(Cancellation** cancellation,
 absl::StatusOr<pb::Response> CriuSession::Run(
     const pb::Request& request, const NotificationHandler& handler,
     Cancellation* cancellation, const std::function<void()>& on_cancel) {
-  if (absl::Status sent = Send(request); !sent.ok()) return sent;
   // Null from the moment on at which it has fired.
   Cancellation* watched = cancellation;
   absl::StatusOr<pb::Response> response = pb::Response();
-  for (;;) {
+  if (absl::Status sent = Send(request); !sent.ok()) response = sent;
+  while (response.ok()) {
     AwaitMessage(&watched, on_cancel);
     response = Receive();
     if (!response.ok() || response->type() != pb::NOTIFY) break;
@@ -118,11 +119,10 @@ absl::StatusOr<pb::Response> CriuSession::Run(
     const bool go_on =
         watched != nullptr && handler(response->notify().script()).ok();
     answer.set_notify_success(go_on);
-    if (absl::Status sent = Send(answer); !sent.ok()) {
-      response = sent;
-      break;
-    }
+    if (absl::Status sent = Send(answer); !sent.ok()) response = sent;
   }
+  // A CRIU that waits for us must see that nothing comes any more.
+  if (!response.ok()) socket_.reset();
   const std::string end = Reap();
   if (absl::IsUnavailable(response.status())) {
     return absl::UnavailableError(absl::StrCat("CRIU ended early, ", end));

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
@@ -33,8 +32,6 @@ namespace {
 
 // How long calls get to end by themselves when snapd is told to.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(30);
-// How long the CRIU of a killed snapd gets to roll back, in ms.
-constexpr int kOrphanTimeoutMs = 30000;
 
 absl::Status PoolMissing(std::string message, std::string key,
                          std::string value) {
@@ -80,17 +77,6 @@ PoolHolder::Opener MakeOpener(const Options& options) {
   return OpenDefault;
 }
 
-// Waits for the CRIU of a snapd that was killed: it sees that its socket is
-// closed, lets the tasks go on, and ends.
-bool WaitForOrphan(const TaskId& task) {
-  LogInfo(absl::StrCat("waiting for CRIU (pid ", task.pid,
-                       ") of an earlier snapd to roll back"));
-  auto pidfd = OpenPidfd(ProcFs(), task);
-  if (!pidfd.ok()) return absl::IsNotFound(pidfd.status());
-  pollfd poll_for = {.fd = pidfd->get(), .events = POLLIN, .revents = 0};
-  return poll(&poll_for, 1, kOrphanTimeoutMs) > 0;
-}
-
 absl::Status MakeSocketDirectory(const std::string& socket) {
   const std::string directory = socket.substr(0, socket.rfind('/'));
   auto made = EnsureDirectories(directory);
@@ -122,7 +108,9 @@ absl::Status Serve(const Options& options) {
   CriuOptions criu = options.criu;
   criu.child_pids = launch::PidRange();
   CriuEngine engine(std::move(criu));
-  PoolHolder pools(MakeOpener(options), proc, WaitForOrphan);
+  PoolHolder pools(MakeOpener(options), proc, [&proc](const TaskId& id) {
+    return CriuEngine::EndOrphan(proc, id);
+  });
   if (auto open = pools.Get(); !open.ok()) {
     LogError(absl::StrCat("no pool: ", open.status().message()));
   }

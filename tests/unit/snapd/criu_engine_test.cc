@@ -4,12 +4,16 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <future>
 
+#include "absl/strings/str_cat.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
+#include "tests/unit/snapd/child.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {
@@ -114,6 +118,20 @@ TEST_F(CriuEngineTest, DeathOfCriuIsAFailure) {
               ::testing::HasSubstr("exit status 7"));
 }
 
+TEST_F(CriuEngineTest, DeathOfCriuBeforeItIsAskedIsTheSameFailure) {
+  callbacks_.started = [](const TaskId& worker) {
+    auto pidfd = OpenPidfd(ProcFs(), worker);
+    if (!pidfd.ok()) return pidfd.status();
+    pollfd end = {.fd = pidfd->get(), .events = POLLIN, .revents = 0};
+    EXPECT_EQ(poll(&end, 1, -1), 1);
+    return absl::OkStatus();
+  };
+  const absl::Status status = Dump("gone").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kCriuFailed) << status;
+  EXPECT_THAT(std::string(status.message()),
+              ::testing::HasSubstr("exit status 7"));
+}
+
 TEST_F(CriuEngineTest, CancelledDumpIsStoppedByItsNextWrite) {
   auto dump = std::async(std::launch::async, [this] { return Dump("write"); });
   // The file appears when the writing has begun.
@@ -136,6 +154,25 @@ TEST_F(CriuEngineTest, CancellationAfterTheCommitHasNoEffect) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
+TEST_F(CriuEngineTest, OrphanIsStoppedByItsNextWrite) {
+  // Writes until it cannot, as CRIU does while it dumps.
+  Child orphan(absl::StrCat("trap '' XFSZ; echo >&3; exec 3>&-; while echo x >",
+                            temp_.path(), "/pages; do :; done"));
+  ASSERT_TRUE(CriuEngine::EndOrphan(ProcFs(), orphan.id()));
+  orphan.Reap();
+  EXPECT_TRUE(CriuEngine::EndOrphan(ProcFs(), orphan.id())) << "it is gone";
+}
+
+TEST_F(CriuEngineTest, OrphansPidMayBeAnothersByNow) {
+  const Child other;
+  const TaskId orphan = {.pid = other.pid(),
+                         .start_ticks = other.id().start_ticks + 1};
+  EXPECT_TRUE(CriuEngine::EndOrphan(ProcFs(), orphan));
+  rlimit limit = {};
+  ASSERT_EQ(prlimit(other.pid(), RLIMIT_FSIZE, nullptr, &limit), 0);
+  EXPECT_NE(limit.rlim_cur, 0u);
+}
+
 TEST_F(CriuEngineTest, MissingCriuIsSaidSo) {
   CriuEngine engine({.criu_path = "/nonexistent/criu",
                      .plugin_directory = "",
@@ -144,6 +181,9 @@ TEST_F(CriuEngineTest, MissingCriuIsSaidSo) {
                      .log_level = 2});
   EXPECT_EQ(ErrorReasonOf(engine.Version().status()),
             reason::kKernelUnsupported);
+  EXPECT_EQ(ErrorReasonOf(engine.Dump({}, callbacks_, &cancellation_).status()),
+            reason::kKernelUnsupported);
+  EXPECT_THAT(events_, IsEmpty());
   EXPECT_EQ(ErrorReasonOf(engine.Restore({}, &cancellation_).status()),
             reason::kKernelUnsupported);
 }
@@ -166,6 +206,23 @@ TEST_F(CriuEngineTest, FailedRestoreKeepsTheLog) {
   const absl::Status status = Restore("error").status();
   EXPECT_EQ(ErrorReasonOf(status), reason::kCriuFailed) << status;
   EXPECT_THAT(KeptLogs(), SizeIs(1));
+}
+
+// Else its PIDs would still be in use when the restore is tried again.
+TEST_F(CriuEngineTest, FailedRestoreReturnsWhenItsTasksHaveEnded) {
+  EXPECT_FALSE(Restore("orphan").ok());
+  const std::string cgroups =
+      ReadFileAt(work_.get(), "cgroup", 4096).value_or("");
+  const size_t at = cgroups.find("0::/");
+  ASSERT_NE(at, std::string::npos) << cgroups;
+  const std::string cgroup =
+      cgroups.substr(at + 3, cgroups.find('\n', at) - at - 3);
+  for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+    auto events = ReadFileAt(
+        AT_FDCWD, absl::StrCat(mount, cgroup, "/cgroup.events"), 4096);
+    if (!events.ok()) continue;
+    EXPECT_THAT(*events, ::testing::HasSubstr("populated 0"));
+  }
 }
 
 TEST_F(CriuEngineTest, CancelledRestoreIsKilled) {

@@ -4,9 +4,12 @@
 //   ok      notifies, obeys the answers, succeeds
 //   error   writes a log with errors and reports failure
 //   die     exits with status 7 when it gets the request
+//   gone    does so before
 //   write   writes until a write fails, then reports failure
 //   hang    never answers
+//   orphan  leaves a large task behind, and reports failure
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -67,11 +70,38 @@ void WriteUntilItFails(const std::string& path) {
   }
 }
 
+// A task that takes a while to die, as it has so much memory.
+void LeaveTaskBehind() {
+  constexpr size_t kBytes = size_t{256} << 20;
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  if (memory == MAP_FAILED) _exit(10);
+  const pid_t child = fork();
+  if (child < 0) _exit(11);
+  if (child > 0) {
+    munmap(memory, kBytes);
+    return;
+  }
+  close(kSocket);
+  for (;;) pause();
+}
+
 bool Work(const std::string& behaviour, const pb::Request& request) {
   const std::string work = ClientPath(request.opts().work_dir_fd());
   const std::string log = absl::StrCat(work, "/", request.opts().log_file());
   if (behaviour == "error") {
     WriteFile(log, "(00.1) Error (criu/x.c:1): x: broken\n");
+    return false;
+  }
+  if (behaviour == "orphan") {
+    char cgroup[4096];
+    const UniqueFd fd(open("/proc/self/cgroup", O_RDONLY | O_CLOEXEC));
+    const ssize_t size = read(fd.get(), cgroup, sizeof(cgroup));
+    if (size < 0) _exit(12);
+    WriteFile(
+        absl::StrCat(ClientPath(request.opts().images_dir_fd()), "/cgroup"),
+        std::string(cgroup, static_cast<size_t>(size)));
+    LeaveTaskBehind();
     return false;
   }
   if (behaviour == "write") {
@@ -90,6 +120,7 @@ bool Work(const std::string& behaviour, const pb::Request& request) {
 int Serve() {
   const char* environment = std::getenv("CRIU_LIBS_DIR");
   const std::string behaviour = environment == nullptr ? "" : environment;
+  if (behaviour == "gone") return 7;
   pb::Request request;
   if (!Receive(&request)) return 0;
   if (behaviour == "die") return 7;
