@@ -61,10 +61,10 @@ absl::Status Checkpoint(const Options& options, const Context& context) {
   if (!client.ok()) return client.status();
   absl::StatusOr<v1::CreateSnapshotResult> result;
   {
-    ProgressLine line(context);
+    ProgressLine line(context, "waiting for snapd");
     client::CallOptions call;
     call.on_progress = [&line](const v1::Progress& progress) {
-      line.Update(progress);
+      line.Update(DescribeProgress(progress));
     };
     call.cancellation = signals.cancellation();
     result = (*client)->CreateSnapshot(*request, call);

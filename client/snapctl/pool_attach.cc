@@ -6,6 +6,7 @@
 #include "client/pool/pool.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
+#include "client/snapctl/progress.h"
 
 namespace daxsnap::snapctl {
 namespace {
@@ -16,8 +17,11 @@ struct Options {
 };
 
 absl::Status Attach(const Options& options, const Context& context) {
-  absl::StatusOr<pool::Attached> attached =
-      pool::Attach(options.device, options.attach);
+  const absl::StatusOr<pool::Attached> attached = [&] {
+    const ProgressLine line(context,
+                            absl::StrCat("attaching ", options.device));
+    return pool::Attach(options.device, options.attach);
+  }();
   if (!attached.ok()) return attached.status();
   const pool::Device& device = attached->device;
   if (context.format == Format::kJson) {
@@ -61,7 +65,8 @@ void AddPoolAttach(CLI::App* pool, Context* context, Action* action) {
                    "Where to mount it")
       ->capture_default_str();
   command->add_option("--mount-options", options->attach.mount_options,
-                      "Options of kmemfs: byref=on|off, commit=SECONDS");
+                      "Options of kmemfs: byref=on|off, commit=SECONDS, "
+                      "size=BYTES|N%, reserve=BYTES|N%");
   command->callback(
       [=] { *action = [=] { return Attach(*options, *context); }; });
 }

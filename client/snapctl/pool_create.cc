@@ -6,6 +6,7 @@
 #include "client/pool/pool.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
+#include "client/snapctl/progress.h"
 
 namespace daxsnap::snapctl {
 namespace {
@@ -29,7 +30,11 @@ absl::Status Create(const Options& options, const Context& context) {
   create.capacity = options.capacity;
   create.overwrite =
       options.force ? pool::Overwrite::kForce : pool::Overwrite::kRefuse;
-  absl::StatusOr<pool::Header> header = pool::Create(*device, create);
+  const absl::StatusOr<pool::Header> header = [&] {
+    const ProgressLine line(context,
+                            absl::StrCat("making a pool of ", device->name));
+    return pool::Create(*device, create);
+  }();
   if (!header.ok()) return header.status();
 
   if (context.format == Format::kJson) {

@@ -2,15 +2,20 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "client/pool/pool.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
+#include "client/snapctl/progress.h"
 
 namespace daxsnap::snapctl {
 namespace {
 
 absl::Status Detach(const std::string& mount_point, const Context& context) {
-  absl::Status status = pool::Detach(mount_point);
+  const absl::Status status = [&] {
+    const ProgressLine line(context, absl::StrCat("detaching ", mount_point));
+    return pool::Detach(mount_point);
+  }();
   if (!status.ok()) return status;
   if (context.format == Format::kJson) {
     PrintJson({{"detached", mount_point}}, *context.out);

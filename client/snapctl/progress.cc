@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -41,11 +42,8 @@ const char* PhaseText(v1::ProgressPhase phase) {
 
 }  // namespace
 
-std::string DescribeProgress(const v1::Progress& progress,
-                             absl::Duration elapsed) {
-  std::string text =
-      absl::StrCat(PhaseText(progress.phase()), ", ",
-                   FormatMicroseconds(absl::ToInt64Microseconds(elapsed)));
+std::string DescribeProgress(const v1::Progress& progress) {
+  std::string text = PhaseText(progress.phase());
   if (progress.pages_total() > 0) {
     absl::StrAppend(&text, ", ", progress.pages_done(), " of ",
                     progress.pages_total(), " pages");
@@ -53,8 +51,10 @@ std::string DescribeProgress(const v1::Progress& progress,
   return text;
 }
 
-ProgressLine::ProgressLine(const Context& context)
-    : err_(context.show_progress ? context.err : nullptr), start_(absl::Now()) {
+ProgressLine::ProgressLine(const Context& context, std::string what)
+    : err_(context.show_progress ? context.err : nullptr),
+      start_(absl::Now()),
+      what_(std::move(what)) {
   if (err_ != nullptr) thread_ = std::thread([this] { Draw(); });
 }
 
@@ -68,16 +68,17 @@ ProgressLine::~ProgressLine() {
   thread_.join();
 }
 
-void ProgressLine::Update(const v1::Progress& progress) {
+void ProgressLine::Update(std::string what) {
   std::lock_guard lock(mutex_);
-  progress_ = progress;
+  what_ = std::move(what);
 }
 
 void ProgressLine::Draw() {
   std::unique_lock lock(mutex_);
   if (changed_.wait_for(lock, kQuietAtFirst, [this] { return done_; })) return;
   do {
-    *err_ << kClearLine << DescribeProgress(progress_, absl::Now() - start_)
+    *err_ << kClearLine << Printable(what_) << ", "
+          << FormatMicroseconds(absl::ToInt64Microseconds(absl::Now() - start_))
           << std::flush;
   } while (!changed_.wait_for(lock, kRedraw, [this] { return done_; }));
   *err_ << kClearLine << std::flush;

@@ -16,22 +16,22 @@
 
 namespace daxsnap::snapctl {
 
-// "dumping, 3.2 s, 1024 of 65536 pages".
-std::string DescribeProgress(const v1::Progress& progress,
-                             absl::Duration elapsed);
+// "dumping", "dumping, 1024 of 65536 pages".
+std::string DescribeProgress(const v1::Progress& progress);
 
-// One line on the terminal that says what goes on, from one second on, renewed
-// a few times a second, and gone when this object is. Without a terminal
-// nothing is written. Thread-safe.
+// One line on the terminal that says what goes on and for how long, from one
+// second on, renewed a few times a second, and gone when this object is.
+// Without a terminal nothing is written. Thread-safe.
 class ProgressLine {
  public:
-  explicit ProgressLine(const Context& context);
+  // `what`: what goes on, "attaching dax0.0".
+  ProgressLine(const Context& context, std::string what);
   ~ProgressLine();
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
 
-  // What the last message of snapd said.
-  void Update(const v1::Progress& progress);
+  // Something else goes on now.
+  void Update(std::string what);
 
  private:
   void Draw();
@@ -40,8 +40,8 @@ class ProgressLine {
   const absl::Time start_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  v1::Progress progress_;  // guarded by mutex_
-  bool done_ = false;      // guarded by mutex_
+  std::string what_;   // guarded by mutex_
+  bool done_ = false;  // guarded by mutex_
   std::thread thread_;
 };
 

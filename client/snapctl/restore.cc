@@ -33,10 +33,10 @@ absl::Status Restore(const std::string& name, const Context& context) {
   request.set_name(name);
   absl::StatusOr<v1::RestoreSnapshotResult> result;
   {
-    ProgressLine line(context);
+    ProgressLine line(context, "waiting for snapd");
     client::CallOptions call;
     call.on_progress = [&line](const v1::Progress& progress) {
-      line.Update(progress);
+      line.Update(DescribeProgress(progress));
     };
     call.cancellation = signals.cancellation();
     result = (*client)->RestoreSnapshot(request, call);

@@ -2,9 +2,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/errors.h"
 #include "client/snapctl/output.h"
+#include "client/snapctl/progress.h"
 
 namespace daxsnap::snapctl {
 namespace {
@@ -23,7 +25,10 @@ absl::Status Rm(const Options& options, const Context& context) {
   std::vector<std::string> deleted;
   absl::Status failure;
   for (const std::string& name : options.names) {
-    absl::Status status = (*client)->DeleteSnapshot(name);
+    const absl::Status status = [&] {
+      const ProgressLine line(context, absl::StrCat("deleting ", name));
+      return (*client)->DeleteSnapshot(name);
+    }();
     if (status.ok()) {
       deleted.push_back(name);
     } else if (!(options.ignore_missing && absl::IsNotFound(status))) {

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/snapctl/output.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <future>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <utility>
 
 #include "client/snapctl/local_pool.h"
 #include "client/snapctl/progress.h"
@@ -94,15 +97,56 @@ TEST(JsonTest, OneofHasOnlyWhatIsSet) {
   EXPECT_FALSE(json.contains("result"));
 }
 
-TEST(ProgressTest, SaysPhaseTimeAndPages) {
+TEST(ProgressTest, SaysPhaseAndPages) {
   v1::Progress progress;
   progress.set_phase(v1::PROGRESS_PHASE_DUMPING);
-  EXPECT_EQ(DescribeProgress(progress, absl::Milliseconds(3210)),
-            "dumping, 3.21 s");
+  EXPECT_EQ(DescribeProgress(progress), "dumping");
   progress.set_pages_done(5);
   progress.set_pages_total(10);
-  EXPECT_EQ(DescribeProgress(progress, absl::Seconds(2)),
-            "dumping, 2.00 s, 5 of 10 pages");
+  EXPECT_EQ(DescribeProgress(progress), "dumping, 5 of 10 pages");
+}
+
+// A terminal that tells when something was written on it.
+class Terminal : public std::stringbuf {
+ public:
+  void AwaitWrite() { written_.get_future().wait(); }
+
+ private:
+  int sync() override {
+    if (!std::exchange(told_, true)) written_.set_value();
+    return 0;
+  }
+
+  std::promise<void> written_;
+  bool told_ = false;
+};
+
+TEST(ProgressTest, LineAppearsWhenItTakesLongAndGoesAway) {
+  Terminal terminal;
+  std::ostream err(&terminal);
+  Context context;
+  context.err = &err;
+  context.show_progress = true;
+  {
+    ProgressLine line(context, "waiting");
+    line.Update("attaching dax0.0");
+    terminal.AwaitWrite();
+  }
+  // The first and the last of what may be many.
+  EXPECT_THAT(terminal.str(),
+              testing::MatchesRegex("\r\033\\[Kattaching dax0\\.0, "
+                                    "[0-9.]+ s.*\r\033\\[K"));
+}
+
+TEST(ProgressTest, NothingIsShownIfItIsQuickOrThereIsNoTerminal) {
+  std::ostringstream err;
+  Context context;
+  context.err = &err;
+  for (const bool terminal : {true, false}) {
+    context.show_progress = terminal;
+    const ProgressLine line(context, "detaching");
+  }
+  EXPECT_EQ(err.str(), "");
 }
 
 TEST(LocalPoolTest, KernelStringsWithoutEndAreCut) {
