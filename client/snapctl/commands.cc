@@ -2,6 +2,12 @@
 #include "client/snapctl/commands.h"
 
 #include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "client/snapctl/errors.h"
+#include "daxsnap/error.h"
 
 namespace daxsnap::snapctl {
 namespace {
@@ -36,6 +42,23 @@ void AddCommands(CLI::App* app, Context* context, Action* action) {
   AddInspect(app, context, action);
   AddRm(app, context, action);
   AddVersion(app, context, action);
+}
+
+void PrintUsageError(const CLI::App& app, const CLI::ParseError& error,
+                     Context context) {
+  // The parser may have given up before it set the format.
+  const std::vector<std::string>& formats =
+      app.get_option("--output")->results();
+  if (!formats.empty() && formats.back() == "json")
+    context.format = Format::kJson;
+  if (context.format != Format::kJson) {
+    app.exit(error, *context.out, *context.err);
+    return;
+  }
+  absl::Status status = absl::InvalidArgumentError(error.what());
+  client::SetErrorDetails(
+      {.reason = "", .hint = "See snapctl --help.", .metadata = {}}, &status);
+  PrintError(status, context);
 }
 
 void AddGlobalOptions(CLI::App* app, Context* context) {

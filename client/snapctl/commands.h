@@ -14,6 +14,10 @@ namespace daxsnap::snapctl {
 // All of snapctl's command line.
 void AddCommands(CLI::App* app, Context* context, Action* action);
 
+// Says what is wrong with the command line, in JSON if it asks for that.
+void PrintUsageError(const CLI::App& app, const CLI::ParseError& error,
+                     Context context);
+
 // Options that stand before or after any subcommand.
 void AddGlobalOptions(CLI::App* app, Context* context);
 

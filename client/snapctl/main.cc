@@ -43,9 +43,9 @@ int Main(int argc, char** argv) {
       throw CLI::ExtrasError("snapctl", context.after_dashes);
     }
   } catch (const CLI::ParseError& error) {
-    const bool help = error.get_exit_code() == 0;
-    app.exit(error, std::cout, std::cerr);
-    return help ? 0 : kExitUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help
+    PrintUsageError(app, error, context);
+    return kExitUsage;
   }
 
   const absl::Status status = action();

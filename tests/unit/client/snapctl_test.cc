@@ -39,6 +39,7 @@ class SnapctlTest : public ::testing::Test {
     try {
       app.parse(arguments);
     } catch (const CLI::ParseError& error) {
+      PrintUsageError(app, error, context_);
       return absl::InvalidArgumentError(error.what());
     }
     return action();
@@ -212,6 +213,31 @@ TEST_F(SnapctlTest, ErrorsInJsonAreOneLine) {
   EXPECT_EQ(error["exit_code"], kExitTaken);
   EXPECT_EQ(err_.str().find('\n'), err_.str().size() - 1);
   EXPECT_EQ(out_.str(), "");
+}
+
+TEST_F(SnapctlTest, WrongCommandLinesAreSaidInTheFormatAskedFor) {
+  const std::vector<std::vector<std::string>> wrong = {
+      {"checkpoint", "abc"},
+      {"checkpoint"},
+      {"bogus"},
+      {"run"},
+      {"ls", "--bogus"},
+      {},
+      {"checkpoint", "1", "--name"},
+  };
+  for (std::vector<std::string> arguments : wrong) {
+    err_.str("");
+    context_.format = Format::kTable;
+    EXPECT_EQ(ExitCode(Run(arguments)), kExitUsage);
+    EXPECT_FALSE(nlohmann::json::accept(err_.str())) << err_.str();
+    err_.str("");
+    arguments.insert(arguments.begin(), {"-o", "json"});
+    EXPECT_EQ(ExitCode(Run(arguments)), kExitUsage);
+    ASSERT_TRUE(nlohmann::json::accept(err_.str())) << err_.str();
+    const nlohmann::json error = nlohmann::json::parse(err_.str())["error"];
+    EXPECT_EQ(error["exit_code"], kExitUsage);
+    EXPECT_NE(error["message"], "");
+  }
 }
 
 TEST_F(SnapctlTest, NoDaemonHasAnExitCodeOfItsOwn) {
