@@ -2,6 +2,7 @@
 #include "daxsnap/error.h"
 
 #include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
 #include "client/lib/status_mapping.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
@@ -12,6 +13,19 @@ namespace {
 constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kDomain[] = "daxsnap";
 constexpr char kHintKey[] = "hint";
+
+// What gRPC itself says: "Socket closed".
+absl::Status ConnectionLost(const std::string& why) {
+  absl::Status status = absl::UnavailableError(
+      absl::StrCat("the connection to snapd was lost: ", why));
+  SetErrorDetails(
+      {.reason = "",
+       .hint = "Look into its log (journalctl -u snapd). A checkpoint that was "
+               "under way has left a snapshot, or its tasks running.",
+       .metadata = {}},
+      &status);
+  return status;
+}
 
 }  // namespace
 
@@ -44,6 +58,10 @@ void SetErrorDetails(const ErrorDetails& details, absl::Status* status) {
 
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
+  if (status.error_code() == grpc::StatusCode::UNAVAILABLE &&
+      status.error_details().empty()) {
+    return ConnectionLost(status.error_message());
+  }
   absl::Status result(static_cast<absl::StatusCode>(status.error_code()),
                       status.error_message());
   google::rpc::Status full;

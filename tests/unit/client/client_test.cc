@@ -123,6 +123,16 @@ TEST_F(ClientTest, CancellationBeforeTheCallEndsIt) {
             absl::StatusCode::kCancelled);
 }
 
+TEST_F(ClientTest, LostConnectionIsSaidSo) {
+  server_.Stop();
+  const absl::Status status = client_->GetDaemon().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("the connection to snapd was lost"));
+  EXPECT_EQ(GetErrorDetails(status).reason, "") << "snapd did not say so";
+  EXPECT_THAT(GetErrorDetails(status).hint, HasSubstr("log"));
+}
+
 TEST_F(ClientTest, ListPutsAllPagesTogether) {
   for (const char* name : {"a", "b", "c", "d", "e"})
     server_.snapshots[name].set_name(name);
