@@ -72,6 +72,17 @@ absl::Status MountError(int error, const std::string& device,
   return absl::ErrnoToStatus(error, what);
 }
 
+// As the kernel lists it: absolute, without symlinks and slashes at its end.
+std::string AsListed(absl::string_view mount_point) {
+  std::error_code error;
+  std::filesystem::path path = std::filesystem::absolute(
+      std::filesystem::path(mount_point.begin(), mount_point.end()), error);
+  if (!error) path = std::filesystem::weakly_canonical(path, error);
+  if (error) return std::string(mount_point);
+  if (!path.has_filename()) path = path.parent_path();
+  return path;
+}
+
 absl::Status MountPool(const std::string& device,
                        const AttachOptions& options) {
   const std::filesystem::path path = options.mount_point;
@@ -114,7 +125,9 @@ absl::StatusOr<std::vector<Mount>> ListMounts() {
 }
 
 absl::StatusOr<Attached> Attach(absl::string_view name,
-                                const AttachOptions& options) {
+                                const AttachOptions& given) {
+  AttachOptions options = given;
+  options.mount_point = AsListed(given.mount_point);
   absl::StatusOr<Device> device = FindDevice(name);
   if (!device.ok()) return device.status();
   absl::StatusOr<UniqueFd> lock = LockDevice(*device);
@@ -167,7 +180,8 @@ absl::StatusOr<Attached> Attach(absl::string_view name,
   return attached;
 }
 
-absl::Status Detach(absl::string_view mount_point) {
+absl::Status Detach(absl::string_view where) {
+  const std::string mount_point = AsListed(where);
   absl::StatusOr<std::vector<Mount>> mounts = ListMounts();
   if (!mounts.ok()) return mounts.status();
   const Mount* found = nullptr;

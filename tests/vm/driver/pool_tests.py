@@ -22,10 +22,13 @@ def detach_attach(machine):
     finally:
         machine.sh(f"kill $(fuser -m {POOL} 2>/dev/null)")
         user.communicate(timeout=60)
-    machine.snapctl("pool", "detach")
+    # As a shell completes it.
+    machine.snapctl("pool", "detach", f"{POOL}/")
     expect(machine.run("mountpoint", "-q", POOL, check=False).returncode != 0, "it is still mounted")
     refused(machine, REFUSED, "", "pool", "create", "dax0.0")
-    machine.snapctl("pool", "attach", "dax0.0")
+    for was_attached in (False, True):
+        answer = machine.snapctl_json("pool", "attach", "dax0.0", "--mount-point", f"{POOL}/")
+        expect(answer["was_attached"] == was_attached, f"{answer}")
     machine.sh(f"sha256sum <{POOL}/stored | cmp - /run/stored.sum")
     after = machine.snapctl_json("pool", "show")
     expect(after["uuid"] == before["uuid"], f"another pool: {json.dumps(after)}")
