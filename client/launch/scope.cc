@@ -229,9 +229,10 @@ absl::StatusOr<Scope> ByHand(pid_t pid, const std::string& name) {
   // Nobody else removes those whose tasks have ended; rmdir fails on the
   // others.
   std::error_code ignored;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(slice, ignored)) {
-    if (entry.path().extension() == ".scope") rmdir(entry.path().c_str());
+  // Its ++ would throw.
+  for (std::filesystem::directory_iterator entry(slice, ignored), end;
+       entry != end; entry.increment(ignored)) {
+    if (entry->path().extension() == ".scope") rmdir(entry->path().c_str());
   }
   const std::filesystem::path dir = slice / name;
   if (mkdir(dir.c_str(), 0755) != 0) {

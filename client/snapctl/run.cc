@@ -112,7 +112,7 @@ absl::Status Run(const Options& options, const Context& context) {
   spec.description = absl::StrCat("daxsnap: ", pool::ToPrintableUtf8(name));
   spec.pids = launch::PidRange();
   if (!options.log.empty()) {
-    spec.log_path = std::filesystem::absolute(options.log);
+    spec.log_path = std::filesystem::path(cwd) / options.log;
   } else {
     absl::string_view base = spec.scope;
     absl::ConsumePrefix(&base, "daxsnap-");
