@@ -118,6 +118,7 @@ absl::Status Checkpoint::CheckTasks() {
   if (absl::Status status = CheckWithoutSelf(tree_, getpid()); !status.ok()) {
     return status;
   }
+  if (absl::Status status = CheckSession(*root); !status.ok()) return status;
   return CheckDescriptors(*parts_.proc, tree_);
 }
 

@@ -27,7 +27,7 @@ constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
 constexpr KnownError kKnownErrors[] = {
     {"Connected TCP socket", kPrecondition, reason::kTcpEstablished,
      "the tasks have established TCP connections", "close the connections"},
-    {"In-flight connection", kPrecondition, reason::kTcpEstablished,
+    {"In-flight connection (l)", kPrecondition, reason::kTcpEstablished,
      "a TCP connection is just being made", "try again"},
     {"External socket is used", kPrecondition, reason::kExternalUnixSocket,
      "a UNIX socket leads to a task outside the tree",
@@ -36,6 +36,9 @@ constexpr KnownError kKnownErrors[] = {
      "run the program with io_uring switched off"},
     {"Can't handle non-regular mapping", kPrecondition, reason::kMappedDevice,
      "a task has device memory mapped", "close the device"},
+    {"without correspond master peer", kPrecondition, reason::kExternalTerminal,
+     "a terminal leads out of the tree",
+     "start the program with `snapctl run`"},
     {"Found dangling tty", kPrecondition, reason::kExternalTerminal,
      "a terminal leads out of the tree",
      "start the program with `snapctl run`"},

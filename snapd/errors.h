@@ -41,6 +41,7 @@ inline constexpr absl::string_view kLabelInvalid = "LABEL_INVALID";
 inline constexpr absl::string_view kPageSizeInvalid = "PAGE_SIZE_INVALID";
 inline constexpr absl::string_view kPageTokenInvalid = "PAGE_TOKEN_INVALID";
 inline constexpr absl::string_view kExternalTerminal = "EXTERNAL_TERMINAL";
+inline constexpr absl::string_view kExternalSession = "EXTERNAL_SESSION";
 inline constexpr absl::string_view kInternal = "INTERNAL";
 }  // namespace reason
 

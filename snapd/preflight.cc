@@ -91,6 +91,19 @@ absl::Status CheckTaskKind(const TaskInfo& task) {
   return absl::OkStatus();
 }
 
+absl::Status CheckSession(const TaskInfo& root) {
+  if (root.session == root.id.pid) return absl::OkStatus();
+  return MakeError(
+      {.code = absl::StatusCode::kFailedPrecondition,
+       .reason = reason::kExternalSession,
+       .message = absl::StrCat("pid ", root.id.pid, " (", root.comm,
+                               ") is in the session of pid ", root.session,
+                               ", outside its tree"),
+       .hint = "start the program with `snapctl run`, or with setsid(1)",
+       .metadata = {{"pid", absl::StrCat(root.id.pid)},
+                    {"session", absl::StrCat(root.session)}}});
+}
+
 absl::Status CheckWithoutSelf(const std::vector<TaskInfo>& tree, pid_t self) {
   const auto found = std::find_if(
       tree.begin(), tree.end(),

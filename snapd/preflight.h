@@ -22,6 +22,9 @@ absl::Status TaskMissing(pid_t pid);
 // zombies, mere threads and PID 1.
 absl::Status CheckTaskKind(const TaskInfo& task);
 
+// EXTERNAL_SESSION unless the root task leads its session.
+absl::Status CheckSession(const TaskInfo& root);
+
 // TASK_UNSUPPORTED if `self`, snapd, is one of the tasks.
 absl::Status CheckWithoutSelf(const std::vector<TaskInfo>& tree, pid_t self);
 

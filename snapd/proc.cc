@@ -59,6 +59,7 @@ absl::Status ParseStat(absl::string_view text, TaskInfo* task) {
   uint64_t flags = 0;
   if (fields.size() < 20 || fields[0].size() != 1 ||
       !absl::SimpleAtoi(fields[1], &task->parent_pid) ||
+      !absl::SimpleAtoi(fields[3], &task->session) ||
       !absl::SimpleAtoi(fields[6], &flags) ||
       !absl::SimpleAtoi(fields[19], &task->id.start_ticks)) {
     return absl::InternalError("cannot parse /proc/PID/stat");

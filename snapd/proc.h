@@ -32,6 +32,8 @@ struct TaskInfo {
   pid_t parent_pid = 0;
   // Thread group: equals id.pid for a process, differs for a mere thread.
   pid_t thread_group = 0;
+  // PID of the leader of its session.
+  pid_t session = 0;
   // State letter of /proc/PID/stat: R, S, D, T, t, Z, ...
   char state = '?';
   bool kernel_thread = false;

@@ -42,8 +42,13 @@ void Child::Spawn(const std::vector<std::string>& argv, int descriptor_3) {
   }
   // Whatever this test has inherited is not the child's.
   posix_spawn_file_actions_addclosefrom_np(&actions, descriptor_3 < 0 ? 3 : 4);
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
   EXPECT_EQ(
-      posix_spawnp(&pid_, args[0], &actions, nullptr, args.data(), environ), 0);
+      posix_spawnp(&pid_, args[0], &actions, &attributes, args.data(), environ),
+      0);
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   auto task = ProcFs().ReadTask(pid_);
   EXPECT_TRUE(task.ok()) << task.status();

@@ -11,8 +11,8 @@
 
 namespace daxsnap {
 
-// A process of the test's own, with /dev/null as stdio; killed and reaped with
-// the object.
+// A process of the test's own, in a session of its own and with /dev/null as
+// stdio; killed and reaped with the object.
 class Child {
  public:
   // `sleep infinity`.

@@ -55,6 +55,8 @@ TEST(CriuLog, KnownErrorsHaveTheirReasons) {
        reason::kIoUring},
       {"Can't handle non-regular mapping on 12's map 7f0000000000",
        reason::kMappedDevice},
+      {"tty: Found slave peer index 0 without correspond master peer",
+       reason::kExternalTerminal},
       {"tty: Found dangling tty with sid 1 pgid 2 (pts) on peer fd 0.",
        reason::kExternalTerminal},
       {"page-xfer: write: No space left on device", reason::kNoSpace},

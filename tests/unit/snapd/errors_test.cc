@@ -74,6 +74,7 @@ TEST(Errors, EveryReasonIsOneOfTheApi) {
                                          reason::kPageSizeInvalid,
                                          reason::kPageTokenInvalid,
                                          reason::kExternalTerminal,
+                                         reason::kExternalSession,
                                          reason::kInternal}) {
     v1::ErrorReason value;
     EXPECT_TRUE(

@@ -159,6 +159,17 @@ TEST(Preflight, SnapdItselfIsRefused) {
   EXPECT_EQ(ErrorMetadataOf(status)["kind"], "snapd");
 }
 
+TEST(Preflight, MembersOfOthersSessionsAreRefused) {
+  const Child shell(kPipeline);
+  auto tree = ProcFs().ReadTree(shell.pid());
+  ASSERT_TRUE(tree.ok()) << tree.status();
+  EXPECT_TRUE(CheckSession(tree->front()).ok());
+  const absl::Status status = CheckSession(tree->back());
+  EXPECT_EQ(ErrorReasonOf(status), reason::kExternalSession) << status;
+  EXPECT_EQ(ErrorMetadataOf(status)["session"], absl::StrCat(shell.pid()));
+  KillDescendants(*tree);
+}
+
 TEST(Preflight, PipesWithinTheTreeAreFine) {
   const Child shell(kPipeline);
   const ProcFs proc;

@@ -161,10 +161,65 @@ def snapd_not_running(machine):
     machine.snapctl("ls")
 
 
-@test("Errors.CriuFailureIsExplained", timeout=300)
-def criu_fails(machine):
-    """A terminal that leads out of the tree, an established connection: refused, with
-    the reason, and the task goes on."""
+# A task with something that no snapshot of it can hold; says its PID.
+LEADS_OUT = """
+import ctypes, os, socket, sys, time
+kind = sys.argv[1]
+outside = inside = -1
+if kind == "terminal":
+    outside, inside = os.openpty()
+elif kind == "pipe":
+    outside, inside = os.pipe()
+elif kind == "socket":
+    ends = socket.socketpair()
+    outside, inside = ends[0].fileno(), ends[1].fileno()
+ready, told = os.pipe()
+pid = os.fork()
+if pid == 0:
+    if kind != "session":
+        os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+    for fd in (null, ready, outside):
+        if fd >= 0:
+            os.close(fd)
+    if kind == "io_uring":
+        assert ctypes.CDLL(None).syscall(425, 8, ctypes.create_string_buffer(120)) >= 0
+    os.write(told, b"x")
+    os.close(told)
+    while True:
+        time.sleep(1)
+os.close(told)
+assert os.read(ready, 1) == b"x"
+print(pid, flush=True)
+os.waitpid(pid, 0)
+"""
+
+
+@test("Errors.WhatLeadsOutOfTheTreeIsNamed", timeout=300)
+def leads_out(machine):
+    """Refused with a reason of its own and a hint, and the task goes on."""
+    machine.ensure_snapd()
+    for kind, reason in (("terminal", "EXTERNAL_TERMINAL"), ("pipe", "EXTERNAL_TERMINAL"),
+                         ("session", "EXTERNAL_SESSION"), ("socket", "EXTERNAL_UNIX_SOCKET"),
+                         ("io_uring", "IO_URING")):
+        parent = machine.start("python3", "-c", LEADS_OUT, kind)
+        pid = parent.stdout.readline().strip()
+        expect(pid, f"{kind}: no task")
+        try:
+            error = refused(machine, REFUSED, reason, "checkpoint", pid)
+            expect(pid in error["message"], f"{kind}: the message does not name the task: {error}")
+            status = machine.sh(f"awk '/^State|^TracerPid/ {{ print $2 }}' /proc/{pid}/status").split()
+            expect(status[0] in "RS" and status[1] == "0", f"{kind}: the task is {status}")
+            expect(machine.sh(f"ls -A {POOL}/staging") == "", f"{kind}: something is left in staging")
+        finally:
+            machine.sh(f"kill -9 {pid}")
+            parent.communicate(timeout=60)
+
+
+@test("Errors.EstablishedConnectionIsNamed", timeout=300)
+def connected(machine):
     machine.ensure_snapd()
     code = ("import socket,os,sys,time\n"
             "s=socket.socket(); s.bind(('127.0.0.1',7399)); s.listen(1)\n"
