@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Time of capture and install against fork() of the same process.
 //
-//   bench_mm DIR MIB ROUNDS
+//   bench_mm DIR MIB ROUNDS [STRIDE]
 //
-// DIR: a directory on kmemfs. Prints one JSON object: for each operation the
-// nanoseconds per page of every round. fork is the yardstick: it does the same
-// work on page tables. tmpfs_read is what a restore without by-reference reads
-// costs (a file in /dev/shm into untouched memory).
+// DIR: a directory on kmemfs. STRIDE: memory is touched in steps of so many
+// pages, so that they do not lie in order (default 1; odd, and MIB a power of
+// two). Prints one JSON object: for each operation the nanoseconds per page of
+// every round. fork is the yardstick: it does the same work on page tables.
+// tmpfs_read is what a restore without by-reference reads costs (a file in
+// /dev/shm into untouched memory).
 #include <fcntl.h>
 #include <linux/kmemfs.h>
 #include <linux/mempolicy.h>
@@ -61,9 +63,11 @@ class Memory {
   ~Memory() { munmap(data_, bytes_); }
 
   char* data() const { return data_; }
-  void Touch(uint64_t value) {
-    for (size_t at = 0; at < bytes_; at += kPage) {
+  void Touch(uint64_t value, size_t stride) {
+    size_t at = 0;
+    for (size_t i = 0; i < bytes_ / kPage; ++i) {
       *reinterpret_cast<uint64_t*>(data_ + at) = value + at;
+      at = (at + stride * kPage) % bytes_;
     }
   }
   bool Holds(uint64_t value) const {
@@ -82,7 +86,8 @@ class Memory {
 
 class Bench {
  public:
-  Bench(std::string dir, size_t bytes) : dir_(std::move(dir)), bytes_(bytes) {
+  Bench(std::string dir, size_t bytes, size_t stride)
+      : dir_(std::move(dir)), bytes_(bytes), stride_(stride) {
     root_.reset(open(dir_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!root_.valid()) Die(dir_.c_str());
     kmemfs_info info = {};
@@ -93,7 +98,7 @@ class Bench {
 
   void Round(uint64_t number) {
     Memory memory(bytes_, node_);
-    memory.Touch(number);
+    memory.Touch(number, stride_);
     NoteFork("fork");
     UniqueFd first = NewFile("first"), second = NewFile("second");
     kmemfs_capture c = {};
@@ -122,7 +127,7 @@ class Bench {
     if (!file.valid()) Die("/dev/shm");
     {
       Memory memory(bytes_, node_);
-      memory.Touch(number);
+      memory.Touch(number, stride_);
       Note("tmpfs_write", [&] { WriteAll(file.get(), memory); });
     }
     Memory reader(bytes_, node_);
@@ -213,7 +218,7 @@ class Bench {
   }
 
   std::string dir_;
-  size_t bytes_;
+  size_t bytes_, stride_;
   int node_ = -1;
   UniqueFd root_, self_;
   std::map<std::string, std::vector<double>> samples_;
@@ -223,13 +228,14 @@ class Bench {
 }  // namespace daxsnap::bench
 
 int main(int argc, char** argv) {
-  if (argc != 4) {
-    std::fprintf(stderr, "usage: bench_mm DIR MIB ROUNDS\n");
+  const size_t stride = argc == 5 ? std::strtoul(argv[4], nullptr, 10) : 1;
+  if (argc < 4 || argc > 5 || stride % 2 == 0) {
+    std::fprintf(stderr, "usage: bench_mm DIR MIB ROUNDS [STRIDE]\n");
     return 64;
   }
   const size_t bytes = std::strtoul(argv[2], nullptr, 10) << 20;
   const uint64_t rounds = std::strtoul(argv[3], nullptr, 10);
-  daxsnap::bench::Bench bench(argv[1], bytes);
+  daxsnap::bench::Bench bench(argv[1], bytes, stride);
   for (uint64_t i = 1; i <= rounds; ++i) bench.Round(i);
   for (uint64_t i = 1; i <= rounds; ++i) bench.TmpfsRound(i);
   bench.Print();
