@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "client/snapctl/errors.h"
 #include "daxsnap/error.h"
 
@@ -51,13 +52,22 @@ void PrintUsageError(const CLI::App& app, const CLI::ParseError& error,
       app.get_option("--output")->results();
   if (!formats.empty() && formats.back() == "json")
     context.format = Format::kJson;
-  if (context.format != Format::kJson) {
-    app.exit(error, *context.out, *context.err);
-    return;
+  std::string message = error.what();
+  // It says what is missing before it says what there is too much of, which is
+  // the same thing when a word is mistyped.
+  const std::vector<std::string> rest = app.remaining(/*recurse=*/true);
+  if (error.get_name() == "RequiredError" && !rest.empty())
+    absl::StrAppend(&message, ", and this is not known: ", rest.front());
+  std::string command = "snapctl";
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    absl::StrAppend(&command, " ", at->get_name());
   }
-  absl::Status status = absl::InvalidArgumentError(error.what());
-  client::SetErrorDetails(
-      {.reason = "", .hint = "See snapctl --help.", .metadata = {}}, &status);
+  absl::Status status = absl::InvalidArgumentError(message);
+  client::SetErrorDetails({.reason = "",
+                           .hint = absl::StrCat("see `", command, " --help`"),
+                           .metadata = {}},
+                          &status);
   PrintError(status, context);
 }
 

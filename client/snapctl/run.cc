@@ -125,6 +125,15 @@ absl::Status Run(const Options& options, const Context& context) {
   return absl::OkStatus();
 }
 
+// The parser does not know of the command: see TakeCommand() of main.cc.
+class RunFormatter : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* /*app*/,
+                         std::string /*name*/) const override {
+    return "Usage: snapctl run [OPTIONS] -- COMMAND [ARGUMENT...]\n";
+  }
+};
+
 }  // namespace
 
 void AddRun(CLI::App* app, Context* context, Action* action) {
@@ -133,7 +142,7 @@ void AddRun(CLI::App* app, Context* context, Action* action) {
       app->add_subcommand("run",
                           "Start a command whose memory is in the pool and "
                           "that snapshots can be taken of");
-  command->footer("Usage: snapctl run [OPTIONS] -- COMMAND [ARGUMENT...]");
+  command->formatter(std::make_shared<RunFormatter>());
   command->add_option(
       "-n,--name", options->name,
       "Name for scope and log file; the command's if not given");

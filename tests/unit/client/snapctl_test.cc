@@ -229,7 +229,8 @@ TEST_F(SnapctlTest, WrongCommandLinesAreSaidInTheFormatAskedFor) {
     err_.str("");
     context_.format = Format::kTable;
     EXPECT_EQ(ExitCode(Run(arguments)), kExitUsage);
-    EXPECT_FALSE(nlohmann::json::accept(err_.str())) << err_.str();
+    EXPECT_THAT(err_.str(), testing::StartsWith("snapctl: "));
+    EXPECT_THAT(err_.str(), HasSubstr("\n  hint: see `snapctl"));
     err_.str("");
     arguments.insert(arguments.begin(), {"-o", "json"});
     EXPECT_EQ(ExitCode(Run(arguments)), kExitUsage);
@@ -238,6 +239,21 @@ TEST_F(SnapctlTest, WrongCommandLinesAreSaidInTheFormatAskedFor) {
     EXPECT_EQ(error["exit_code"], kExitUsage);
     EXPECT_NE(error["message"], "");
   }
+}
+
+TEST_F(SnapctlTest, MistypedWordsAreNamed) {
+  const std::vector<std::vector<std::string>> mistyped = {
+      {"bogus", "5"},
+      {"--bogus"},
+      {"pool", "bogus"},
+      {"ls", "bogus"},
+      {"checkpoint", "--bogus"}};
+  for (const std::vector<std::string>& arguments : mistyped) {
+    err_.str("");
+    EXPECT_EQ(ExitCode(Run(arguments)), kExitUsage);
+    EXPECT_THAT(err_.str(), HasSubstr("bogus"));
+  }
+  EXPECT_THAT(err_.str(), HasSubstr("`snapctl checkpoint --help`"));
 }
 
 TEST_F(SnapctlTest, NoDaemonHasAnExitCodeOfItsOwn) {
