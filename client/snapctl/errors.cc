@@ -20,6 +20,14 @@ std::string CodeName(absl::StatusCode code) {
   return absl::StatusCodeToString(code);
 }
 
+// The details, with a hint where the kernel's word is all there is.
+client::ErrorDetails DetailsOf(const absl::Status& status) {
+  client::ErrorDetails details = client::GetErrorDetails(status);
+  if (details.hint.empty() && absl::IsPermissionDenied(status))
+    details.hint = "run the command as root";
+  return details;
+}
+
 void PrintJson(const absl::Status& status, const client::ErrorDetails& details,
                std::ostream& err) {
   nlohmann::ordered_json error;
@@ -66,7 +74,7 @@ int ExitCode(const absl::Status& status) {
 }
 
 void PrintError(const absl::Status& status, const Context& context) {
-  const client::ErrorDetails details = client::GetErrorDetails(status);
+  const client::ErrorDetails details = DetailsOf(status);
   std::ostream& err = *context.err;
   if (context.format == Format::kJson) {
     PrintJson(status, details, err);

@@ -109,7 +109,8 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
         "pool",
         device->driver == pool::Driver::kDeviceDax
             ? "none"
-            : "not readable while the device is not bound to device_dax");
+            : "not readable while the device is not bound to device_dax; of "
+              "one that is mounted see `snapctl pool show`");
   }
   fields.Print(*context.out);
   return absl::OkStatus();

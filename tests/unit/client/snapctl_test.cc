@@ -199,6 +199,14 @@ TEST_F(SnapctlTest, ErrorsForPeopleHaveHintAndCriuLog) {
             "  hint: Read the log.\n");
 }
 
+TEST_F(SnapctlTest, WhoIsNotRootIsToldToBe) {
+  PrintError(absl::PermissionDeniedError("cannot open /x: Permission denied"),
+             context_);
+  EXPECT_EQ(err_.str(),
+            "snapctl: cannot open /x: Permission denied\n"
+            "  hint: run the command as root\n");
+}
+
 TEST_F(SnapctlTest, ErrorsInJsonAreOneLine) {
   server_.stream_status =
       ErrorStatus(grpc::StatusCode::FAILED_PRECONDITION, "pid 7 is in use",
