@@ -222,8 +222,8 @@ def failed_commit(machine):
         expect(left == "", f"published: {left}")
     finally:
         machine.run("sh", "-c", f"""
-            pid=$(pgrep -f '^snapd --pool={BROKEN}') && kill $pid
-            while [ -d "/proc/$pid" ]; do sleep 0.1; done
+            pkill -f '^snapd --pool={BROKEN}'
+            while pgrep -f '^snapd --pool={BROKEN}' >/dev/null; do sleep 0.1; done
             umount {BROKEN}/pool; losetup -D; umount {BROKEN}/disk""", check=False)
         snapd.communicate(timeout=60)
     workload.kill()
