@@ -108,19 +108,22 @@ def remount_interval(machine):
         fresh(machine, "commit=0")
 
 
-# So many runs that the reserve for commits does not hold their extent pages, and no page for others.
+# So many runs that the reserve for commits does not hold their extent pages, and no page for
+# others: each processor has free pages in a list of its own.
 SCATTER = """
 import errno, os, sys
 scattered = os.open(sys.argv[1] + "/scattered", os.O_CREAT | os.O_WRONLY)
 for i in range(160000):
     os.pwrite(scattered, b"x", i * 8192)
 ballast = os.open(sys.argv[1] + "/ballast", os.O_CREAT | os.O_WRONLY)
-for size in (1 << 20, 4096):
-    try:
-        while True:
-            os.write(ballast, bytes(size))
-    except OSError as e:
-        assert e.errno == errno.ENOSPC, e
+for size in (1 << 20, 4096, 4096):
+    for cpu in range(os.cpu_count()):
+        os.sched_setaffinity(0, {cpu})
+        try:
+            while True:
+                os.write(ballast, bytes(size))
+        except OSError as e:
+            assert e.errno == errno.ENOSPC, e
 try:
     os.fsync(ballast)
     print("committed")
