@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -102,11 +101,8 @@ class CgroupTasks {
 // Children that a restored task makes from now on must not get PIDs that the
 // next boot uses itself, nor those next to it, which are other snapshots'.
 void KeepPidsOfChildrenApart(const launch::PidRange& range) {
-  uint32_t random = 0;
-  if (getrandom(&random, sizeof(random), 0) != sizeof(random)) return;
-  const auto count = static_cast<uint32_t>(range.last - range.first + 1);
-  const absl::Status status = launch::MovePidsTo(
-      range, range.first + static_cast<pid_t>(random % count));
+  const absl::Status status =
+      launch::MovePidsTo(range, launch::RandomPid(range));
   if (!status.ok()) LogWarning(status.message());
 }
 

@@ -106,8 +106,7 @@ absl::StatusOr<HeldChild> CloneInRange(const HeldChild::Exec& exec,
   if (absl::Status status = EnsurePidMax(range); !status.ok()) return status;
   const pid_t last = std::max(range.first, range.last - kPidRoom);
   for (int attempt = 0; attempt < kPidAttempts; ++attempt) {
-    const auto count = static_cast<unsigned>(last - range.first + 1);
-    const pid_t pid = range.first + static_cast<pid_t>(RandomNumber() % count);
+    const pid_t pid = RandomPid({range.first, last});
     absl::StatusOr<HeldChild> child = HeldChild::Clone(exec, pid);
     if (absl::IsAlreadyExists(child.status())) continue;
     if (!child.ok()) return child;
@@ -168,6 +167,11 @@ std::string ScopeName(absl::string_view name) {
     if (!absl::ascii_isalnum(c) && c != '.' && c != '_' && c != '-') c = '_';
   }
   return absl::StrFormat("daxsnap-%s-%08x.scope", safe, RandomNumber());
+}
+
+pid_t RandomPid(const PidRange& range) {
+  const auto count = static_cast<std::uint32_t>(range.last - range.first + 1);
+  return range.first + static_cast<pid_t>(RandomNumber() % count);
 }
 
 }  // namespace daxsnap::launch

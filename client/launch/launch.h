@@ -108,6 +108,9 @@ absl::Status EnsurePidMax(const PidRange& range = {});
 // either. `next` lies in the range. Launch() calls it when it chooses a PID.
 absl::Status MovePidsTo(const PidRange& range, pid_t next);
 
+// Any PID of `range`, each as likely as the others; it may be in use.
+pid_t RandomPid(const PidRange& range);
+
 }  // namespace daxsnap::launch
 
 #endif  // DAXSNAP_CLIENT_LAUNCH_LAUNCH_H_
