@@ -118,7 +118,8 @@ absl::Status Serve(const Options& options) {
   if (absl::Status made = MakeSocketDirectory(options.socket); !made.ok()) {
     return made;
   }
-  auto server = SocketServer::Start(options.socket, &operations);
+  auto server =
+      SocketServer::Start(options.socket, options.socket_group, &operations);
   if (!server.ok()) return server.status();
   LogInfo(absl::StrCat("snapd ", kVersion, " listens on ", options.socket));
   sd_notify(0, "READY=1");

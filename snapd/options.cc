@@ -2,6 +2,7 @@
 #include "snapd/options.h"
 
 #include <getopt.h>
+#include <grp.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -31,6 +32,9 @@ mounted on /run/daxsnap/pool, as soon as there is one):
 Options:
   --socket=PATH         listen on this UNIX socket
                         (default /run/daxsnap/snapd.sock)
+  --socket-group=GROUP  let the members of GROUP, a name or a number, use the
+                        socket, too; they must be trusted like root (default:
+                        root only)
   --criu=PATH           CRIU program (default: sbin/criu beside snapd's bin)
   --criu-libdir=PATH    directory of daxsnap_plugin.so
                         (default: lib/criu beside snapd's bin)
@@ -53,6 +57,7 @@ snapd needs root. See snapd(8) and snapctl(1).
 
 enum Option {
   kSocket = 256,
+  kSocketGroup,
   kPoolDevice,
   kPool,
   kCriu,
@@ -67,6 +72,7 @@ enum Option {
 
 constexpr option kOptions[] = {
     {"socket", required_argument, nullptr, kSocket},
+    {"socket-group", required_argument, nullptr, kSocketGroup},
     {"pool-device", required_argument, nullptr, kPoolDevice},
     {"pool", required_argument, nullptr, kPool},
     {"criu", required_argument, nullptr, kCriu},
@@ -92,6 +98,19 @@ absl::StatusOr<LogLevel> ParseLogLevel(const std::string& text) {
       "--log-level is ", text, ", not error, warning, info or debug"));
 }
 
+absl::StatusOr<gid_t> ParseGroup(const std::string& text) {
+  // The command line is parsed before there are threads.
+  // NOLINTNEXTLINE(concurrency-mt-unsafe)
+  if (const group* entry = getgrnam(text.c_str())) return entry->gr_gid;
+  gid_t number = 0;
+  // -1 means "leave it as it is" to chown(2).
+  if (absl::SimpleAtoi(text, &number) && number != static_cast<gid_t>(-1)) {
+    return number;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--socket-group is ", text, ", which is no group"));
+}
+
 // The directory above the one that holds this program.
 std::string InstallPrefix() {
   char* self = realpath("/proc/self/exe", nullptr);
@@ -110,6 +129,11 @@ absl::Status Apply(int code, const std::string& value, Options* options) {
     case kSocket:
       options->socket = value;
       return absl::OkStatus();
+    case kSocketGroup: {
+      auto group = ParseGroup(value);
+      if (group.ok()) options->socket_group = *group;
+      return group.status();
+    }
     case kPoolDevice:
       options->pool_device = value;
       return absl::OkStatus();

@@ -2,6 +2,9 @@
 #ifndef DAXSNAP_SNAPD_OPTIONS_H_
 #define DAXSNAP_SNAPD_OPTIONS_H_
 
+#include <sys/types.h>
+
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -13,6 +16,8 @@ namespace daxsnap {
 // The command line of snapd; snapd(8) and --help say what each option means.
 struct Options {
   std::string socket;
+  // Who may use the socket besides root.
+  std::optional<gid_t> socket_group;
   // At most one of the two is set.
   std::string pool_device;
   std::string pool;

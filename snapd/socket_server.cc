@@ -72,19 +72,21 @@ class SocketServer::IdentityServer {
   std::unique_ptr<grpc::Server> server_;
 };
 
-SocketServer::SocketServer(std::string path, Operations* operations,
-                           PeerReader peer_reader)
+SocketServer::SocketServer(std::string path, std::optional<gid_t> group,
+                           Operations* operations, PeerReader peer_reader)
     : path_(std::move(path)),
+      group_(group),
       operations_(operations),
       peer_reader_(std::move(peer_reader)) {}
 
 absl::StatusOr<std::unique_ptr<SocketServer>> SocketServer::Start(
-    const std::string& path, Operations* operations, PeerReader peer_reader) {
+    const std::string& path, std::optional<gid_t> group, Operations* operations,
+    PeerReader peer_reader) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   // The constructor is private, so make_unique cannot call it.
   std::unique_ptr<SocketServer> server(
-      new SocketServer(path, operations, std::move(peer_reader)));
+      new SocketServer(path, group, operations, std::move(peer_reader)));
   if (absl::Status status = server->Listen(); !status.ok()) return status;
   server->accepting_ = std::thread([raw = server.get()] { raw->AcceptLoop(); });
   return server;
@@ -119,9 +121,14 @@ absl::Status SocketServer::Listen() {
   if (unlink(path_.c_str()) != 0 && errno != ENOENT) {
     return ErrnoError(errno, absl::StrCat("cannot replace ", path_));
   }
-  if (bind(listener_.get(), reinterpret_cast<const sockaddr*>(&address),
+  // The file gets the mode of the socket (unix_bind_bsd() in net/unix/
+  // af_unix.c), so that at no time it is open to others.
+  if (fchmod(listener_.get(), 0600) != 0 ||
+      bind(listener_.get(), reinterpret_cast<const sockaddr*>(&address),
            sizeof(address)) != 0 ||
-      chmod(path_.c_str(), 0666) != 0 ||
+      (group_.has_value() &&
+       (lchown(path_.c_str(), static_cast<uid_t>(-1), *group_) != 0 ||
+        chmod(path_.c_str(), 0660) != 0)) ||
       listen(listener_.get(), SOMAXCONN) != 0) {
     return ErrnoError(errno, absl::StrCat("cannot listen on ", path_));
   }

@@ -9,10 +9,13 @@
 #ifndef DAXSNAP_SNAPD_SOCKET_SERVER_H_
 #define DAXSNAP_SNAPD_SOCKET_SERVER_H_
 
+#include <sys/types.h>
+
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -35,12 +38,14 @@ class SocketServer {
  public:
   using PeerReader = std::function<absl::StatusOr<Caller>(int socket)>;
 
-  // Listens on `path`, mode 0666: who may do what is decided by call. A socket
-  // that a dead snapd left is replaced; one of a living snapd is not
-  // (FAILED_PRECONDITION). `operations` outlives the server.
+  // Listens on `path`, for this process's user only, and for `group` if there
+  // is one: a user of the socket can have CRIU work as root on paths of theirs.
+  // What each may do is decided by call. A socket that a dead snapd left is
+  // replaced; one of a living snapd is not (FAILED_PRECONDITION). `operations`
+  // outlives the server.
   static absl::StatusOr<std::unique_ptr<SocketServer>> Start(
-      const std::string& path, Operations* operations,
-      PeerReader peer_reader = ReadPeer);
+      const std::string& path, std::optional<gid_t> group,
+      Operations* operations, PeerReader peer_reader = ReadPeer);
 
   SocketServer(const SocketServer&) = delete;
   SocketServer& operator=(const SocketServer&) = delete;
@@ -53,8 +58,8 @@ class SocketServer {
  private:
   class IdentityServer;
 
-  SocketServer(std::string path, Operations* operations,
-               PeerReader peer_reader);
+  SocketServer(std::string path, std::optional<gid_t> group,
+               Operations* operations, PeerReader peer_reader);
   absl::Status Listen();
   void AcceptLoop();
   void AcceptOne();
@@ -62,6 +67,7 @@ class SocketServer {
   IdentityServer* ServerFor(const Caller& caller);
 
   const std::string path_;
+  const std::optional<gid_t> group_;
   Operations* const operations_;
   const PeerReader peer_reader_;
   UniqueFd lock_;

@@ -46,7 +46,7 @@ class ServiceTest : public OperationsTestBase {
  protected:
   ServiceTest() {
     auto server = SocketServer::Start(
-        socket_dir_.path() + "/sock", &operations_,
+        socket_dir_.path() + "/sock", std::nullopt, &operations_,
         [this](int) -> absl::StatusOr<Caller> { return caller_.load(); });
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -235,18 +235,31 @@ TEST_F(ServiceTest, ReflectionListsTheServices) {
   EXPECT_THAT(answer, HasSubstr("daxsnap.v1.PoolService"));
 }
 
-TEST_F(ServiceTest, SocketIsOpenToAllAndGoneAfterShutdown) {
+TEST_F(ServiceTest, SocketIsTheOwnersAndGoneAfterShutdown) {
   const std::string path = socket_dir_.path() + "/sock";
   struct stat info;
   ASSERT_EQ(stat(path.c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 07777, 0666u);
+  EXPECT_EQ(info.st_mode & 07777, 0600u);
+  EXPECT_EQ(info.st_uid, geteuid());
   server_->Shutdown(absl::ZeroDuration());
   EXPECT_NE(stat(path.c_str(), &info), 0);
 }
 
+TEST_F(ServiceTest, SocketIsOpenToAGroup) {
+  ASSERT_EQ(geteuid(), 0u) << "only root can give files away";
+  const std::string path = socket_dir_.path() + "/group.sock";
+  auto server = SocketServer::Start(path, gid_t{65533}, &operations_);
+  ASSERT_TRUE(server.ok()) << server.status();
+  struct stat info;
+  ASSERT_EQ(stat(path.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0660u);
+  EXPECT_EQ(info.st_uid, 0u);
+  EXPECT_EQ(info.st_gid, 65533u);
+}
+
 TEST_F(ServiceTest, SecondServerIsKeptOutAndLeavesTheSocket) {
   const std::string path = socket_dir_.path() + "/sock";
-  auto second = SocketServer::Start(path, &operations_);
+  auto second = SocketServer::Start(path, std::nullopt, &operations_);
   EXPECT_TRUE(absl::IsFailedPrecondition(second.status()));
   auto stub = Stub();
   grpc::ClientContext context;
@@ -258,7 +271,7 @@ TEST_F(ServiceTest, SocketOfADeadServerIsReplaced) {
   server_.reset();
   const std::string path = socket_dir_.path() + "/sock";
   ASSERT_EQ(mknod(path.c_str(), S_IFSOCK | 0600, 0), 0);
-  auto again = SocketServer::Start(path, &operations_);
+  auto again = SocketServer::Start(path, std::nullopt, &operations_);
   EXPECT_TRUE(again.ok()) << again.status();
 }
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors that users meet first: exit status, reason, and a task unharmed."""
 
+import contextlib
 import json
 
 from machine import POOL, expect, wait_until
 from registry import test
+from snapd_tests import names
 from workload_tests import Workload
 
 USAGE, NOT_FOUND, TAKEN, PERMISSION, NO_DAEMON, REFUSED = 2, 3, 4, 5, 6, 8
@@ -97,15 +99,48 @@ def pid_in_use(machine):
     workload.discard()
 
 
-@test("Errors.PermissionDenied", timeout=300)
+SNAPD_GROUP = 65500
+
+
+@contextlib.contextmanager
+def socket_group(machine):
+    """A snapd that serves the members of SNAPD_GROUP besides root."""
+    def restart():
+        machine.sh("systemctl reset-failed snapd 2>/dev/null || true; systemctl restart snapd")
+
+    machine.ensure_snapd()
+    machine.sh(f"mkdir -p /etc/daxsnap; echo SNAPD_ARGS=--socket-group={SNAPD_GROUP} >/etc/daxsnap/snapd.env")
+    try:
+        restart()
+        yield
+    finally:
+        machine.sh("rm /etc/daxsnap/snapd.env")
+        restart()
+
+
+def as_user(machine, uid, *argv, member=True, **kwargs):
+    groups = f"--groups={SNAPD_GROUP}" if member else "--clear-groups"
+    return machine.run("setpriv", f"--reuid={uid}", f"--regid={uid}", groups, *argv, **kwargs)
+
+
+@test("Errors.PermissionDenied", timeout=400)
 def permission_denied(machine):
+    """Others than root and the group cannot connect; members have no right to root's tasks and snapshots."""
     workload = Workload(machine, "pipes", tag="-denied").start()
-    done = as_user(machine, 65534, "snapctl", "-o", "json", "checkpoint", str(workload.pid), check=False)
-    expect(done.returncode == PERMISSION, f"exit {done.returncode}: {done.stderr}")
     workload.checkpoint("--leave-running")
-    for command in ("restore", "inspect", "rm"):
-        done = as_user(machine, 65534, "snapctl", command, workload.snapshot, check=False)
-        expect(done.returncode in (PERMISSION, NOT_FOUND), f"{command}: exit {done.returncode}: {done.stderr}")
+
+    def denied(text, **kwargs):
+        for command in (("checkpoint", str(workload.pid)), ("restore", workload.snapshot),
+                        ("inspect", workload.snapshot), ("rm", workload.snapshot)):
+            done = as_user(machine, 65534, "snapctl", "-o", "json", *command, check=False, **kwargs)
+            expect(done.returncode == PERMISSION, f"{command}: exit {done.returncode}: {done.stderr}")
+            expect(text in done.stderr, f"{command}: {done.stderr}")
+
+    denied("no permission to use", member=True)
+    with socket_group(machine):
+        denied("no permission to use", member=False)
+        denied("65534", member=True)
+        expect(names(machine).count(workload.snapshot) == 1, "the snapshot is gone")
     done = as_user(machine, 65534, "sh", "-c", f"ls {POOL}/snapshots {POOL}/snapshots/{workload.snapshot}",
                    check=False)
     expect(done.returncode != 0, f"anybody may look into snapshots: {done.stdout}")
@@ -113,15 +148,15 @@ def permission_denied(machine):
     workload.discard()
 
 
-def as_user(machine, uid, *argv, **kwargs):
-    return machine.run("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *argv, **kwargs)
-
-
-@test("Access.UsersHaveTheirOwnTasksAndSnapshots", timeout=300)
+@test("Access.UsersHaveTheirOwnTasksAndSnapshots", timeout=400)
 def own_tasks(machine):
-    """A user who is not root takes, sees, restores and removes snapshots of own tasks, of no other's."""
+    """A member of the socket's group takes, sees, restores and removes snapshots of own tasks, of no other's."""
+    with socket_group(machine):
+        take_own_tasks(machine)
+
+
+def take_own_tasks(machine):
     user, stranger = 65534, 65533
-    machine.ensure_snapd()
     workload = Workload(machine, "heap", tag="-user")
     machine.run("snapctl", "rm", workload.snapshot, check=False)
     machine.sh(f"rm -rf {workload.dir}; mkdir -p {workload.dir}; chown {user}:{user} {workload.dir}")
