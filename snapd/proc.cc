@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -81,17 +82,21 @@ bool ParseIds(absl::string_view text, std::array<Id, 4>* ids) {
   return true;
 }
 
-// 0 if it is no mask.
-uint64_t ParseMask(absl::string_view text) {
+// Nothing if it is no mask.
+std::optional<uint64_t> ParseMask(absl::string_view text) {
   uint64_t mask = 0;
-  return absl::SimpleHexAtoi(absl::StripAsciiWhitespace(text), &mask) ? mask
-                                                                      : 0;
+  if (!absl::SimpleHexAtoi(absl::StripAsciiWhitespace(text), &mask)) {
+    return std::nullopt;
+  }
+  return mask;
 }
 
 absl::Status ParseStatus(const std::string& text, TaskInfo* task) {
   bool group = false;
   bool uids = false;
   bool gids = false;
+  // Until it is known not to be.
+  task->privileged = true;
   for (const absl::string_view line : absl::StrSplit(text, '\n')) {
     const std::pair<absl::string_view, absl::string_view> field =
         absl::StrSplit(line, absl::MaxSplits(':', 1));
@@ -102,9 +107,11 @@ absl::Status ParseStatus(const std::string& text, TaskInfo* task) {
     } else if (field.first == "Gid") {
       gids = ParseIds(field.second, &task->gids);
     } else if (field.first == "SigPnd" || field.first == "ShdPnd") {
-      if ((ParseMask(field.second) & kSigKillBit) != 0) task->doomed = true;
+      if ((ParseMask(field.second).value_or(0) & kSigKillBit) != 0) {
+        task->doomed = true;
+      }
     } else if (field.first == "CapPrm") {
-      task->privileged = ParseMask(field.second) != 0;
+      task->privileged = ParseMask(field.second) != uint64_t{0};
     }
   }
   if (group && uids && gids) return absl::OkStatus();

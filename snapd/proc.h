@@ -47,7 +47,7 @@ struct TaskInfo {
   std::array<gid_t, 4> gids = {};
   // Owner of /proc/PID: root if the task is not dumpable.
   uid_t proc_owner = 0;
-  // It has permitted capabilities.
+  // It has permitted capabilities, or that cannot be told.
   bool privileged = false;
 };
 

@@ -91,15 +91,18 @@ TEST(TaskKind, KernelThreadIsToldByItsFlag) {
   EXPECT_TRUE(fake.proc().ReadTask(7)->kernel_thread);
 }
 
-TEST(ProcFs, TasksWithCapabilitiesArePrivileged) {
-  FakeProc fake;
-  fake.AddTask(7, Stat("x", 'S', 0),
-               std::string(kStatus) + "CapPrm:\t0000000000000000\n");
-  EXPECT_FALSE(fake.proc().ReadTask(7)->privileged);
-  FakeProc other;
-  other.AddTask(7, Stat("x", 'S', 0),
-                std::string(kStatus) + "CapPrm:\t0000000000000400\n");
-  EXPECT_TRUE(other.proc().ReadTask(7)->privileged);
+TEST(ProcFs, OnlyTasksKnownToLackCapabilitiesAreNotPrivileged) {
+  struct Case {
+    const char* line;
+    bool privileged;
+  };
+  for (const Case& c : {Case{"CapPrm:\t0000000000000000\n", false},
+                        Case{"CapPrm:\t0000000000000400\n", true},
+                        Case{"CapPrm:\tnone\n", true}, Case{"", true}}) {
+    FakeProc fake;
+    fake.AddTask(7, Stat("x", 'S', 0), std::string(kStatus) + c.line);
+    EXPECT_EQ(fake.proc().ReadTask(7)->privileged, c.privileged) << c.line;
+  }
 }
 
 // A shell with a pipeline of two below it.
