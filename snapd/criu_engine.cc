@@ -6,13 +6,18 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <functional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "daxsnap/internal/criu.pb.h"
@@ -29,6 +34,8 @@ namespace {
 namespace pb = ::daxsnap::internal::criu;
 
 constexpr size_t kMaxLog = size_t{64} << 20;
+// How many logs of failed runs stay.
+constexpr size_t kKeptLogs = 100;
 // Deleted files that are still open are stored up to this size, in bytes.
 constexpr uint32_t kGhostLimit = 64u << 20;
 // How long the killed tasks of a restore that failed, and the CRIU of a snapd
@@ -139,6 +146,48 @@ absl::Status CannotStart(const absl::Status& cause) {
                     .metadata = {{"feature", "criu"}}});
 }
 
+constexpr char kLogTimeFormat[] = "%E4Y%m%dT%H%M%E3SZ";
+
+// When the log was kept, "20261128T134400.123Z"; empty if the name is not one
+// that Failure() gives: the directory holds the output of tasks, too.
+std::string KeptLogTime(const std::string& name) {
+  for (const char* file : {kDumpLog, kRestoreLog}) {
+    absl::string_view stem = name;
+    if (!absl::ConsumeSuffix(&stem, file) || !absl::ConsumeSuffix(&stem, ".")) {
+      continue;
+    }
+    const size_t dash = stem.rfind('-');
+    if (dash == absl::string_view::npos) return "";
+    std::string time(stem.substr(dash + 1));
+    absl::Time parsed;
+    return absl::ParseTime(kLogTimeFormat, time, &parsed, /*err=*/nullptr)
+               ? time
+               : "";
+  }
+  return "";
+}
+
+// Removes all but the newest logs of CRIU.
+absl::Status TrimLogs(int directory) {
+  auto names = ListDirectory(directory);
+  if (!names.ok()) return names.status();
+  std::vector<std::pair<std::string, std::string>> logs;
+  for (const std::string& name : *names) {
+    std::string time = KeptLogTime(name);
+    if (!time.empty()) logs.emplace_back(std::move(time), name);
+  }
+  if (logs.size() <= kKeptLogs) return absl::OkStatus();
+  std::sort(logs.begin(), logs.end(), std::greater<>());
+  for (size_t i = kKeptLogs; i < logs.size(); ++i) {
+    // Somebody else's failure may trim at the same time.
+    if (unlinkat(directory, logs[i].second.c_str(), 0) != 0 &&
+        errno != ENOENT) {
+      return ErrnoError(errno, absl::StrCat("cannot remove ", logs[i].second));
+    }
+  }
+  return absl::OkStatus();
+}
+
 // A directory that is removed with the object.
 class ScratchDirectory {
  public:
@@ -191,11 +240,12 @@ absl::Status CriuEngine::Failure(absl::string_view action, pid_t pid,
   const std::string log = ReadFileAt(directory, file, kMaxLog).value_or("");
   const std::string kept_name = absl::StrCat(
       name, "-",
-      absl::FormatTime("%Y%m%dT%H%M%E3SZ", absl::Now(), absl::UTCTimeZone()),
-      ".", file);
+      absl::FormatTime(kLogTimeFormat, absl::Now(), absl::UTCTimeZone()), ".",
+      file);
   auto logs = EnsureDirectories(options_.log_directory);
   absl::Status kept =
       logs.ok() ? ReplaceFileAt(logs->get(), kept_name, log) : logs.status();
+  if (kept.ok()) kept = TrimLogs(logs->get());
   if (!kept.ok()) {
     LogWarning(absl::StrCat("cannot keep CRIU's log: ", kept.message()));
   }

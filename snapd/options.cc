@@ -41,8 +41,8 @@ Options:
   --criu-log-level=N    0 (least) to 4; messages are written while tasks stand
                         still (default 2)
   --work-dir=PATH       scratch space (default /run/daxsnap/work)
-  --log-dir=PATH        where the logs of failed CRIU runs are kept
-                        (default /var/log/daxsnap)
+  --log-dir=PATH        where the logs of failed CRIU runs are kept, the newest
+                        hundred (default /var/log/daxsnap)
   --log-level=LEVEL     error, warning, info or debug (default info); the log
                         goes to standard error
   --help                print this and exit

@@ -9,8 +9,11 @@
 #include <unistd.h>
 
 #include <future>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
 #include "tests/unit/snapd/child.h"
@@ -109,6 +112,31 @@ TEST_F(CriuEngineTest, FailureCarriesFirstErrorAndKeepsTheLog) {
   ASSERT_THAT(KeptLogs(), SizeIs(1));
   EXPECT_EQ(metadata["criu_log"], temp_.path() + "/log/" + KeptLogs()[0]);
   EXPECT_TRUE(ReadFileAt(AT_FDCWD, metadata["criu_log"], 1000).ok());
+}
+
+TEST_F(CriuEngineTest, OldLogsOfCriuGoAndOutputOfTasksStays) {
+  auto logs = EnsureDirectory(work_.get(), "log");
+  ASSERT_TRUE(logs.ok()) << logs.status();
+  const auto add = [&](const std::string& name) {
+    EXPECT_TRUE(ReplaceFileAt(logs->get(), name, "x").ok());
+  };
+  // Their order is that of time, not of names.
+  for (int i = 0; i < 100; ++i) {
+    add(absl::StrFormat("%c-20250101T0000%02d.%03dZ.criu-%s.log", 'z' - i % 26,
+                        i / 2, i, i % 2 == 0 ? "dump" : "restore"));
+  }
+  const std::vector<std::string> others = {
+      "task.log", "x-criu-dump.log", "x.criu-dump.log", "x-1Z.criu-dump.log",
+      "-20250101T000000.000Z.log"};
+  for (const std::string& name : others) add(name);
+  EXPECT_FALSE(Dump("error").ok());
+  const std::vector<std::string> kept = KeptLogs();
+  EXPECT_THAT(kept, SizeIs(100 + others.size()));
+  for (const std::string& name : others) {
+    EXPECT_THAT(kept, ::testing::Contains(name));
+  }
+  EXPECT_FALSE(Exists(logs->get(), "z-20250101T000000.000Z.criu-dump.log"));
+  EXPECT_TRUE(Exists(logs->get(), "y-20250101T000000.001Z.criu-restore.log"));
 }
 
 TEST_F(CriuEngineTest, DeathOfCriuIsAFailure) {
