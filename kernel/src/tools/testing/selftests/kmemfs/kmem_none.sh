@@ -13,11 +13,14 @@ fi
 node=/sys/devices/system/node/node$(cat "$device/target_node")
 failed=0
 
+# check WHAT COMMAND...: it holds if the command succeeds
 check() {
-	if [ "$1" = 0 ]; then
-		echo "ok: $2"
+	what=$1
+	shift
+	if "$@"; then
+		echo "ok: $what"
 	else
-		echo "FAIL: $2"
+		echo "FAIL: $what"
 		failed=1
 	fi
 }
@@ -27,8 +30,8 @@ meminfo() {
 	sed -n "s/.* $1: *\([0-9]*\) kB/\1/p" "$node/meminfo"
 }
 
-[ "$(basename "$(readlink "$device/driver")")" = kmem ]
-check $? "the device is bound to kmem"
+check "the device is bound to kmem" \
+	[ "$(basename "$(readlink "$device/driver")")" = kmem ]
 
 blocks=0
 others=0
@@ -37,14 +40,14 @@ for block in "$node"/memory[0-9]*; do
 	[ "$(cat "$block/state") $(cat "$block/valid_zones")" = "online Movable" ] ||
 		others=$((others + 1))
 done
-[ "$blocks" -gt 0 ] && [ "$others" = 0 ]
-check $? "its blocks are online and movable ($blocks, $others not)"
+check "it has memory blocks ($blocks)" [ "$blocks" -gt 0 ]
+check "all are online and movable ($others are not)" [ "$others" = 0 ]
 
 block_kib=$((0x$(cat /sys/devices/system/memory/block_size_bytes) / 1024))
-[ "$(meminfo MemTotal)" = $((blocks * block_kib)) ]
-check $? "all of it is counted ($(meminfo MemTotal) KiB)"
+check "all of it is counted ($(meminfo MemTotal) KiB)" \
+	[ "$(meminfo MemTotal)" = $((blocks * block_kib)) ]
 
 # The rest may be on lists of CPUs, or in use already.
-[ "$(meminfo MemFree)" -gt $((blocks * block_kib * 9 / 10)) ]
-check $? "and free ($(meminfo MemFree) KiB)"
+check "and free ($(meminfo MemFree) KiB)" \
+	[ "$(meminfo MemFree)" -gt $((blocks * block_kib * 9 / 10)) ]
 exit $failed
