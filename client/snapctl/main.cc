@@ -64,4 +64,6 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace daxsnap::snapctl
 
+// What else is thrown is a bug or lack of memory, and ends the process.
+// NOLINTNEXTLINE(bugprone-exception-escape)
 int main(int argc, char** argv) { return daxsnap::snapctl::Main(argc, argv); }

@@ -12,7 +12,7 @@ namespace daxsnap::snapctl {
 namespace {
 
 absl::Status Detach(const std::string& mount_point, const Context& context) {
-  const absl::Status status = [&] {
+  absl::Status status = [&] {
     const ProgressLine line(context, absl::StrCat("detaching ", mount_point));
     return pool::Detach(mount_point);
   }();

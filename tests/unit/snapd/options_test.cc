@@ -19,6 +19,7 @@ using ::testing::HasSubstr;
 absl::StatusOr<Options> Parse(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "snapd");
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   // Makes getopt_long(3) begin anew.
