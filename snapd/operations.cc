@@ -251,8 +251,8 @@ absl::StatusOr<v1::ListSnapshotsResponse> Operations::List(
     Entry entry = ReadFor(caller, (*open)->catalog, name);
     if (entry.kind == Entry::kHidden) continue;
     // One more than fits: there is a next page.
-    const size_t listed = static_cast<size_t>(response.snapshots_size() +
-                                              response.damaged_size());
+    const size_t listed = static_cast<size_t>(response.snapshots_size()) +
+                          static_cast<size_t>(response.damaged_size());
     if (listed == *limit || bytes > kMaxPageBytes) {
       response.set_next_page_token(MakePageToken(last));
       break;

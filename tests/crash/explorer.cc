@@ -24,6 +24,7 @@ Bytes Explorer::RandomCrash(const Device& device, const ModelFs& fs) {
 
 std::string Explorer::CheckAgain(const format::Recovery& first,
                                  const Bytes& image) const {
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
   const Bytes before = image;
   const format::Recovery second = format::Recover(MediaOf(image, kUuid));
   if (image != before) return "recovering writes";
@@ -37,7 +38,7 @@ std::string Explorer::Check(const Bytes& image) {
   const kmemfs_media media = MediaOf(image, kUuid);
   const format::Recovery recovery = format::Recover(media);
   if (coverage_.states % kAgain == 0) {
-    const std::string wrong = CheckAgain(recovery, image);
+    std::string wrong = CheckAgain(recovery, image);
     if (!wrong.empty()) return wrong;
   }
   if (!recovery.ok()) return "not recovered: " + recovery.why;

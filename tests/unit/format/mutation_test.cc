@@ -30,7 +30,7 @@ class Mutation : public testing::Test {
     Inode large = File(9, "large", {}, 3);
     for (uint64_t i = 0; i < 280; i++)
       large.runs.push_back({.file_page = 2 * i, .page = data + i});
-    large.size = 560 * KMEMFS_PAGE_SIZE;
+    large.size = uint64_t{560} * KMEMFS_PAGE_SIZE;
     image_.Commit({RootDirectory(), File(2, "a", {{0, 5, data}}),
                    Directory(3, "d"), Symlink(5, "link", data + 299), large,
                    File(10, "b", {{0, 2, data}, {7, 1, data + 290}}, 3),
@@ -138,7 +138,7 @@ TEST_F(Mutation, WithRightCrcsIsTakenOnlyIfTheRulesHold) {
 }
 
 TEST_F(Mutation, OfDataDoesNotMatterHere) {
-  std::memset(image_.Page(3), 0xff, 300 * KMEMFS_PAGE_SIZE);
+  std::memset(image_.Page(3), 0xff, size_t{300} * KMEMFS_PAGE_SIZE);
   const Recovery recovery = Recover(image_.media());
   ASSERT_THAT(recovery, Taken());
   EXPECT_EQ(recovery.inodes, good_.inodes);

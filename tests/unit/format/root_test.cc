@@ -88,7 +88,7 @@ TEST_F(Root, IsRefusedIfBothSlotsAreDamaged) {
 }
 
 TEST_F(Root, IsRefusedIfBothSlotsAreZero) {
-  std::memset(image_.Page(1), 0, 2 * KMEMFS_PAGE_SIZE);
+  std::memset(image_.Page(1), 0, size_t{2} * KMEMFS_PAGE_SIZE);
   EXPECT_THAT(Recover(image_.media()), Refused(EUCLEAN, "no valid root slot"));
 }
 
