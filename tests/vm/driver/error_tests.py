@@ -105,17 +105,14 @@ SNAPD_GROUP = 65500
 @contextlib.contextmanager
 def socket_group(machine):
     """A snapd that serves the members of SNAPD_GROUP besides root."""
-    def restart():
-        machine.sh("systemctl reset-failed snapd 2>/dev/null || true; systemctl restart snapd")
-
     machine.ensure_snapd()
     machine.sh(f"mkdir -p /etc/daxsnap; echo SNAPD_ARGS=--socket-group={SNAPD_GROUP} >/etc/daxsnap/snapd.env")
     try:
-        restart()
+        machine.restart_snapd()
         yield
     finally:
         machine.sh("rm /etc/daxsnap/snapd.env")
-        restart()
+        machine.restart_snapd()
 
 
 def as_user(machine, uid, *argv, member=True, **kwargs):

@@ -117,7 +117,11 @@ class Machine:
         self.sh(f"mkdir -p {WORK}")
         if self.run("systemctl", "is-active", "--quiet", "snapd", check=False).returncode:
             self.ensure_pool()
-            self.sh("systemctl reset-failed snapd 2>/dev/null || true; systemctl start snapd")
+            self.restart_snapd()
+
+    def restart_snapd(self):
+        """However often that was done just before: systemd counts starts."""
+        self.sh("systemctl reset-failed snapd 2>/dev/null || true; systemctl restart snapd")
 
     def stop_snapd(self):
         self.run("systemctl", "stop", "snapd", check=False)
