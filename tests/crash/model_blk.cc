@@ -44,12 +44,12 @@ BlkRecovery RecoverBlk(const Bytes& image) {
 
 ModelBlk::ModelBlk(Device* device, uint64_t seed, BlkFault fault)
     : device_(device), random_(seed), fault_(fault) {
-  media_.flush = [](const kmem_blk_media* m, const void* address,
-                    size_t length) {
-    static_cast<ModelBlk*>(m->ctx)->Flush(address, length);
+  media_.flush = [](const kmem_blk_media* m, kmem_persist_step step,
+                    const void* address, size_t length) {
+    static_cast<ModelBlk*>(m->ctx)->Flush(step, address, length);
   };
-  media_.fence = [](const kmem_blk_media* m) {
-    static_cast<ModelBlk*>(m->ctx)->Fence();
+  media_.fence = [](const kmem_blk_media* m, kmem_persist_step step) {
+    static_cast<ModelBlk*>(m->ctx)->Fence(step);
   };
   media_.ctx = this;
 }
@@ -76,29 +76,35 @@ void ModelBlk::Attach() {
     if (!found.pages.contains(page)) free_.insert(page);
 }
 
-bool ModelBlk::InMap(const void* address) const {
-  return device_->PageOf(address) < media_.layout.first;
-}
-
-void ModelBlk::Flush(const void* address, size_t length) {
-  const bool map = InMap(address);
-  if (map &&
-      fault_ == (clearing_ ? BlkFault::kNoClearFlush : BlkFault::kNoEntryFlush))
-    return;
-  if (!map && fault_ == BlkFault::kNoDataFlush) return;
-  if (!map && fault_ == BlkFault::kOnlyFirstLineFlush) length = kLineSize;
-  device_->Flush(address, length);
-}
-
-void ModelBlk::Fence() {
-  const int nth = fences_++;
-  if (clearing_) {
-    if (fault_ == BlkFault::kNoClearFence) return;
-  } else if (fault_ == (nth == 0 ? BlkFault::kNoFenceBeforeEntry
-                                 : BlkFault::kNoFenceAfterEntry)) {
-    return;
+bool ModelBlk::Without(kmem_persist_step step) const {
+  switch (step) {
+    case KMEM_STEP_BLK_DATA:
+      return fault_ == BlkFault::kNoDataFlush;
+    case KMEM_STEP_BLK_BEFORE_ENTRY:
+      return fault_ == BlkFault::kNoFenceBeforeEntry;
+    case KMEM_STEP_BLK_ENTRY:
+      return fault_ == BlkFault::kNoEntryFlush;
+    case KMEM_STEP_BLK_AFTER_ENTRY:
+      return fault_ == BlkFault::kNoFenceAfterEntry;
+    case KMEM_STEP_BLK_CLEAR:
+      return fault_ == BlkFault::kNoClearFlush;
+    case KMEM_STEP_BLK_AFTER_CLEAR:
+      return fault_ == BlkFault::kNoClearFence;
+    default:
+      return false;
   }
-  device_->Fence();
+}
+
+void ModelBlk::Flush(kmem_persist_step step, const void* address,
+                     size_t length) {
+  if (Without(step)) return;
+  const bool part = fault_ == BlkFault::kOnlyFirstLineFlush;
+  device_->Flush(address,
+                 part && step == KMEM_STEP_BLK_DATA ? kLineSize : length);
+}
+
+void ModelBlk::Fence(kmem_persist_step step) {
+  if (!Without(step)) device_->Fence();
 }
 
 uint64_t ModelBlk::PageOfBlock(uint64_t block) const {
@@ -140,7 +146,6 @@ bool ModelBlk::Write(uint64_t block, uint64_t first, uint64_t count) {
   pending_[block] = contents;
   std::memcpy(device_->Page(page), contents.data(), kPage);
   if (old && fault_ == BlkFault::kReuseBeforeStore) ScribbleOn(old);
-  fences_ = 0;
   kmem_blk_store(&media_, block, static_cast<__u32>(page), device_->Page(page));
   Done();
   if (old && !in_place) free_.insert(old);
@@ -155,10 +160,7 @@ void ModelBlk::Clear(uint64_t block, uint64_t count) {
   }
   if (fault_ == BlkFault::kReuseBeforeClear)
     for (const uint64_t page : old) ScribbleOn(page);
-  fences_ = 0;
-  clearing_ = true;
   kmem_blk_clear(&media_, block, count);
-  clearing_ = false;
   Done();
   free_.insert(old.begin(), old.end());
 }

@@ -65,11 +65,11 @@ class ModelBlk {
   const std::map<uint64_t, Block>& pending() const { return pending_; }
 
  private:
-  void Flush(const void* address, size_t length);
-  void Fence();
+  bool Without(kmem_persist_step step) const;
+  void Flush(kmem_persist_step step, const void* address, size_t length);
+  void Fence(kmem_persist_step step);
   void ScribbleOn(uint64_t page);
   uint64_t PageOfBlock(uint64_t block) const;
-  bool InMap(const void* address) const;
   void Done();
 
   Device* device_;
@@ -79,8 +79,6 @@ class ModelBlk {
   std::set<uint64_t> free_;
   std::vector<Block> durable_;
   std::map<uint64_t, Block> pending_;
-  bool clearing_ = false;
-  int fences_ = 0;  // of this operation
 };
 
 // The blocks that a recovery finds in `image`, or why it is refused.

@@ -4,7 +4,6 @@
 #include <endian.h>
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -13,10 +12,27 @@
 namespace daxsnap::crash {
 namespace {
 
-kmemfs_page_kind KindOf(const void* page) {
-  kmemfs_page_head head;
-  std::memcpy(&head, page, sizeof(head));
-  return static_cast<kmemfs_page_kind>(le32toh(head.kind));
+Fault WithoutStep(kmem_persist_step step) {
+  switch (step) {
+    case KMEM_STEP_FS_EXTENTS:
+      return Fault::kNoExtentsFlush;
+    case KMEM_STEP_FS_INODES:
+      return Fault::kNoInodesFlush;
+    case KMEM_STEP_FS_INDEX:
+      return Fault::kNoIndexFlush;
+    case KMEM_STEP_FS_BEFORE_ROOT:
+      return Fault::kNoFenceBeforeRoot;
+    case KMEM_STEP_FS_ROOT:
+      return Fault::kNoRootFlush;
+    case KMEM_STEP_FS_AFTER_ROOT:
+      return Fault::kNoFenceAfterRoot;
+    case KMEM_STEP_FS_RETIRE:
+      return Fault::kNoRetireFlush;
+    case KMEM_STEP_FS_AFTER_RETIRE:
+      return Fault::kNoFenceAfterRetire;
+    default:
+      return Fault::kNoDataFlush;
+  }
 }
 
 }  // namespace
@@ -27,10 +43,11 @@ struct ModelFs::Sink : kmemfs_sink {
     alloc = [](kmemfs_sink* s, __u64* page) {
       return static_cast<Sink*>(s)->Alloc(page);
     };
-    flush = [](kmemfs_sink* s, const void* addr, size_t len) {
-      static_cast<Sink*>(s)->Flush(addr, len);
+    flush = [](kmemfs_sink* s, kmem_persist_step step, const void* addr,
+               size_t len) { static_cast<Sink*>(s)->Flush(step, addr, len); };
+    fence = [](kmemfs_sink* s, kmem_persist_step step) {
+      static_cast<Sink*>(s)->Fence(step);
     };
-    fence = [](kmemfs_sink* s) { static_cast<Sink*>(s)->Fence(); };
     std::memcpy(uuid, kUuid, sizeof(uuid));
     generation = to_generation;
   }
@@ -42,25 +59,8 @@ struct ModelFs::Sink : kmemfs_sink {
     return fs->device_->Page(*page);
   }
 
-  bool Skipped(kmemfs_page_kind kind) const {
-    switch (kind) {
-      case KMEMFS_KIND_RETIRED:
-        return fs->fault_ == Fault::kNoRetireFlush;
-      case KMEMFS_KIND_ROOT:
-        return fs->fault_ == Fault::kNoRootFlush;
-      case KMEMFS_KIND_INDEX:
-        return fs->fault_ == Fault::kNoIndexFlush;
-      case KMEMFS_KIND_INODES:
-        return fs->fault_ == Fault::kNoInodesFlush;
-      case KMEMFS_KIND_EXTENTS:
-        return fs->fault_ == Fault::kNoExtentsFlush;
-    }
-    return false;
-  }
-
-  void Flush(const void* addr, size_t len) {
-    const kmemfs_page_kind kind = KindOf(addr);
-    if (Skipped(kind)) return;
+  void Flush(kmem_persist_step step, const void* addr, size_t len) {
+    if (fs->fault_ == WithoutStep(step)) return;
     if (fs->fault_ == Fault::kFlushBeforeLastStore) {
       // As if the crc had been stored after the flush.
       auto* head = static_cast<kmemfs_page_head*>(
@@ -74,15 +74,11 @@ struct ModelFs::Sink : kmemfs_sink {
     fs->Flush(addr, len);
   }
 
-  void Fence() {
-    static constexpr Fault kDropped[] = {Fault::kNoFenceBeforeRoot,
-                                         Fault::kNoFenceAfterRoot,
-                                         Fault::kNoFenceAfterRetire};
-    if (fs->fault_ != kDropped[std::min(fences++, 2)]) fs->device_->Fence();
+  void Fence(kmem_persist_step step) {
+    if (fs->fault_ != WithoutStep(step)) fs->device_->Fence();
   }
 
   ModelFs* fs;
-  int fences = 0;
   std::vector<uint64_t> taken;  // pages that this commit has allocated
 };
 

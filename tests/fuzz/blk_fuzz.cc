@@ -95,8 +95,9 @@ void Use(const kmem_blk_layout& layout, uint64_t block,
   kmem_blk_media media = {
       .layout = layout,
       .map = device->map(),
-      .flush = [](const kmem_blk_media*, const void*, size_t) {},
-      .fence = [](const kmem_blk_media*) {},
+      .flush = [](const kmem_blk_media*, kmem_persist_step, const void*,
+                  size_t) {},
+      .fence = [](const kmem_blk_media*, kmem_persist_step) {},
       .ctx = nullptr};
   uint64_t free_page = layout.first;
   while (stored.contains(free_page)) free_page++;

@@ -126,7 +126,8 @@ void* Image::AllocatePage(kmemfs_sink* sink, __u64* page) {
   return image->Page(*page);
 }
 
-void Image::Flush(kmemfs_sink* sink, const void* addr, size_t len) {
+void Image::Flush(kmemfs_sink* sink, kmem_persist_step, const void* addr,
+                  size_t len) {
   auto* image = static_cast<Image*>(sink->ctx);
   const auto page =
       (static_cast<const std::byte*>(addr) - image->bytes_) / KMEMFS_PAGE_SIZE;
@@ -137,7 +138,7 @@ void Image::Flush(kmemfs_sink* sink, const void* addr, size_t len) {
                            std::to_string(page));
 }
 
-void Image::Fence(kmemfs_sink* sink) {
+void Image::Fence(kmemfs_sink* sink, kmem_persist_step) {
   static_cast<Image*>(sink->ctx)->events_.push_back("fence");
 }
 

@@ -90,8 +90,9 @@ class Image {
  private:
   static const void* ReadPage(const kmemfs_media* media, __u64 page);
   static void* AllocatePage(kmemfs_sink* sink, __u64* page);
-  static void Flush(kmemfs_sink* sink, const void* addr, size_t len);
-  static void Fence(kmemfs_sink* sink);
+  static void Flush(kmemfs_sink* sink, kmem_persist_step step, const void* addr,
+                    size_t len);
+  static void Fence(kmemfs_sink* sink, kmem_persist_step step);
 
   void FillRecord(kmemfs_sink* sink, const Inode& inode,
                   kmemfs_inode_record* record);

@@ -27,13 +27,17 @@ static void* take_page(struct kmemfs_sink* s, __u64* page) {
   return device + *page * KMEMFS_PAGE_SIZE;
 }
 
-static void no_flush(struct kmemfs_sink* s, const void* addr, size_t len) {
+static void no_flush(struct kmemfs_sink* s, enum kmem_persist_step step, const void* addr, size_t len) {
   (void)s;
+  (void)step;
   (void)addr;
   (void)len;
 }
 
-static void no_fence(struct kmemfs_sink* s) { (void)s; }
+static void no_fence(struct kmemfs_sink* s, enum kmem_persist_step step) {
+  (void)s;
+  (void)step;
+}
 
 static void fail(const char* what) {
   perror(what);

@@ -27,7 +27,6 @@
 #include <linux/init.h>
 #include <linux/kmem_blk_format.h>
 #include <linux/kmem_persist.h>
-#include <linux/libnvdimm.h>
 #include <linux/mm.h>
 #include <linux/rwsem.h>
 #include <linux/spinlock.h>
@@ -96,14 +95,15 @@ static struct rw_semaphore *block_lock(struct kmem_blk *b, u64 block)
 	return &b->locks[block / GROUP_BLOCKS % NR_LOCKS];
 }
 
-static void media_flush(const struct kmem_blk_media *m, const void *addr, size_t len)
+static void media_flush(const struct kmem_blk_media *m, enum kmem_persist_step step,
+			const void *addr, size_t len)
 {
-	arch_wb_cache_pmem((void *)addr, len);
+	kmem_persist_write_back(m->ctx, step, addr, len);
 }
 
-static void media_fence(const struct kmem_blk_media *m)
+static void media_fence(const struct kmem_blk_media *m, enum kmem_persist_step step)
 {
-	pmem_wmb();
+	kmem_persist_fence(m->ctx, step);
 }
 
 /* ---- pages ---------------------------------------------------------------- */
@@ -562,6 +562,7 @@ static struct kmem_blk *kmem_blk_alloc(struct kmem_persist *kp)
 	b->media.map = kp->head + KMEM_BLK_MAP_PAGE * PAGE_SIZE;
 	b->media.flush = media_flush;
 	b->media.fence = media_fence;
+	b->media.ctx = kp;
 	INIT_LIST_HEAD(&b->reserve);
 	spin_lock_init(&b->reserve_lock);
 	init_waitqueue_head(&b->reserve_wait);

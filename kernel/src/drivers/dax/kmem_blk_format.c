@@ -233,11 +233,11 @@ __s64 kmem_blk_lookup(const struct kmem_blk_media *m, __u64 block)
 
 void kmem_blk_store(const struct kmem_blk_media *m, __u64 block, __u32 page, const void *data)
 {
-	m->flush(m, data, KMEM_BLK_BLOCK_SIZE);
-	m->fence(m);
+	m->flush(m, KMEM_STEP_BLK_DATA, data, KMEM_BLK_BLOCK_SIZE);
+	m->fence(m, KMEM_STEP_BLK_BEFORE_ENTRY);
 	entry_set(m, block, page);
-	m->flush(m, &m->map[block], sizeof(m->map[block]));
-	m->fence(m);
+	m->flush(m, KMEM_STEP_BLK_ENTRY, &m->map[block], sizeof(m->map[block]));
+	m->fence(m, KMEM_STEP_BLK_AFTER_ENTRY);
 }
 
 void kmem_blk_clear(const struct kmem_blk_media *m, __u64 block, __u64 count)
@@ -246,6 +246,6 @@ void kmem_blk_clear(const struct kmem_blk_media *m, __u64 block, __u64 count)
 
 	for (i = 0; i < count; i++)
 		entry_set(m, block + i, 0);
-	m->flush(m, &m->map[block], count * sizeof(m->map[block]));
-	m->fence(m);
+	m->flush(m, KMEM_STEP_BLK_CLEAR, &m->map[block], count * sizeof(m->map[block]));
+	m->fence(m, KMEM_STEP_BLK_AFTER_CLEAR);
 }

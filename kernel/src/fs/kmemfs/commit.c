@@ -19,7 +19,6 @@
 
 #define pr_fmt(fmt) "kmemfs: " fmt
 
-#include <linux/libnvdimm.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -79,7 +78,7 @@ static void kmemfs_release(struct kmemfs *k, struct kmemfs_pages *list)
 
 static void *kmemfs_sink_alloc(struct kmemfs_sink *s, __u64 *number)
 {
-	struct kmemfs_commit *c = s->ctx;
+	struct kmemfs_commit *c = container_of(s, struct kmemfs_commit, sink);
 	struct kmemfs *k = c->k;
 	u32 page = pool_page_alloc(&k->region, GFP_NOFS | __GFP_MOVABLE | __GFP_NOWARN);
 
@@ -430,7 +429,8 @@ static void kmemfs_flush_data(struct kmemfs *k)
 	for_each_set_bitrange(start, end, k->flushing, k->region.end) {
 		unsigned long i;
 
-		arch_wb_cache_pmem(kmemfs_addr(k, start), (end - start) * PAGE_SIZE);
+		kmem_persist_write_back(k->kp, KMEM_STEP_FS_DATA, kmemfs_addr(k, start),
+					(end - start) * PAGE_SIZE);
 		kmemfs_count(k, KMEMFS_FLUSHED, end - start);
 		for (i = start; i < end; i++)
 			set_bit(i, k->durable);
@@ -463,7 +463,7 @@ static int kmemfs_commit_locked(struct kmemfs *k)
 			.alloc = kmemfs_sink_alloc,
 			.flush = kmemfs_flush,
 			.fence = kmemfs_fence,
-			.ctx = &c,
+			.ctx = k,
 			.generation = k->root.generation + 1,
 		},
 		.root = k->root,

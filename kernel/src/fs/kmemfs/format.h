@@ -22,6 +22,7 @@
 #include <linux/types.h>
 #endif
 #include <linux/kmem_persist_header.h>
+#include <linux/kmem_persist_step.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -361,8 +362,9 @@ int kmemfs_verify(const struct kmemfs_media *m, const struct kmemfs_root_info *r
  */
 struct kmemfs_sink {
 	void *(*alloc)(struct kmemfs_sink *s, __u64 *page);
-	void (*flush)(struct kmemfs_sink *s, const void *addr, size_t len);
-	void (*fence)(struct kmemfs_sink *s);
+	void (*flush)(struct kmemfs_sink *s, enum kmem_persist_step step, const void *addr,
+		      size_t len);
+	void (*fence)(struct kmemfs_sink *s, enum kmem_persist_step step);
 	void *ctx;
 	__u8 uuid[16];
 	__u64 generation;

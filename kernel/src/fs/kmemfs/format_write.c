@@ -23,11 +23,12 @@ static void head_fill(struct kmemfs_page_head *head, const struct kmemfs_sink *s
 }
 
 /* Nothing may change in the page after this */
-static void page_seal(struct kmemfs_sink *s, struct kmemfs_page_head *head)
+static void page_seal(struct kmemfs_sink *s, enum kmem_persist_step step,
+		      struct kmemfs_page_head *head)
 {
 	head->crc = 0;
 	head->crc = cpu_to_le32(kmemfs_page_crc(head));
-	s->flush(s, head, KMEMFS_PAGE_SIZE);
+	s->flush(s, step, head, KMEMFS_PAGE_SIZE);
 }
 
 static void *page_alloc(struct kmemfs_sink *s, u64 *page)
@@ -51,7 +52,7 @@ void kmemfs_tree_init(struct kmemfs_tree *t, struct kmemfs_sink *sink, __u64 own
 static void index_seal(struct kmemfs_tree *t, u32 i)
 {
 	t->index[i]->head.nr = cpu_to_le32(t->nr[i]);
-	page_seal(t->sink, &t->index[i]->head);
+	page_seal(t->sink, KMEM_STEP_FS_INDEX, &t->index[i]->head);
 }
 
 /* Start the index page of t->index[i], whose first leaf is @first */
@@ -129,7 +130,7 @@ static int extents_seal(struct kmemfs_tree *t)
 
 	head_fill(&leaf->head, t->sink, KMEMFS_KIND_EXTENTS, t->owner, t->leaf_nr, 0,
 		  le32_to_cpu(leaf->run[0].file_page));
-	page_seal(t->sink, &leaf->head);
+	page_seal(t->sink, KMEM_STEP_FS_EXTENTS, &leaf->head);
 	t->leaf = NULL;
 	return kmemfs_tree_add_leaf(t, t->leaf_page);
 }
@@ -224,7 +225,7 @@ void kmemfs_inodes_init(struct kmemfs_inodes *page, const struct kmemfs_sink *s,
 
 void kmemfs_inodes_finish(struct kmemfs_inodes *page, struct kmemfs_sink *s)
 {
-	page_seal(s, &page->head);
+	page_seal(s, KMEM_STEP_FS_INODES, &page->head);
 }
 
 static void root_fill(struct kmemfs_root *slot, const __u8 uuid[16],
@@ -247,10 +248,10 @@ static void root_fill(struct kmemfs_root *slot, const __u8 uuid[16],
 void kmemfs_publish(struct kmemfs_sink *s, struct kmemfs_root *slot,
 		    const struct kmemfs_root_info *info)
 {
-	s->fence(s);
+	s->fence(s, KMEM_STEP_FS_BEFORE_ROOT);
 	root_fill(slot, s->uuid, info);
-	s->flush(s, slot, sizeof(*slot));
-	s->fence(s);
+	s->flush(s, KMEM_STEP_FS_ROOT, slot, sizeof(*slot));
+	s->fence(s, KMEM_STEP_FS_AFTER_ROOT);
 }
 
 void kmemfs_retire(struct kmemfs_sink *s, struct kmemfs_root *slot)
@@ -259,8 +260,8 @@ void kmemfs_retire(struct kmemfs_sink *s, struct kmemfs_root *slot)
 		return;
 	slot->head.kind = cpu_to_le32(KMEMFS_KIND_RETIRED);
 	slot->head.crc = 0;
-	s->flush(s, &slot->head, sizeof(slot->head));
-	s->fence(s);
+	s->flush(s, KMEM_STEP_FS_RETIRE, &slot->head, sizeof(slot->head));
+	s->fence(s, KMEM_STEP_FS_AFTER_RETIRE);
 }
 
 void kmemfs_mkfs(struct kmemfs_root slots[KMEMFS_ROOT_SLOTS], const __u8 uuid[16], __s64 now_ns)

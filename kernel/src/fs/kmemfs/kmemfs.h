@@ -242,8 +242,9 @@ static inline bool kmemfs_damaged(const struct kmemfs *k, u32 page)
 int kmemfs_register_persist(void);
 unsigned long kmemfs_free_pages(const struct kmemfs *k);
 void kmemfs_media_init(struct kmemfs *k, struct kmemfs_media *m);
-void kmemfs_flush(struct kmemfs_sink *s, const void *addr, size_t len);
-void kmemfs_fence(struct kmemfs_sink *s);
+void kmemfs_flush(struct kmemfs_sink *s, enum kmem_persist_step step, const void *addr,
+		  size_t len);
+void kmemfs_fence(struct kmemfs_sink *s, enum kmem_persist_step step);
 
 /* load.c */
 int kmemfs_load(struct kmemfs *k, struct super_block *sb);

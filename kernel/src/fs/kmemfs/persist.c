@@ -17,7 +17,6 @@
 #define pr_fmt(fmt) "kmemfs: " fmt
 
 #include <linux/device.h>
-#include <linux/libnvdimm.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -182,20 +181,25 @@ static struct kmemfs *kmemfs_alloc(struct kmem_persist *kp)
 	return k;
 }
 
-void kmemfs_flush(struct kmemfs_sink *s, const void *addr, size_t len)
+void kmemfs_flush(struct kmemfs_sink *s, enum kmem_persist_step step, const void *addr,
+		  size_t len)
 {
-	arch_wb_cache_pmem((void *)addr, len);
+	const struct kmemfs *k = s->ctx;
+
+	kmem_persist_write_back(k->kp, step, addr, len);
 }
 
-void kmemfs_fence(struct kmemfs_sink *s)
+void kmemfs_fence(struct kmemfs_sink *s, enum kmem_persist_step step)
 {
-	pmem_wmb();
+	const struct kmemfs *k = s->ctx;
+
+	kmem_persist_fence(k->kp, step);
 }
 
 /* The power may have gone between a commit and the end of the root before it */
 static void kmemfs_retire_other(struct kmemfs *k)
 {
-	struct kmemfs_sink sink = { .flush = kmemfs_flush, .fence = kmemfs_fence };
+	struct kmemfs_sink sink = { .flush = kmemfs_flush, .fence = kmemfs_fence, .ctx = k };
 	struct kmemfs_root *slots = k->kp->head + KMEMFS_PAGE_SIZE;
 
 	kmemfs_retire(&sink, &slots[!k->slot]);

@@ -7,6 +7,7 @@
 #define _LINUX_KMEM_BLK_FORMAT_H
 
 #include <linux/kmem_persist_header.h>
+#include <linux/kmem_persist_step.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -119,8 +120,9 @@ int kmem_blk_map_verify(const struct kmem_blk_layout *layout, const __le64 *map,
 struct kmem_blk_media {
 	struct kmem_blk_layout layout;
 	__le64 *map;
-	void (*flush)(const struct kmem_blk_media *m, const void *addr, size_t len);
-	void (*fence)(const struct kmem_blk_media *m);
+	void (*flush)(const struct kmem_blk_media *m, enum kmem_persist_step step,
+		      const void *addr, size_t len);
+	void (*fence)(const struct kmem_blk_media *m, enum kmem_persist_step step);
 	void *ctx;
 };
 

@@ -7,6 +7,7 @@
 #define _LINUX_KMEM_PERSIST_H
 
 #include <linux/kmem_persist_header.h>
+#include <linux/kmem_persist_step.h>
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/refcount.h>
@@ -102,5 +103,9 @@ struct kmem_persist *kmem_persist_get(const char *name, u32 type_id);
 void kmem_persist_put(struct kmem_persist *kp);
 
 unsigned long kmem_persist_free_pages(const struct kmem_persist *kp);
+
+void kmem_persist_write_back(const struct kmem_persist *kp, enum kmem_persist_step step,
+			     const void *addr, size_t len);
+void kmem_persist_fence(const struct kmem_persist *kp, enum kmem_persist_step step);
 
 #endif /* _LINUX_KMEM_PERSIST_H */
