@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "snapd/proc.h"
 
 namespace daxsnap {
@@ -26,15 +27,20 @@ struct Caller {
 };
 
 // OK if the caller could ptrace every task of the tree: all its user and group
-// IDs are the caller's, it has no capabilities, and it is dumpable (which
-// excludes set-user-ID programs). PERMISSION_DENIED otherwise.
+// IDs are the caller's, it has no capabilities, and the kernel would let a
+// process of the caller attach to each of its threads, which excludes programs
+// that are not dumpable (set-user-ID ones, ssh-agent) and what Yama and other
+// security modules forbid. PERMISSION_DENIED otherwise. UNAVAILABLE or
+// RESOURCE_EXHAUSTED if that cannot be told now.
 absl::Status CheckTaskAccess(const Caller& caller,
-                             const std::vector<TaskInfo>& tree);
+                             const std::vector<TaskInfo>& tree,
+                             const ProcFs& proc);
 
 // Whose a snapshot of the tree is, the root task first: the real user's, if
 // that user could have taken it, and root's otherwise, so that nobody starts
-// again what root had a set-user-ID program do.
-uid_t OwnerOf(const std::vector<TaskInfo>& tree);
+// again what root had a set-user-ID program do. Errors as CheckTaskAccess.
+absl::StatusOr<uid_t> OwnerOf(const std::vector<TaskInfo>& tree,
+                              const ProcFs& proc);
 
 // OK if the snapshot is the caller's own. PERMISSION_DENIED otherwise.
 absl::Status CheckSnapshotAccess(const Caller& caller, uid_t owner,

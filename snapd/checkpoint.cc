@@ -105,14 +105,16 @@ absl::Status Checkpoint::CheckTasks() {
   auto root = parts_.proc->ReadTask(request_.pid());
   if (absl::IsNotFound(root.status())) return TaskMissing(request_.pid());
   if (!root.ok()) return root.status();
-  if (absl::Status status = CheckTaskAccess(caller_, {*root}); !status.ok()) {
+  if (absl::Status status = CheckTaskAccess(caller_, {*root}, *parts_.proc);
+      !status.ok()) {
     return status;
   }
   if (absl::Status status = CheckTaskKind(*root); !status.ok()) return status;
   auto tree = parts_.proc->ReadTree(request_.pid());
   if (!tree.ok()) return TaskMissing(request_.pid());
   tree_ = *std::move(tree);
-  if (absl::Status status = CheckTaskAccess(caller_, tree_); !status.ok()) {
+  if (absl::Status status = CheckTaskAccess(caller_, tree_, *parts_.proc);
+      !status.ok()) {
     return status;
   }
   if (absl::Status status = CheckWithoutSelf(tree_, getpid()); !status.ok()) {
@@ -240,7 +242,26 @@ absl::Status Checkpoint::CheckFrozenTasks() {
     return TaskMissing(request_.pid());
   }
   tree_ = *std::move(tree);
-  return CheckTaskAccess(caller_, tree_);
+  if (caller_.is_root()) {
+    auto owner = OwnerOf(tree_, *parts_.proc);
+    if (owner.ok()) owner_ = *owner;
+    return owner.status();
+  }
+  if (absl::Status status = CheckTaskAccess(caller_, tree_, *parts_.proc);
+      !status.ok()) {
+    return status;
+  }
+  owner_ = caller_.uid;
+  // Whose memory the images hold: a killed one could have given its PID to
+  // another, which was asked about in its place.
+  for (const TaskInfo& task : tree_) {
+    auto now = parts_.proc->ReadTask(task.id.pid);
+    if (absl::IsNotFound(now.status()) || (now.ok() && now->id != task.id)) {
+      return TaskMissing(task.id.pid);
+    }
+    if (!now.ok()) return now.status();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
@@ -276,7 +297,7 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   input.pool_uuid = pool->uuid;
   input.memory_node = pool->node;
   input.root = tree_.front();
-  input.owner = OwnerOf(tree_);
+  input.owner = owner_;
   for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
   input.labels.insert(request_.labels().begin(), request_.labels().end());
   manifest_ = MakeManifest(input, *images);

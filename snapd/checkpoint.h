@@ -77,6 +77,8 @@ class Checkpoint {
 
   std::string name_;
   std::vector<TaskInfo> tree_;
+  // Whose the snapshot will be, as of the freeze.
+  uid_t owner_ = 0;
   std::vector<UniqueFd> pidfds_;
   absl::Time create_time_;
   v1::Manifest manifest_;

@@ -43,6 +43,9 @@ inline constexpr absl::string_view kPageTokenInvalid = "PAGE_TOKEN_INVALID";
 inline constexpr absl::string_view kExternalTerminal = "EXTERNAL_TERMINAL";
 inline constexpr absl::string_view kExternalSession = "EXTERNAL_SESSION";
 inline constexpr absl::string_view kInternal = "INTERNAL";
+inline constexpr absl::string_view kSnapshotUnreadable = "SNAPSHOT_UNREADABLE";
+inline constexpr absl::string_view kOverloaded = "OVERLOADED";
+inline constexpr absl::string_view kOptionInvalid = "OPTION_INVALID";
 }  // namespace reason
 
 // What went wrong, in the terms of the API. `message` says what happened and to

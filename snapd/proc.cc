@@ -2,7 +2,6 @@
 #include "snapd/proc.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -165,11 +164,6 @@ absl::StatusOr<TaskInfo> ProcFs::ReadTask(pid_t pid) const {
   if (!status_text.ok()) return status_text.status();
   if (absl::Status s = ParseStat(*stat_text, &task); !s.ok()) return s;
   if (absl::Status s = ParseStatus(*status_text, &task); !s.ok()) return s;
-  struct stat info;
-  if (fstat(directory->get(), &info) != 0) {
-    return ErrnoError(errno, absl::StrCat("cannot stat /proc/", pid));
-  }
-  task.proc_owner = info.st_uid;
   task.exe = ReadLinkAt(directory->get(), "exe");
   return task;
 }

@@ -45,8 +45,6 @@ struct TaskInfo {
   // Real, effective, saved and file system IDs.
   std::array<uid_t, 4> uids = {};
   std::array<gid_t, 4> gids = {};
-  // Owner of /proc/PID: root if the task is not dumpable.
-  uid_t proc_owner = 0;
   // It has permitted capabilities, or that cannot be told.
   bool privileged = false;
 };

@@ -1,78 +1,178 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/access.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <functional>
+#include <thread>
 
 #include "snapd/errors.h"
+#include "snapd/trace_probe.h"
 
 namespace daxsnap {
 namespace {
 
-constexpr Caller kUser = {.uid = 1000, .gid = 1000};
+constexpr uid_t kUid = 65534;
+constexpr Caller kUser = {.uid = kUid, .gid = kUid};
 constexpr Caller kRoot = {.uid = 0, .gid = 0};
 
-TaskInfo TaskOfUser() {
-  TaskInfo task;
-  task.uids = {1000, 1000, 1000, 1000};
-  task.gids = {1000, 1000, 1000, 1000};
-  task.proc_owner = 1000;
-  return task;
+// A task of kUser's, made by this test, which is root.
+class UserTask {
+ public:
+  // `as_user` runs in the task when it is kUser's, `as_root` before.
+  explicit UserTask(
+      const std::function<void()>& as_user = [] {},
+      const std::function<void()>& as_root = [] {}) {
+    EXPECT_EQ(geteuid(), 0u) << "only root can make tasks of other users";
+    int ready[2];
+    EXPECT_EQ(pipe2(ready, O_CLOEXEC), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      as_root();
+      // Those of this thread only.
+      if (syscall(SYS_setresgid, kUid, kUid, kUid) != 0 ||
+          syscall(SYS_setresuid, kUid, kUid, kUid) != 0) {
+        _exit(1);
+      }
+      // As after execve(2) of an ordinary program.
+      prctl(PR_SET_DUMPABLE, 1);
+      as_user();
+      (void)!write(ready[1], "r", 1);
+      for (;;) pause();
+    }
+    close(ready[1]);
+    char byte = 0;
+    EXPECT_EQ(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+  }
+  UserTask(const UserTask&) = delete;
+  UserTask& operator=(const UserTask&) = delete;
+  ~UserTask() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+
+  pid_t pid() const { return pid_; }
+  std::vector<TaskInfo> Tree() const { return ProcFs().ReadTree(pid_).value(); }
+
+ private:
+  pid_t pid_ = 0;
+};
+
+absl::Status Check(const Caller& caller, const std::vector<TaskInfo>& tree) {
+  return CheckTaskAccess(caller, tree, ProcFs());
 }
 
 TEST(Access, OwnTasksAreAllowed) {
-  EXPECT_TRUE(CheckTaskAccess(kUser, {TaskOfUser(), TaskOfUser()}).ok());
+  const UserTask task;
+  const absl::Status status = Check(kUser, task.Tree());
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 TEST(Access, RootMayDoEverything) {
-  TaskInfo task = TaskOfUser();
-  task.uids = {1, 2, 3, 4};
-  EXPECT_TRUE(CheckTaskAccess(kRoot, {task}).ok());
+  const UserTask task([] { prctl(PR_SET_DUMPABLE, 0); });
+  EXPECT_TRUE(Check(kRoot, task.Tree()).ok());
   EXPECT_TRUE(CheckSnapshotAccess(kRoot, 1000, "s").ok());
 }
 
+TEST(Access, TasksOfOthersAreDenied) {
+  const UserTask task;
+  for (const Caller& caller :
+       {Caller{.uid = 65533, .gid = kUid}, Caller{.uid = kUid, .gid = 65533}}) {
+    EXPECT_EQ(ErrorReasonOf(Check(caller, task.Tree())),
+              reason::kPermissionDenied);
+  }
+}
+
 TEST(Access, EveryIdOfEveryTaskCounts) {
+  const UserTask task;
   for (size_t id = 0; id < 4; ++id) {
-    TaskInfo task = TaskOfUser();
-    task.uids[id] = 0;
-    EXPECT_EQ(ErrorReasonOf(CheckTaskAccess(kUser, {TaskOfUser(), task})),
-              reason::kPermissionDenied)
+    std::vector<TaskInfo> tree = {task.Tree()[0], task.Tree()[0]};
+    tree[1].uids[id] = 0;
+    EXPECT_EQ(ErrorReasonOf(Check(kUser, tree)), reason::kPermissionDenied)
         << "uid " << id;
-    task = TaskOfUser();
-    task.gids[id] = 0;
-    EXPECT_EQ(ErrorReasonOf(CheckTaskAccess(kUser, {TaskOfUser(), task})),
-              reason::kPermissionDenied)
+    tree[1] = tree[0];
+    tree[1].gids[id] = 0;
+    EXPECT_EQ(ErrorReasonOf(Check(kUser, tree)), reason::kPermissionDenied)
         << "gid " << id;
   }
 }
 
+// As ssh-agent does: all of its IDs are its user's.
 TEST(Access, TasksThatAreNotDumpableAreDenied) {
-  TaskInfo task = TaskOfUser();
-  task.proc_owner = 0;
-  EXPECT_EQ(ErrorReasonOf(CheckTaskAccess(kUser, {task})),
+  const UserTask agent([] { prctl(PR_SET_DUMPABLE, 0); });
+  const UserTask ordinary;
+  const absl::Status status = Check(kUser, agent.Tree());
+  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status;
+  EXPECT_EQ(ErrorReasonOf(status), reason::kPermissionDenied);
+  EXPECT_EQ(ErrorReasonOf(Check(kUser, {ordinary.Tree()[0], agent.Tree()[0]})),
             reason::kPermissionDenied);
 }
 
 TEST(Access, TasksWithCapabilitiesAreDenied) {
-  TaskInfo task = TaskOfUser();
-  task.privileged = true;
-  EXPECT_EQ(ErrorReasonOf(CheckTaskAccess(kUser, {task})),
-            reason::kPermissionDenied);
+  const UserTask task;
+  std::vector<TaskInfo> tree = task.Tree();
+  tree[0].privileged = true;
+  EXPECT_EQ(ErrorReasonOf(Check(kUser, tree)), reason::kPermissionDenied);
+}
+
+// One thread can have IDs that the others have not.
+TEST(Access, EveryThreadCounts) {
+  const UserTask task([] {},
+                      [] {
+                        std::thread([] {
+                          for (;;) pause();
+                        }).detach();
+                      });
+  const std::vector<TaskInfo> tree = task.Tree();
+  EXPECT_EQ(tree[0].uids[0], kUid);
+  EXPECT_EQ(ProcFs().ReadThreads(task.pid())->size(), 2u);
+  EXPECT_EQ(ErrorReasonOf(Check(kUser, tree)), reason::kPermissionDenied);
+}
+
+TEST(Access, ZombiesHaveNothingToTake) {
+  const UserTask task;
+  kill(task.pid(), SIGKILL);
+  siginfo_t info;
+  ASSERT_EQ(
+      waitid(P_PID, static_cast<id_t>(task.pid()), &info, WEXITED | WNOWAIT),
+      0);
+  const std::vector<TaskInfo> tree = task.Tree();
+  EXPECT_EQ(tree[0].state, 'Z');
+  const absl::Status status = Check(kUser, tree);
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST(Access, AskingHasAnEnd) {
+  const UserTask task;
+  const auto late =
+      FindUntraceable(kUid, kUid, {task.pid()}, ProcFs(), absl::ZeroDuration());
+  EXPECT_TRUE(absl::IsUnavailable(late.status())) << late.status();
+  EXPECT_EQ(ErrorReasonOf(late.status()), reason::kOverloaded);
 }
 
 TEST(Access, SnapshotIsOfTheUserWhoCouldHaveTakenItElseRoots) {
-  EXPECT_EQ(OwnerOf({TaskOfUser(), TaskOfUser()}), 1000u);
-  TaskInfo set_user_id = TaskOfUser();
-  set_user_id.uids = {1000, 0, 0, 0};
-  set_user_id.proc_owner = 0;
-  EXPECT_EQ(OwnerOf({set_user_id}), 0u);
-  EXPECT_EQ(OwnerOf({TaskOfUser(), set_user_id}), 0u);
+  const UserTask task;
+  const UserTask agent([] { prctl(PR_SET_DUMPABLE, 0); });
+  EXPECT_EQ(*OwnerOf(task.Tree(), ProcFs()), kUid);
+  EXPECT_EQ(*OwnerOf(agent.Tree(), ProcFs()), 0u);
+  TaskInfo set_user_id = task.Tree()[0];
+  set_user_id.uids = {kUid, 0, 0, 0};
+  EXPECT_EQ(*OwnerOf({set_user_id}, ProcFs()), 0u);
+  EXPECT_EQ(*OwnerOf({task.Tree()[0], set_user_id}, ProcFs()), 0u);
 }
 
 TEST(Access, SnapshotsOfOthersAreDenied) {
-  EXPECT_TRUE(CheckSnapshotAccess(kUser, 1000, "s").ok());
+  EXPECT_TRUE(CheckSnapshotAccess(kUser, kUid, "s").ok());
   const absl::Status status = CheckSnapshotAccess(kUser, 1001, "s");
   EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied);
-  EXPECT_EQ(ErrorMetadataOf(status)["uid"], "1000");
+  EXPECT_EQ(ErrorMetadataOf(status)["uid"], "65534");
 }
 
 }  // namespace

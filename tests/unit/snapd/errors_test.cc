@@ -75,7 +75,10 @@ TEST(Errors, EveryReasonIsOneOfTheApi) {
                                          reason::kPageTokenInvalid,
                                          reason::kExternalTerminal,
                                          reason::kExternalSession,
-                                         reason::kInternal}) {
+                                         reason::kInternal,
+                                         reason::kSnapshotUnreadable,
+                                         reason::kOverloaded,
+                                         reason::kOptionInvalid}) {
     v1::ErrorReason value;
     EXPECT_TRUE(
         v1::ErrorReason_Parse("ERROR_REASON_" + std::string(reason), &value))
