@@ -15,17 +15,18 @@ PROBE_SECONDS = 20
 def accelerator(kernel):
     """(-accel, -cpu) arguments. DAXSNAP_VM_ACCEL=kvm|tcg decides without a probe;
     DAXSNAP_VM_TCG=single|multi is TCG's threading (single: slower, but old QEMUs
-    corrupt code that a guest patches while another CPU runs it)."""
+    corrupt code that a guest patches while another CPU runs it). DAXSNAP_VM_CPU is
+    QEMU's name of a processor other than the most that there is."""
     choice = os.environ.get("DAXSNAP_VM_ACCEL") or ("kvm" if kvm_works(kernel) else "tcg")
     if choice == "kvm":
-        return "kvm", "host"
+        return "kvm", os.environ.get("DAXSNAP_VM_CPU", "host")
     if choice != "tcg":
         raise VmError(f"DAXSNAP_VM_ACCEL={choice}: kvm or tcg")
     thread = os.environ.get("DAXSNAP_VM_TCG", "single")
     if thread not in ("single", "multi"):
         raise VmError(f"DAXSNAP_VM_TCG={thread}: single or multi")
     # With ERMS and FSRM, TCG would copy memory a byte at a time.
-    return f"tcg,thread={thread}", "max,-erms,-fsrm"
+    return f"tcg,thread={thread}", os.environ.get("DAXSNAP_VM_CPU", "max") + ",-erms,-fsrm"
 
 
 def kvm_works(kernel):

@@ -168,6 +168,8 @@ int workload_main(int argc, char **argv, const struct workload_ops *ops) {
       snprintf(w.dir, sizeof(w.dir), "%s", value);
     else if (strcmp(argv[i], "--mib") == 0)
       w.bytes = strtoul(value, NULL, 10) << 20;
+    else if (strcmp(argv[i], "--kib") == 0)
+      w.bytes = strtoul(value, NULL, 10) << 10;
     else if (strcmp(argv[i], "--step") == 0)
       w.step = (unsigned)strtoul(value, NULL, 10);
     else if (strcmp(argv[i], "--pace-us") == 0)
@@ -180,8 +182,8 @@ int workload_main(int argc, char **argv, const struct workload_ops *ops) {
   }
   if (w.dir[0] != '/') {
     fprintf(stderr,
-            "usage: %s --dir ABSOLUTE-DIR [--detach] [--mib N] [--step N] "
-            "[--pace-us N]\n",
+            "usage: %s --dir ABSOLUTE-DIR [--detach] [--mib N | --kib N] "
+            "[--step N] [--pace-us N]\n",
             argv[0]);
     return 64;
   }

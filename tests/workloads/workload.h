@@ -27,7 +27,7 @@
 
 struct workload {
   char dir[512];
-  size_t bytes;      /* --mib: size of the state, where that has a meaning */
+  size_t bytes;      /* --mib, --kib: size of the state, where that has a meaning */
   unsigned step;     /* --step: units of work a step; 0: an idle process */
   unsigned pace_us;  /* --pace-us: rest between steps */
   uint64_t progress; /* owned by the workload's main thread */
