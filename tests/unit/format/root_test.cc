@@ -151,11 +151,20 @@ TEST_F(Root, IgnoresCompatFeatures) {
   EXPECT_EQ(RulingName(), "b");
 }
 
+// It may be the newer one, whatever the other holds.
 TEST_F(Root, IsRefusedIfASlotCannotBeRead) {
-  image_.mutable_media().page = [](const kmemfs_media*, __u64) {
-    return static_cast<const void*>(nullptr);
+  static uint64_t bad;
+  static const void* (*read)(const kmemfs_media*, __u64);
+  read = image_.media().page;
+  image_.mutable_media().page = [](const kmemfs_media* m, __u64 page) {
+    return page == bad ? nullptr : read(m, page);
   };
-  EXPECT_THAT(Recover(image_.media()), Refused(EUCLEAN, "no valid root slot"));
+  bad = 1;
+  EXPECT_THAT(Recover(image_.media()),
+              Refused(EUCLEAN, "page 1: root slot 0 cannot be read"));
+  bad = 2;
+  EXPECT_THAT(Recover(image_.media()),
+              Refused(EUCLEAN, "page 2: root slot 1 cannot be read"));
 }
 
 TEST_F(Root, IsRefusedOnARangeThatIsNoPool) {

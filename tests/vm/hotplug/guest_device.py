@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in the guest: what the hotplug tests do to dax0.0 and its node.
 
-    guest_device.py create ALIGN | offset | bind | unbind | state | blocks STATE | use MIB | memmap 0|1
+    guest_device.py create ALIGN | offset | bind | unbind | state | blocks STATE | use MIB [PAGE] | memmap 0|1 |
+                    bad [PAGE...]
     guest_device.py serve
 
 Prints one JSON object. `serve` takes commands, each a JSON array in a line, from its standard
@@ -127,15 +128,15 @@ def blocks(wanted):
     return {block["name"]: store(MEMORY / block["name"] / "state", wanted) for block in blocks_of(target_node())}
 
 
-def use(mib):
-    """Fills memory of the node alone, reads it back; how much of it the node lost meanwhile."""
+def use(mib, page=bytes(range(256)) * 16):
+    """Fills memory of the node alone with a page, reads it back; how much of it the node lost meanwhile."""
     node = target_node()
     mask = ctypes.c_ulong(1 << node)
     if ctypes.CDLL(None, use_errno=True).syscall(SET_MEMPOLICY, MPOL_BIND, ctypes.byref(mask), 64):
         raise OSError(ctypes.get_errno(), "set_mempolicy")
     before = meminfo(NODES / f"node{node}" / "meminfo")["AnonPages"]
     with mmap.mmap(-1, mib << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        chunk = bytes(range(256)) * 4096
+        chunk = page * 256
         for offset in range(0, mib << 20, len(chunk)):
             memory[offset:offset + len(chunk)] = chunk
         intact = all(memory[o:o + len(chunk)] == chunk for o in range(0, mib << 20, len(chunk)))
@@ -161,14 +162,21 @@ def bind_plain(name):
             "driver": (BUS / "devices" / name / "driver").resolve().name}
 
 
-def use_in_child(mib):
+def bad(*pages):
+    """From now on these pages of the device, and no others, count as bad for the next binding."""
+    start = int((BUS / "devices" / DEVICE / "resource").read_text(), 16)
+    ranges = (f"{start + int(page) * 4096 + 64:x}-{start + int(page) * 4096 + 127:x}" for page in pages)
+    return {"bad": store(Path("/sys/module/kmem_persist_bad/parameters/ranges"), ",".join(ranges) + "\n")}
+
+
+def use_in_child(*arguments):
     """Its memory policy must not become that of the server."""
-    done = subprocess.run([sys.executable, __file__, "use", mib], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([sys.executable, __file__, "use", *arguments], stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 
 COMMANDS = {"second": second, "bind_plain": bind_plain, "create": create, "offset": offset, "bind": bind,
-            "unbind": unbind, "state": state, "blocks": blocks, "use": lambda mib: use(int(mib)), "memmap": memmap}
+            "unbind": unbind, "state": state, "blocks": blocks, "use": lambda mib, *page: use(int(mib), *map(bytes.fromhex, page)), "memmap": memmap, "bad": bad}
 
 
 def serve():

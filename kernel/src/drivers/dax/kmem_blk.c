@@ -503,6 +503,21 @@ static int read_layout(const struct kmem_persist *kp, const void *head,
 	return 0;
 }
 
+static int check_readable(struct kmem_persist *kp, unsigned long first, unsigned long end,
+			  struct kmem_persist_why *why)
+{
+	unsigned long nr;
+
+	for (nr = first; nr < end; nr++) {
+		if (!kmem_persist_readable(kp, nr, kp->image + nr * PAGE_SIZE)) {
+			kmem_persist_why_set(why, "page %lu: cannot be read", nr);
+			return -EIO;
+		}
+		cond_resched();
+	}
+	return 0;
+}
+
 static int kmem_blk_check(struct kmem_persist *kp, struct kmem_persist_why *why)
 {
 	struct kmem_blk_layout layout;
@@ -510,10 +525,15 @@ static int kmem_blk_check(struct kmem_persist *kp, struct kmem_persist_why *why)
 	u64 nr_used;
 	int r;
 
-	r = read_layout(kp, kp->image, &layout, why);
+	r = check_readable(kp, KMEM_BLK_SUPER_PAGE, KMEM_BLK_MAP_PAGE, why);
+	if (!r)
+		r = read_layout(kp, kp->image, &layout, why);
 	if (r)
 		return r;
 	kp->nr_head = KMEM_BLK_MAP_PAGE + layout.map_pages;
+	r = check_readable(kp, KMEM_BLK_MAP_PAGE, kp->nr_head, why);
+	if (r)
+		return r;
 	used = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
 	if (!used) {
 		kmem_persist_why_set(why, "out of memory");
@@ -578,7 +598,7 @@ static void keep_reserve(struct kmem_blk *b)
 	unsigned long number = b->media.layout.end;
 
 	while (b->nr_reserve < RESERVE_PAGES && number > b->media.layout.first)
-		if (!__test_and_set_bit(--number, kp->keep)) {
+		if (!kmem_persist_is_bad(kp, --number) && !__test_and_set_bit(number, kp->keep)) {
 			list_add(&numbered_page(b, number)->lru, &b->reserve);
 			b->nr_reserve++;
 		}

@@ -22,7 +22,13 @@
  * holds data, and other memory coming online on the node, which is the pool
  * that the type allocates from. Unbinding the driver from a device that holds
  * data changes nothing; binding it again finds everything as it was.
+ *
+ * A device without header is plain memory, but for its page 0: a process that
+ * got it could leave a header there for the next boot to believe. So nobody
+ * gets it.
  */
+#include <linux/cc_platform.h>
+#include <linux/crash_dump.h>
 #include <linux/device.h>
 #include <linux/init.h>
 #include <linux/io.h>
@@ -123,11 +129,31 @@ void kmem_persist_put(struct kmem_persist *kp)
 	if (!refcount_dec_and_test(&kp->refs))
 		return;
 	kvfree(kp->keep);
+	kvfree(kp->bad);
 	if (kp->head)
 		memunmap(kp->head);
 	put_device(kp->dev);
 	kfree(kp->name);
 	kfree(kp);
+}
+
+/**
+ * kmem_persist_active - whether any device is attached that may store something
+ *
+ * Then an image of this system must not be written to be resumed later: it
+ * would bring back what is stored in memory, over newer commits on the device.
+ *
+ * Context: process.
+ */
+bool kmem_persist_active(void)
+{
+	struct kmem_persist *kp;
+
+	guard(mutex)(&kmem_persist_lock);
+	list_for_each_entry(kp, &kmem_persist_devices, list)
+		if (kp->type->detach)
+			return true;
+	return false;
 }
 
 /* Pages of the zone on the free lists of its CPUs; racy, as all such counts are */
@@ -219,7 +245,7 @@ static int check_stored(struct kmem_persist *kp, struct kmem_persist_why *why)
 	rc = kp->type->check(kp, why);
 	memunmap((void *)kp->image);
 	kp->image = NULL;
-	return rc;
+	return rc && kp->unreadable ? -EIO : rc;
 }
 
 /* While none of it is online: no mapping can have both online memory and other. */
@@ -231,16 +257,29 @@ static int map_head(struct kmem_persist *kp)
 	return kp->head ? 0 : -ENOMEM;
 }
 
+/* Why this kernel must leave all pools alone, or NULL */
+static const char *unfit_kernel(void)
+{
+	if (is_kdump_kernel())
+		return "this kernel was started by a crash, to save what it left and nothing else";
+	if (cc_platform_has(CC_ATTR_MEM_ENCRYPT))
+		return "memory is encrypted, with a key that the next boot will not have";
+	return NULL;
+}
+
 /* All that can be found out without touching the device or adding memory. */
 static int check_device(struct kmem_persist *kp, struct dev_dax *dev_dax,
 			const struct range *usable)
 {
+	const char *unfit = unfit_kernel();
 	struct kmem_persist_why why = {};
 	int rc;
 
 	rc = kmem_persist_header_verify(&kp->header, PFN_PHYS(kp->nr_pages), &why);
 	if (rc)
 		return refuse(kp, rc, why.text);
+	if (unfit)
+		return refuse(kp, -EPERM, unfit);
 
 	if (dev_dax->nr_range != 1)
 		return refuse(kp, -EOPNOTSUPP, "the device is made of several ranges");
@@ -290,7 +329,8 @@ static int read_header(struct kmem_persist *kp)
 {
 	if (map_head(kp))
 		return refuse(kp, -ENOMEM, "cannot map the header");
-	if (copy_mc_to_kernel(&kp->header, kp->head, sizeof(kp->header)))
+	if (kmem_persist_is_bad(kp, 0) ||
+	    copy_mc_to_kernel(&kp->header, kp->head, sizeof(kp->header)))
 		return refuse(kp, -EIO, "cannot read page 0, memory error");
 	return kmem_persist_header_present(&kp->header);
 }
@@ -325,7 +365,9 @@ struct kmem_persist *kmem_persist_open(struct dev_dax *dev_dax, const struct ran
 	kp->state = KP_OPEN;
 	kp->name = kstrdup(dev_name(kp->dev), GFP_KERNEL);
 
-	rc = kp->name ? read_header(kp) : -ENOMEM;
+	rc = kp->name ? kmem_persist_find_bad(kp, dev_dax) : -ENOMEM;
+	if (!rc)
+		rc = read_header(kp);
 	if (rc > 0)
 		rc = check_device(kp, dev_dax, usable);
 	else if (!rc)
@@ -390,6 +432,7 @@ int kmem_persist_attach(struct kmem_persist *kp, int mgid, void *drvdata)
 		dev_err(kp->dev, "not attached: some of its memory did not come online\n");
 		return -ENOMEM;
 	}
+	kmem_persist_mark_bad(kp);
 	rc = kp->type->attach ? kp->type->attach(kp) : 0;
 	if (rc) {
 		dev_err(kp->dev, "not attached: type %s failed: %d\n", kp->type->name, rc);
@@ -539,6 +582,16 @@ void kmem_persist_close(struct kmem_persist *kp)
 		list_del(&kp->list);
 	}
 	kmem_persist_put(kp);
+}
+
+/*
+ * kmem_persist_guard - a device without header becomes plain memory
+ * @dev_dax: the device
+ * @mgid: its memory group; nothing has been added to it
+ */
+void kmem_persist_guard(struct dev_dax *dev_dax, int mgid)
+{
+	memory_group_hide_page(mgid, PHYS_PFN(dev_dax->ranges[0].range.start));
 }
 
 static bool holds_head(const struct kmem_persist *kp, const struct memory_notify *mn)

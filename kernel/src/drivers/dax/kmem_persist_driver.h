@@ -17,6 +17,11 @@ int kmem_persist_remove(struct kmem_persist *kp);
 struct kmem_persist *kmem_persist_find(struct dev_dax *dev_dax);
 int kmem_persist_detach(struct kmem_persist *kp);
 void kmem_persist_close(struct kmem_persist *kp);
+void kmem_persist_guard(struct dev_dax *dev_dax, int mgid);
+
+/* kmem_persist_bad.c */
+int kmem_persist_find_bad(struct kmem_persist *kp, struct dev_dax *dev_dax);
+void kmem_persist_mark_bad(struct kmem_persist *kp);
 #else
 static inline void *kmem_persist_rebind(struct dev_dax *dev_dax)
 {
@@ -50,6 +55,7 @@ static inline int kmem_persist_detach(struct kmem_persist *kp)
 }
 
 static inline void kmem_persist_close(struct kmem_persist *kp) {}
+static inline void kmem_persist_guard(struct dev_dax *dev_dax, int mgid) {}
 #endif /* CONFIG_KMEM_PERSIST */
 
 #endif /* _DAX_KMEM_PERSIST_DRIVER_H */

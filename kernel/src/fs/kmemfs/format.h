@@ -244,9 +244,9 @@ struct kmemfs_root_info {
  * highest generation rules, and then all of it must hold: an older root is never
  * taken in place of a newer one that somebody wrote.
  *
- * Return: 0; -EUCLEAN if no slot counts, if the ruling one does not hold, or if
- * both have the same generation; -EOPNOTSUPP if the ruling one has unknown
- * incompat features.
+ * Return: 0; -EUCLEAN if no slot counts, if the ruling one does not hold, if
+ * both have the same generation, or if one of them cannot be read, which may be
+ * the newer one; -EOPNOTSUPP if the ruling one has unknown incompat features.
  */
 int kmemfs_root_pick(const struct kmemfs_media *m, unsigned int *slot,
 		     struct kmemfs_root_info *info, struct kmem_persist_why *why);

@@ -20,8 +20,6 @@ static const char *slot_state(const struct kmemfs_media *m, unsigned int slot)
 {
 	const struct kmemfs_root *root = m->page(m, 1 + slot);
 
-	if (!root)
-		return "cannot be read";
 	if (le32_to_cpu(root->head.kind) == KMEMFS_KIND_RETIRED)
 		return "is retired";
 	return kmemfs_all_zero(root, root + 1) ? "is empty" : "is damaged";
@@ -31,7 +29,7 @@ static const struct kmemfs_root *slot_read(const struct kmemfs_media *m, unsigne
 {
 	const struct kmemfs_root *root = m->page(m, 1 + slot);
 
-	if (!root || le32_to_cpu(root->head.kind) != KMEMFS_KIND_ROOT ||
+	if (le32_to_cpu(root->head.kind) != KMEMFS_KIND_ROOT ||
 	    memcmp(root->head.uuid, m->uuid, sizeof(m->uuid)) ||
 	    le32_to_cpu(root->head.crc) != kmemfs_page_crc(root))
 		return NULL;
@@ -121,6 +119,10 @@ int kmemfs_root_pick(const struct kmemfs_media *m, unsigned int *slot,
 	unsigned int i;
 
 	for (i = 0; i < KMEMFS_ROOT_SLOTS; i++) {
+		/* The newest root may be the one that cannot be read. */
+		if (!m->page(m, 1 + i))
+			return kmemfs_refuse(why, "page %u: root slot %u cannot be read",
+					     1 + i, i);
 		root[i] = slot_read(m, i);
 		generation[i] = root[i] ? le64_to_cpu(root[i]->head.generation) : 0;
 	}

@@ -356,6 +356,7 @@ ssize_t kmemfs_splice_write(struct pipe_inode_info *pipe, struct file *out, loff
 
 /* poison.c */
 int kmemfs_copy_content(const struct kmemfs *k, struct page *to, u32 page);
+void kmemfs_name_damage(struct kmemfs_inode *ki, u64 file_page, u64 count, u64 page);
 int kmemfs_register_poison(void);
 
 /* mmap.c */

@@ -119,7 +119,11 @@ static int kmemfs_load_visit_run(void *ctx, __u64 ino, __u64 file_page, __u64 co
 	first_chunk = max(first_chunk, l->next_chunk);
 	l->next_chunk = end_chunk;
 	r = kmemfs_load_charge(l, (end_chunk - first_chunk) * sizeof(struct kmemfs_chunk));
-	return r ?: kmemfs_load_run(l->ki, file_page, count, page);
+	if (!r)
+		r = kmemfs_load_run(l->ki, file_page, count, page);
+	if (!r)
+		kmemfs_name_damage(l->ki, file_page, count, page);
+	return r;
 }
 
 static const struct kmemfs_visitor kmemfs_load_visitor = {

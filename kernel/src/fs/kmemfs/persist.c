@@ -41,9 +41,10 @@ static void kmemfs_media_common(const struct kmem_persist *kp, struct kmemfs_med
 
 static const void *kmemfs_image_page(const struct kmemfs_media *m, __u64 page)
 {
-	const struct kmem_persist *kp = m->ctx;
+	struct kmem_persist *kp = m->ctx;
+	const void *bytes = kp->image + page * KMEMFS_PAGE_SIZE;
 
-	return page < kp->nr_pages ? kp->image + page * KMEMFS_PAGE_SIZE : NULL;
+	return page < kp->nr_pages && kmem_persist_readable(kp, page, bytes) ? bytes : NULL;
 }
 
 static const void *kmemfs_online_page(const struct kmemfs_media *m, __u64 page)

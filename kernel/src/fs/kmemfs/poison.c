@@ -13,7 +13,8 @@
  *
  * Each file that has the page is named in the kernel log, and the next fsync() of
  * it fails once. Nothing is said about it on media: after a reboot it is for the
- * hardware to say whether the page is good again.
+ * hardware to say whether the page is good again. If the hardware says no, the page
+ * is marked before the device is attached, and mounting names the files that have it.
  *
  * If it is metadata, a commit that has to read it fails with EUCLEAN, and kmemfs is
  * read-only from then on: the commit before holds.
@@ -34,6 +35,27 @@ int kmemfs_copy_content(const struct kmemfs *k, struct page *to, u32 page)
 	return 0;
 }
 
+static void kmemfs_say_lost(struct kmemfs *k, struct kmemfs_inode *ki, unsigned long file_page)
+{
+	pr_err_ratelimited("%s: inode %lu (%s) is damaged: page %lu of it is lost\n",
+			   k->kp->name, ki->vfs.i_ino, ki->name ?: "", file_page);
+}
+
+/* While mounting: what of these pages was bad when the device was attached? */
+void kmemfs_name_damage(struct kmemfs_inode *ki, u64 file_page, u64 count, u64 page)
+{
+	struct kmemfs *k = kmemfs_of(&ki->vfs);
+	unsigned long bad = page, found = 0;
+
+	if (!k->kp->bad)
+		return;
+	for_each_set_bit_from(bad, k->kp->bad, page + count) {
+		kmemfs_say_lost(k, ki, file_page + bad - page);
+		found++;
+	}
+	kmemfs_count(k, KMEMFS_DAMAGED, found);
+}
+
 /* How many pages of the file are device page @page? Caller keeps chunks from going. */
 static unsigned long kmemfs_mark_inode(struct kmemfs *k, struct kmemfs_inode *ki, u32 page)
 {
@@ -47,9 +69,7 @@ static unsigned long kmemfs_mark_inode(struct kmemfs *k, struct kmemfs_inode *ki
 			if (KMEMFS_PAGE(chunk->entry[i]) != page)
 				continue;
 			found++;
-			pr_err_ratelimited("%s: inode %lu (%s) is damaged: page %lu of it is lost\n",
-					   k->kp->name, ki->vfs.i_ino, ki->name ?: "",
-					   (ci << KMEMFS_CHUNK_SHIFT) + i);
+			kmemfs_say_lost(k, ki, (ci << KMEMFS_CHUNK_SHIFT) + i);
 		}
 		spin_unlock(&ki->lock);
 		cond_resched();

@@ -6,6 +6,7 @@
 #ifndef _LINUX_KMEM_PERSIST_H
 #define _LINUX_KMEM_PERSIST_H
 
+#include <linux/bitops.h>
 #include <linux/kmem_persist_header.h>
 #include <linux/kmem_persist_step.h>
 #include <linux/list.h>
@@ -23,7 +24,8 @@ struct kmem_persist;
  *	taken. The whole device is mapped at kp->image meanwhile. Must not write
  *	to the device. May raise kp->nr_head. On failure fill @why. Optional.
  * @attach: all memory is online and allocated, reference count 1 a page. Set
- *	in kp->keep the pages that are to stay so: those are the type's now. Must
+ *	in kp->keep the pages that are to stay so: those are the type's now, and
+ *	PageHWPoison if media cannot give them back. Must
  *	not free pages, and leaves managed counts to the caller. On failure no
  *	reference may be left to any page: the memory is then taken out again,
  *	or, if that fails, stays allocated and unused until the next boot.
@@ -63,7 +65,10 @@ struct kmem_persist_type {
  *	KMEM_PERSIST_HEAD_PAGES, unless the type has more there
  * @head: device pages 0 to @nr_head - 1, mapped while the device is attached,
  *	whether they are online memory or not; never freed, never part of @keep
- * @image: the whole device, during check only
+ * @image: the whole device, during check only: kmem_persist_readable() comes
+ *	before the first load from any page of it
+ * @bad: bit per device page: media is known not to give it back; NULL: no page
+ * @unreadable: kmem_persist_readable() said no
  * @keep: bit per device page, during attach only
  * @private: the type's
  * @refs: users; see kmem_persist_get()
@@ -80,6 +85,8 @@ struct kmem_persist {
 	unsigned long nr_head;
 	void *head;
 	const void *image;
+	unsigned long *bad;
+	bool unreadable;
 	unsigned long *keep;
 	void *private;
 	refcount_t refs;
@@ -97,6 +104,14 @@ static inline struct page *kmem_persist_page(const struct kmem_persist *kp, unsi
 	return pfn_to_page(kp->start_pfn + nr);
 }
 
+/* Whether media cannot give the page back, by what was known when the device was attached */
+static inline bool kmem_persist_is_bad(const struct kmem_persist *kp, unsigned long nr)
+{
+	return kp->bad && test_bit(nr, kp->bad);
+}
+
+bool kmem_persist_readable(struct kmem_persist *kp, unsigned long nr, const void *page);
+
 int kmem_persist_register_type(struct kmem_persist_type *type);
 
 struct kmem_persist *kmem_persist_get(const char *name, u32 type_id);
@@ -107,5 +122,14 @@ unsigned long kmem_persist_free_pages(const struct kmem_persist *kp);
 void kmem_persist_write_back(const struct kmem_persist *kp, enum kmem_persist_step step,
 			     const void *addr, size_t len);
 void kmem_persist_fence(const struct kmem_persist *kp, enum kmem_persist_step step);
+
+#ifdef CONFIG_KMEM_PERSIST
+bool kmem_persist_active(void);
+#else
+static inline bool kmem_persist_active(void)
+{
+	return false;
+}
+#endif
 
 #endif /* _LINUX_KMEM_PERSIST_H */
