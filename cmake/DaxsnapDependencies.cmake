@@ -14,6 +14,7 @@ find_program(DAXSNAP_GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
 pkg_check_modules(daxctl IMPORTED_TARGET libdaxctl)
 # sd-bus (transient scopes) and sd_notify: PkgConfig::systemd_lib.
 pkg_check_modules(systemd_lib REQUIRED IMPORTED_TARGET libsystemd)
+pkg_check_modules(UUID REQUIRED IMPORTED_TARGET uuid)
 
 if(BUILD_TESTING OR NOT DEFINED BUILD_TESTING)
   find_package(GTest REQUIRED)

@@ -4,12 +4,14 @@
 #include <elf.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/string_view.h"
+#include "snapd/errors.h"
 
 namespace daxsnap {
 namespace {
@@ -18,9 +20,13 @@ constexpr size_t kMaxProgramHeaders = 128;
 constexpr size_t kMaxNotes = size_t{64} << 10;
 constexpr size_t kMaxBuildId = 64;
 
-bool ReadAt(int fd, uint64_t offset, void* to, size_t size) {
-  return pread(fd, to, size, static_cast<off_t>(offset)) ==
-         static_cast<ssize_t>(size);
+// False if the file ends before.
+absl::StatusOr<bool> ReadAt(int fd, uint64_t offset, void* to, size_t size) {
+  const ssize_t got = pread(fd, to, size, static_cast<off_t>(offset));
+  if (got >= 0) return got == static_cast<ssize_t>(size);
+  // An offset that no file can have.
+  if (errno == EINVAL || errno == EOVERFLOW) return false;
+  return ErrnoError(errno, "cannot read the build-id");
 }
 
 uint64_t RoundUp4(uint64_t size) { return (size + 3) & ~uint64_t{3}; }
@@ -49,28 +55,31 @@ std::string FindInNotes(absl::string_view notes) {
 
 }  // namespace
 
-std::string ReadBuildId(int fd) {
+absl::StatusOr<std::string> ReadBuildId(int fd) {
   Elf64_Ehdr elf;
-  if (!ReadAt(fd, 0, &elf, sizeof(elf)) ||
-      std::memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0 ||
+  auto read = ReadAt(fd, 0, &elf, sizeof(elf));
+  if (!read.ok()) return read.status();
+  if (!*read || std::memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0 ||
       elf.e_ident[EI_CLASS] != ELFCLASS64 ||
       elf.e_phentsize != sizeof(Elf64_Phdr) ||
       elf.e_phnum > kMaxProgramHeaders) {
-    return {};
+    return std::string();
   }
   std::vector<Elf64_Phdr> segments(elf.e_phnum);
-  if (!ReadAt(fd, elf.e_phoff, segments.data(),
-              segments.size() * sizeof(Elf64_Phdr))) {
-    return {};
-  }
+  read = ReadAt(fd, elf.e_phoff, segments.data(),
+                segments.size() * sizeof(Elf64_Phdr));
+  if (!read.ok()) return read.status();
+  if (!*read) return std::string();
   for (const Elf64_Phdr& segment : segments) {
     if (segment.p_type != PT_NOTE || segment.p_filesz > kMaxNotes) continue;
     std::string notes(segment.p_filesz, '\0');
-    if (!ReadAt(fd, segment.p_offset, notes.data(), notes.size())) continue;
+    read = ReadAt(fd, segment.p_offset, notes.data(), notes.size());
+    if (!read.ok()) return read.status();
+    if (!*read) continue;
     std::string id = FindInNotes(notes);
     if (!id.empty()) return id;
   }
-  return {};
+  return std::string();
 }
 
 }  // namespace daxsnap

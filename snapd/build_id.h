@@ -4,12 +4,14 @@
 
 #include <string>
 
+#include "absl/status/statusor.h"
+
 namespace daxsnap {
 
 // The GNU build-id of a 64-bit ELF file in lower-case hex; empty if the file is
 // not one or has none. `fd` is readable and seekable; its position is not used.
-// The content is not trusted.
-std::string ReadBuildId(int fd);
+// The content is not trusted. An error only if it cannot be read.
+absl::StatusOr<std::string> ReadBuildId(int fd);
 
 }  // namespace daxsnap
 

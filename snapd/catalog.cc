@@ -15,11 +15,13 @@
 #include "absl/strings/strip.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
+#include "google/protobuf/io/coded_stream.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
 #include "snapd/log.h"
 #include "snapd/machine.h"
 #include "snapd/names.h"
+#include "snapd/version.h"
 
 namespace daxsnap {
 namespace {
@@ -39,13 +41,59 @@ absl::Status SnapshotMissing(const std::string& name) {
                     .metadata = {{"name", name}}});
 }
 
-absl::Status SnapshotDamaged(const std::string& name, absl::string_view why) {
+// Nothing but that it could not be read just now.
+absl::Status SnapshotUnreadable(const std::string& name,
+                                const std::string& path,
+                                const absl::Status& cause) {
+  const std::string error = ErrnoNameOf(cause);
+  std::string hint =
+      "the snapshot may be whole: see the log of snapd, and try "
+      "again";
+  if (IsShortage(cause)) {
+    hint = std::string(error == "ENOMEM" ? kFreeMemoryHint : kTryAgainHint);
+  } else if (error == "EIO") {
+    hint =
+        "the snapshot may be whole: check the device and the kernel log, "
+        "and try again";
+  }
   return MakeError(
-      {.code = absl::StatusCode::kDataLoss,
-       .reason = reason::kSnapshotDamaged,
-       .message = absl::StrCat("snapshot ", name, " is damaged: ", why),
-       .hint = "delete it and take an older one",
-       .metadata = {{"name", name}, {"path", kManifestFile}}});
+      {.code = absl::StatusCode::kUnavailable,
+       .reason = reason::kSnapshotUnreadable,
+       .message = absl::StrCat("snapshot ", name,
+                               " cannot be read now: ", cause.message()),
+       .hint = std::move(hint),
+       .metadata = {{"name", name}, {"path", path}, {"error", error}}});
+}
+
+// The format of a manifest, which is its first field, whatever follows; 0 if
+// there is none. What a newer daxsnap has written need not parse otherwise.
+uint32_t FormatVersionOf(const std::string& manifest) {
+  google::protobuf::io::CodedInputStream in(
+      reinterpret_cast<const uint8_t*>(manifest.data()),
+      static_cast<int>(manifest.size()));
+  constexpr uint32_t kVarintOfFieldOne = 1 << 3;
+  uint32_t version = 0;
+  if (in.ReadTag() != kVarintOfFieldOne || !in.ReadVarint32(&version)) return 0;
+  return version;
+}
+
+absl::Status VersionUnsupported(const std::string& name, uint32_t version,
+                                const std::string& manifest) {
+  v1::Manifest parsed;
+  std::string maker = "a newer daxsnap";
+  if (parsed.ParseFromString(manifest) &&
+      !parsed.snapshot().versions().daxsnap().empty()) {
+    maker = absl::StrCat("daxsnap ", parsed.snapshot().versions().daxsnap());
+  }
+  return MakeError(
+      {.code = absl::StatusCode::kFailedPrecondition,
+       .reason = reason::kVersionUnsupported,
+       .message =
+           absl::StrCat("snapshot ", name, " has format ", version,
+                        ", made by ", maker, "; this daxsnap, ", kVersion,
+                        ", knows formats up to ", kManifestVersion),
+       .hint = absl::StrCat("use ", maker, " or a later one"),
+       .metadata = {{"name", name}, {"version", absl::StrCat(version)}}});
 }
 
 absl::Status NameTaken(const std::string& name) {
@@ -53,7 +101,7 @@ absl::Status NameTaken(const std::string& name) {
       {.code = absl::StatusCode::kAlreadyExists,
        .reason = reason::kNameTaken,
        .message = absl::StrCat("a snapshot called ", name, " exists"),
-       .hint = "pick another name, or delete that snapshot first",
+       .hint = "pick another name",
        .metadata = {{"name", name}}});
 }
 
@@ -195,40 +243,81 @@ bool Catalog::IsHidden(const std::string& name) const {
   return hidden_.contains(name);
 }
 
-bool Catalog::Has(const std::string& name) const {
-  return !IsHidden(name) && Exists(pool_->snapshots(), name);
+absl::StatusOr<bool> Catalog::Has(const std::string& name) const {
+  if (IsHidden(name)) return false;
+  auto exists = Exists(pool_->snapshots(), name);
+  if (exists.ok()) return exists;
+  return SnapshotUnreadable(name, "", exists.status());
+}
+
+absl::Status Catalog::Damaged(const std::string& name, const std::string& path,
+                              absl::string_view why) const {
+  return MakeError(
+      {.code = absl::StatusCode::kDataLoss,
+       .reason = reason::kSnapshotDamaged,
+       .message = absl::StrCat("snapshot ", name, " is damaged: ", why),
+       .hint = absl::StrCat(
+           "restore an older one; what is whole of this one, and the log of "
+           "its dump, are in ",
+           pool_->path(), "/snapshots/", name, " until it is deleted"),
+       .metadata = {{"name", name}, {"path", path}}});
 }
 
 absl::StatusOr<UniqueFd> Catalog::Open(const std::string& name) const {
   if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
     return valid;
   }
-  if (!Has(name)) return SnapshotMissing(name);
+  auto has = Has(name);
+  if (!has.ok()) return has.status();
+  if (!*has) return SnapshotMissing(name);
   auto directory = OpenDirectory(pool_->snapshots(), name);
+  if (directory.ok()) return directory;
   if (absl::IsNotFound(directory.status())) return SnapshotMissing(name);
-  return directory;
+  const std::string error = ErrnoNameOf(directory.status());
+  if (error == "ENOTDIR" || error == "ELOOP") {
+    return Damaged(name, "", "it is no directory");
+  }
+  return SnapshotUnreadable(name, "", directory.status());
+}
+
+absl::StatusOr<UniqueFd> Catalog::OpenImages(const std::string& name) const {
+  auto directory = Open(name);
+  if (!directory.ok()) return directory.status();
+  auto images = OpenDirectory(directory->get(), "images");
+  if (absl::IsNotFound(images.status())) {
+    return Damaged(name, "images", "it has no images");
+  }
+  if (!images.ok()) return SnapshotUnreadable(name, "images", images.status());
+  for (const std::string file : {"inventory.img", "pstree.img"}) {
+    const std::string path = absl::StrCat("images/", file);
+    auto exists = Exists(images->get(), file);
+    if (!exists.ok()) return SnapshotUnreadable(name, path, exists.status());
+    if (!*exists) return Damaged(name, path, absl::StrCat("it has no ", file));
+  }
+  return images;
 }
 
 absl::StatusOr<v1::Manifest> Catalog::Read(const std::string& name) const {
   auto directory = Open(name);
   if (!directory.ok()) return directory.status();
   auto content = ReadFileAt(directory->get(), kManifestFile, kMaxManifest);
-  if (!content.ok()) return SnapshotDamaged(name, content.status().message());
-  v1::Manifest manifest;
-  if (!manifest.ParseFromString(*content) || manifest.format_version() == 0 ||
-      manifest.snapshot().uid().empty()) {
-    return SnapshotDamaged(name, "manifest.pb does not parse");
+  if (absl::IsNotFound(content.status())) {
+    return Damaged(name, kManifestFile, "it has no manifest.pb");
   }
-  if (manifest.format_version() > kManifestVersion) {
-    return MakeError(
-        {.code = absl::StatusCode::kFailedPrecondition,
-         .reason = reason::kVersionUnsupported,
-         .message = absl::StrCat("snapshot ", name, " has format ",
-                                 manifest.format_version(),
-                                 ", this daxsnap knows ", kManifestVersion),
-         .hint = "update daxsnap",
-         .metadata = {{"name", name},
-                      {"version", absl::StrCat(manifest.format_version())}}});
+  if (absl::IsFailedPrecondition(content.status())) {
+    return Damaged(name, kManifestFile, content.status().message());
+  }
+  if (!content.ok()) {
+    return SnapshotUnreadable(name, kManifestFile, content.status());
+  }
+  const uint32_t version = FormatVersionOf(*content);
+  if (version > kManifestVersion) {
+    return VersionUnsupported(name, version, *content);
+  }
+  v1::Manifest manifest;
+  if (version == 0 || !manifest.ParseFromString(*content) ||
+      manifest.snapshot().uid().empty()) {
+    return Damaged(name, kManifestFile, "manifest.pb does not parse");
   }
   manifest.mutable_snapshot()->set_name(name);
   return manifest;
@@ -257,7 +346,9 @@ absl::Status Catalog::Delete(const std::string& name) {
   if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
     return valid;
   }
-  if (!Has(name)) return SnapshotMissing(name);
+  auto has = Has(name);
+  if (!has.ok()) return has.status();
+  if (!*has) return SnapshotMissing(name);
   StagedSnapshot staged;
   staged.uid = NewUuid();
   staged.name = name;
@@ -285,11 +376,21 @@ absl::Status Catalog::ReconcileOne(
     const std::string& uid, const ProcFs& proc, const WaitGone& wait_gone,
     const std::function<void(int, v1::Manifest*)>& finish) {
   auto operation = ReadOperation(pool_->staging(), uid);
-  if (!operation.ok()) return RemoveStaged(pool_->staging(), uid);
-  const bool this_boot = operation->boot_id() == proc.BootId();
+  // Something that is being deleted, or whose record never became durable. One
+  // that cannot be read now may be of a CRIU at work.
+  if (absl::IsNotFound(operation.status()) ||
+      absl::IsDataLoss(operation.status())) {
+    return RemoveStaged(pool_->staging(), uid);
+  }
+  if (!operation.ok()) return operation.status();
+  auto boot_id = proc.BootId();
+  if (!boot_id.ok()) return boot_id.status();
+  const bool this_boot = operation->boot_id() == *boot_id;
   if (this_boot && operation->criu_pid() != 0) {
     const TaskId criu = {operation->criu_pid(), operation->criu_start_ticks()};
-    if (proc.IsAlive(criu) && !wait_gone(criu)) {
+    auto alive = proc.IsAlive(criu);
+    if (!alive.ok()) return alive.status();
+    if (*alive && !wait_gone(criu)) {
       return absl::UnavailableError(
           absl::StrCat("CRIU (pid ", criu.pid, ") still works on it"));
     }
@@ -298,12 +399,16 @@ absl::Status Catalog::ReconcileOne(
   staged.uid = uid;
   staged.name = operation->name();
   auto manifest = Read(staged.name);
+  if (ErrorReasonOf(manifest.status()) == reason::kSnapshotUnreadable) {
+    return manifest.status();
+  }
   staged.published =
       manifest.ok() && manifest->snapshot().uid() == operation->uid();
   const TaskId task = {operation->pid(), operation->start_ticks()};
-  if (!staged.published || (this_boot && proc.IsAlive(task))) {
-    return Discard(std::move(staged));
-  }
+  absl::StatusOr<bool> lives_on = false;
+  if (this_boot) lives_on = proc.IsAlive(task);
+  if (!lives_on.ok()) return lives_on.status();
+  if (!staged.published || *lives_on) return Discard(std::move(staged));
   auto directory = Open(staged.name);
   if (!directory.ok()) return directory.status();
   finish(directory->get(), &*manifest);

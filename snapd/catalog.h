@@ -75,15 +75,23 @@ class Catalog {
   // Writes manifest.pb into a snapshot directory. Not durable by itself.
   absl::Status WriteManifest(int directory, const v1::Manifest& manifest);
 
-  // Reads the manifest of a snapshot. NOT_FOUND SNAPSHOT_MISSING, DATA_LOSS
-  // SNAPSHOT_DAMAGED, FAILED_PRECONDITION VERSION_UNSUPPORTED.
+  // Reads the manifest of a snapshot. NOT_FOUND SNAPSHOT_MISSING: there is
+  // none. DATA_LOSS SNAPSHOT_DAMAGED: it was read, and does not hold.
+  // FAILED_PRECONDITION VERSION_UNSUPPORTED: a newer daxsnap made it.
+  // UNAVAILABLE SNAPSHOT_UNREADABLE: it could not be read, so that nothing is
+  // known of it.
   absl::StatusOr<v1::Manifest> Read(const std::string& name) const;
 
-  // Whether a snapshot, intact or damaged, has that name.
-  bool Has(const std::string& name) const;
+  // Whether a snapshot, intact or not, has that name. SNAPSHOT_UNREADABLE if
+  // that cannot be told.
+  absl::StatusOr<bool> Has(const std::string& name) const;
 
-  // Opens snapshots/NAME; SNAPSHOT_MISSING if there is none.
+  // Opens snapshots/NAME. SNAPSHOT_MISSING, SNAPSHOT_DAMAGED,
+  // SNAPSHOT_UNREADABLE.
   absl::StatusOr<UniqueFd> Open(const std::string& name) const;
+
+  // Opens its images/, with those that CRIU begins with in it. Errors likewise.
+  absl::StatusOr<UniqueFd> OpenImages(const std::string& name) const;
 
   // Names after `after`, in bytewise order. Reads the whole directory.
   absl::StatusOr<std::vector<std::string>> List(absl::string_view after) const;
@@ -109,6 +117,8 @@ class Catalog {
       const std::string& uid, const ProcFs& proc, const WaitGone& wait_gone,
       const std::function<void(int, v1::Manifest*)>& finish);
   bool IsHidden(const std::string& name) const;
+  absl::Status Damaged(const std::string& name, const std::string& path,
+                       absl::string_view why) const;
 
   Pool* const pool_;
   mutable std::mutex mutex_;

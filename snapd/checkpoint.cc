@@ -28,15 +28,19 @@ constexpr absl::Duration kEndTimeout = absl::Seconds(30);
 // kernel keeps some pages for itself.
 constexpr uint64_t kFullBelowBytes = uint64_t{16} << 20;
 
-bool SameRequest(const v1::Snapshot& snapshot,
-                 const v1::CreateSnapshotRequest& request, const ProcFs& proc) {
+absl::StatusOr<bool> SameRequest(const v1::Snapshot& snapshot,
+                                 const v1::CreateSnapshotRequest& request,
+                                 const ProcFs& proc) {
+  auto boot_id = proc.BootId();
+  if (!boot_id.ok()) return boot_id.status();
   const v1::Task& root = snapshot.root_task();
-  if (root.pid() != request.pid() || root.boot_id() != proc.BootId() ||
+  if (root.pid() != request.pid() || root.boot_id() != *boot_id ||
       snapshot.left_running() != request.leave_running()) {
     return false;
   }
   auto task = proc.ReadTask(request.pid());
-  if (!task.ok()) return absl::IsNotFound(task.status());
+  if (absl::IsNotFound(task.status())) return true;
+  if (!task.ok()) return task.status();
   return task->id.start_ticks == root.start_ticks();
 }
 
@@ -81,15 +85,25 @@ absl::Status Checkpoint::CheckRequest() {
 
 absl::StatusOr<std::optional<v1::CreateSnapshotResult>>
 Checkpoint::FindExisting() {
-  if (!parts_.catalog->Has(name_)) return std::nullopt;
+  auto has = parts_.catalog->Has(name_);
+  if (!has.ok()) return has.status();
+  if (!*has) return std::nullopt;
   auto manifest = parts_.catalog->Read(name_);
-  if (!manifest.ok() ||
-      !SameRequest(manifest->snapshot(), request_, *parts_.proc)) {
+  if (ErrorReasonOf(manifest.status()) == reason::kSnapshotUnreadable) {
+    return manifest.status();
+  }
+  // What does not parse, or is newer, is none of this call's.
+  absl::StatusOr<bool> same = false;
+  if (manifest.ok()) {
+    same = SameRequest(manifest->snapshot(), request_, *parts_.proc);
+  }
+  if (!same.ok()) return same.status();
+  if (!*same) {
     return MakeError(
         {.code = absl::StatusCode::kAlreadyExists,
          .reason = reason::kNameTaken,
          .message = absl::StrCat("a snapshot called ", name_, " exists"),
-         .hint = "pick another name, or delete that snapshot first",
+         .hint = "pick another name",
          .metadata = {{"name", name_}}});
   }
   absl::Status allowed =
@@ -111,7 +125,8 @@ absl::Status Checkpoint::CheckTasks() {
   }
   if (absl::Status status = CheckTaskKind(*root); !status.ok()) return status;
   auto tree = parts_.proc->ReadTree(request_.pid());
-  if (!tree.ok()) return TaskMissing(request_.pid());
+  if (absl::IsNotFound(tree.status())) return TaskMissing(request_.pid());
+  if (!tree.ok()) return tree.status();
   tree_ = *std::move(tree);
   if (absl::Status status = CheckTaskAccess(caller_, tree_, *parts_.proc);
       !status.ok()) {
@@ -131,7 +146,8 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
     name_ = request_.name();
   } else {
     auto root = parts_.proc->ReadTask(request_.pid());
-    if (!root.ok()) return TaskMissing(request_.pid());
+    if (absl::IsNotFound(root.status())) return TaskMissing(request_.pid());
+    if (!root.ok()) return root.status();
     name_ = GenerateSnapshotName(root->comm, request_.pid(), absl::Now());
   }
   auto claim = parts_.claims->ClaimName(name_);
@@ -145,8 +161,11 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   for (const TaskInfo& task : tree_) pids.push_back(task.id.pid);
   if (absl::Status status = claim->AddPids(pids); !status.ok()) return status;
 
+  auto boot_id = parts_.proc->BootId();
+  if (!boot_id.ok()) return boot_id.status();
+  boot_id_ = *std::move(boot_id);
   auto staged = parts_.catalog->Begin(
-      MakeOperation(NewUuid(), name_, tree_.front().id, parts_.proc->BootId()));
+      MakeOperation(NewUuid(), name_, tree_.front().id, boot_id_));
   if (!staged.ok()) return staged.status();
   return Take(*std::move(staged));
 }
@@ -155,7 +174,7 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
     StagedSnapshot staged) {
   const TaskId task = tree_.front().id;
   internal::Operation operation =
-      MakeOperation(staged.uid, name_, task, parts_.proc->BootId());
+      MakeOperation(staged.uid, name_, task, boot_id_);
   DumpCallbacks callbacks;
   callbacks.started = [&](const TaskId& worker) {
     operation.set_criu_pid(worker.pid);
@@ -206,7 +225,7 @@ absl::Status Checkpoint::ExplainFailure(const absl::Status& failure) const {
       {.code = absl::StatusCode::kResourceExhausted,
        .reason = reason::kNoSpace,
        .message = absl::StrCat("the pool is full: ", failure.message()),
-       .hint = "delete snapshots or end processes",
+       .hint = std::string(kMakeRoomHint),
        .metadata = std::move(metadata)});
 }
 
@@ -238,9 +257,11 @@ v1::CreateSnapshotResult Checkpoint::Complete(StagedSnapshot staged) {
 
 absl::Status Checkpoint::CheckFrozenTasks() {
   auto tree = parts_.proc->ReadTree(request_.pid());
-  if (!tree.ok() || tree->front().id != tree_.front().id) {
+  if (absl::IsNotFound(tree.status()) ||
+      (tree.ok() && tree->front().id != tree_.front().id)) {
     return TaskMissing(request_.pid());
   }
+  if (!tree.ok()) return tree.status();
   tree_ = *std::move(tree);
   if (caller_.is_root()) {
     auto owner = OwnerOf(tree_, *parts_.proc);
@@ -287,7 +308,7 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   ManifestInput input;
   input.name = name_;
   input.uid = staged.uid;
-  input.boot_id = parts_.proc->BootId();
+  input.boot_id = boot_id_;
   input.criu_version = parts_.criu_version;
   input.create_time = create_time_;
   input.left_running = request_.leave_running();
@@ -300,8 +321,9 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   input.owner = owner_;
   for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
   input.labels.insert(request_.labels().begin(), request_.labels().end());
-  manifest_ = MakeManifest(input, *images);
-  return absl::OkStatus();
+  auto manifest = MakeManifest(input, *images);
+  if (manifest.ok()) manifest_ = *std::move(manifest);
+  return manifest.status();
 }
 
 absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
@@ -320,8 +342,9 @@ absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
 }
 
 absl::Status Checkpoint::Abandon(StagedSnapshot staged, absl::Status cause) {
+  // Also if that cannot be told.
   if (staged.published && !request_.leave_running() &&
-      !parts_.proc->IsAlive(tree_.front().id)) {
+      !parts_.proc->IsAlive(tree_.front().id).value_or(false)) {
     LogError(absl::StrCat("snapshot ", name_,
                           " stays, as its tasks are gone: ", cause.message()));
     absl::Status finished = parts_.catalog->Finish(std::move(staged));

@@ -80,6 +80,7 @@ class Checkpoint {
   // Whose the snapshot will be, as of the freeze.
   uid_t owner_ = 0;
   std::vector<UniqueFd> pidfds_;
+  std::string boot_id_;
   absl::Time create_time_;
   v1::Manifest manifest_;
   uint64_t commit_us_ = 0;

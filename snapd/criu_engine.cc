@@ -133,6 +133,13 @@ pb::Request MakeRequest(pb::RequestType type, int images, int work,
 absl::Status CannotStart(const absl::Status& cause) {
   const std::string message =
       absl::StrCat("cannot start CRIU: ", cause.message());
+  // EAGAIN and EMFILE, from ErrnoToStatus() or from ErrnoError().
+  if (absl::IsUnavailable(cause) || absl::IsResourceExhausted(cause)) {
+    return MakeError({.code = absl::StatusCode::kUnavailable,
+                      .reason = reason::kOverloaded,
+                      .message = message,
+                      .hint = std::string(kTryAgainHint)});
+  }
   if (!absl::IsNotFound(cause)) {
     return MakeError({.code = absl::StatusCode::kInternal,
                       .reason = reason::kInternal,
@@ -265,6 +272,10 @@ absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
   const std::string& criu_path = options_.criu_path;
   if (absl::StrContains(criu_path, '/') &&
       faccessat(AT_FDCWD, criu_path.c_str(), X_OK, AT_EACCESS) != 0) {
+    if (errno != ENOENT && errno != ENOTDIR && errno != EACCES) {
+      return CannotStart(
+          ErrnoError(errno, absl::StrCat("cannot look at ", criu_path)));
+    }
     return CannotStart(absl::NotFoundError(
         absl::StrCat(criu_path, ": no such executable file")));
   }

@@ -97,7 +97,9 @@ absl::StatusOr<std::set<uint64_t>> ReadMappedIds(
   std::set<uint64_t> ids;
   for (const ImageTask& task : tasks) {
     const std::string name = absl::StrCat("mm-", task.pid, ".img");
-    if (!Exists(images, name)) continue;
+    auto exists = Exists(images, name);
+    if (!exists.ok()) return exists.status();
+    if (!*exists) continue;
     auto entries = ReadEntries<pb::Mm>(images, name);
     if (!entries.ok()) return entries.status();
     for (const pb::Mm& mm : *entries) {

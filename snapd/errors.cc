@@ -72,17 +72,46 @@ std::string SerializedRpcStatus(const absl::Status& status) {
 }
 
 absl::Status ErrnoError(int error, absl::string_view what) {
-  std::string message = absl::StrCat(what, ": ", std::strerror(error));
-  if (error == ENOSPC || error == ENOMEM || error == EDQUOT) {
-    return MakeError({.code = absl::StatusCode::kResourceExhausted,
-                      .reason = reason::kNoSpace,
-                      .message = std::move(message),
-                      .hint = "delete snapshots or end processes"});
+  ErrorDetails details;
+  details.message = absl::StrCat(what, ": ", std::strerror(error));
+  const char* name = strerrorname_np(error);
+  details.metadata["error"] =
+      name != nullptr ? std::string(name) : absl::StrCat(error);
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+      details.code = absl::StatusCode::kResourceExhausted;
+      details.reason = reason::kNoSpace;
+      details.hint = std::string(kMakeRoomHint);
+      break;
+    case ENOMEM:
+      details.code = absl::StatusCode::kResourceExhausted;
+      details.reason = reason::kNoSpace;
+      details.hint = std::string(kFreeMemoryHint);
+      break;
+    case EMFILE:
+    case ENFILE:
+    case EAGAIN:
+      details.code = absl::StatusCode::kUnavailable;
+      details.reason = reason::kOverloaded;
+      details.hint = std::string(kTryAgainHint);
+      break;
+    case EIO:
+      details.hint = "check the device and the kernel log";
+      break;
+    default:
+      details.hint = "report this with the log of snapd";
   }
-  return MakeError({.code = absl::StatusCode::kInternal,
-                    .reason = reason::kInternal,
-                    .message = std::move(message),
-                    .hint = "report this with the log of snapd"});
+  return MakeError(details);
+}
+
+std::string ErrnoNameOf(const absl::Status& status) {
+  return ErrorMetadataOf(status)["error"];
+}
+
+bool IsShortage(const absl::Status& status) {
+  const std::string reason = ErrorReasonOf(status);
+  return reason == reason::kNoSpace || reason == reason::kOverloaded;
 }
 
 absl::Status CancelledError() {

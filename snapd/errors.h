@@ -72,9 +72,28 @@ std::map<std::string, std::string> ErrorMetadataOf(const absl::Status& status);
 // A status without ErrorInfo gets the reason INTERNAL, except CANCELLED.
 std::string SerializedRpcStatus(const absl::Status& status);
 
-// "WHAT: strerror(error)" with the code that fits; ENOSPC, ENOMEM and EDQUOT
-// become NO_SPACE, anything else INTERNAL.
+// "WHAT: strerror(error)" with the code that fits: ENOSPC, EDQUOT and ENOMEM
+// are NO_SPACE; EMFILE, ENFILE and EAGAIN, which pass by themselves, OVERLOADED;
+// anything else is INTERNAL. metadata "error" is the errno's name.
 absl::Status ErrnoError(int error, absl::string_view what);
+
+// What ErrnoError() was made of, "EIO"; empty if it was not.
+std::string ErrnoNameOf(const absl::Status& status);
+
+// Whether the machine was short of something for the moment, so that the same
+// call may succeed later: NO_SPACE or OVERLOADED.
+bool IsShortage(const absl::Status& status);
+
+// What helps when a pool is full. Says nothing of deleting: a snapshot may be
+// the only copy of its tasks.
+inline constexpr absl::string_view kMakeRoomHint =
+    "make room: end processes whose memory is in the pool, or use a larger "
+    "pool; `snapctl pool show` says what takes the space";
+inline constexpr absl::string_view kFreeMemoryHint =
+    "end processes that use much memory, then try again";
+inline constexpr absl::string_view kTryAgainHint =
+    "try again when other calls have ended; if it stays so, give snapd more "
+    "descriptors and processes (LimitNOFILE, TasksMax)";
 
 // The status of an operation that its caller cancelled.
 absl::Status CancelledError();

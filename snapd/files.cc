@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <memory>
 #include <utility>
@@ -18,6 +19,33 @@
 namespace daxsnap {
 namespace {
 
+std::atomic<const ScopedFileFault::Fault*> file_fault = nullptr;
+
+// Whether the call is to be made; else errno is set.
+bool May(absl::string_view call, const std::string& name) {
+  const ScopedFileFault::Fault* fault = file_fault.load();
+  const int error = fault == nullptr ? 0 : (*fault)(call, name);
+  if (error != 0) errno = error;
+  return error == 0;
+}
+
+UniqueFd OpenAt(int parent, const std::string& name, int flags,
+                mode_t mode = 0) {
+  if (!May("open", name)) return UniqueFd();
+  return UniqueFd(openat(parent, name.c_str(), flags | O_CLOEXEC, mode));
+}
+
+int StatAt(int parent, const std::string& name, int flags, struct stat* info) {
+  if (!May("stat", name)) return -1;
+  return fstatat(parent, name.c_str(), info, flags);
+}
+
+// ESRCH, or ENOENT in the middle: the task of a file in /proc is gone.
+absl::Status FileError(int error, std::string what) {
+  if (error == ENOENT || error == ESRCH) return absl::NotFoundError(what);
+  return ErrnoError(error, what);
+}
+
 struct CloseDir {
   void operator()(DIR* dir) const { closedir(dir); }
 };
@@ -25,8 +53,8 @@ using DirStream = std::unique_ptr<DIR, CloseDir>;
 
 absl::StatusOr<DirStream> OpenStream(int directory) {
   // A descriptor of its own, so that the position is its own too.
-  UniqueFd copy(openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!copy.valid()) return ErrnoError(errno, "cannot open directory");
+  UniqueFd copy = OpenAt(directory, ".", O_RDONLY | O_DIRECTORY);
+  if (!copy.valid()) return FileError(errno, "cannot open directory");
   DirStream stream(fdopendir(copy.get()));
   if (stream == nullptr) return ErrnoError(errno, "cannot read directory");
   (void)copy.release();
@@ -84,12 +112,9 @@ absl::Status RemoveTreeOn(int parent, const std::string& name, dev_t device) {
 }  // namespace
 
 absl::StatusOr<UniqueFd> OpenDirectory(int parent, const std::string& path) {
-  UniqueFd fd(openat(parent, path.c_str(),
-                     O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+  UniqueFd fd = OpenAt(parent, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
   if (fd.valid()) return fd;
-  const std::string what = absl::StrCat("cannot open directory ", path);
-  if (errno == ENOENT) return absl::NotFoundError(what);
-  return ErrnoError(errno, what);
+  return FileError(errno, absl::StrCat("cannot open directory ", path));
 }
 
 absl::StatusOr<UniqueFd> EnsureDirectory(int parent, const std::string& name) {
@@ -119,10 +144,40 @@ absl::StatusOr<UniqueFd> EnsureDirectories(const std::string& path) {
   return at;
 }
 
-bool Exists(int parent, const std::string& name) {
+absl::StatusOr<bool> Exists(int parent, const std::string& name) {
   struct stat info;
-  return fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+  if (StatAt(parent, name, AT_SYMLINK_NOFOLLOW, &info) == 0) return true;
+  if (errno == ENOENT) return false;
+  return ErrnoError(errno, absl::StrCat("cannot stat ", name));
 }
+
+absl::StatusOr<UniqueFd> OpenRegular(const std::string& path,
+                                     struct stat* info) {
+  const UniqueFd found = OpenAt(AT_FDCWD, path, O_PATH);
+  if (!found.valid()) {
+    const std::string what = absl::StrCat("cannot open ", path);
+    if (errno == ENOTDIR) return absl::NotFoundError(what);
+    return FileError(errno, what);
+  }
+  if (fstat(found.get(), info) != 0) {
+    return ErrnoError(errno, absl::StrCat("cannot stat ", path));
+  }
+  if (!S_ISREG(info->st_mode)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, " is not a regular file"));
+  }
+  // The file that was looked at, whatever the path leads to by now.
+  UniqueFd fd = OpenAt(
+      AT_FDCWD, absl::StrCat("/proc/self/fd/", found.get()), O_RDONLY);
+  if (fd.valid()) return fd;
+  return ErrnoError(errno, absl::StrCat("cannot open ", path));
+}
+
+ScopedFileFault::ScopedFileFault(Fault fault) : fault_(std::move(fault)) {
+  file_fault = &fault_;
+}
+
+ScopedFileFault::~ScopedFileFault() { file_fault = nullptr; }
 
 absl::StatusOr<std::vector<std::string>> ListDirectory(int directory) {
   auto stream = OpenStream(directory);
@@ -130,6 +185,7 @@ absl::StatusOr<std::vector<std::string>> ListDirectory(int directory) {
   std::vector<std::string> entries;
   for (;;) {
     errno = 0;
+    if (!May("list", "")) break;
     // The stream belongs to this call alone.
     const dirent* entry =
         readdir(stream->get());  // NOLINT(concurrency-mt-unsafe)
@@ -137,29 +193,23 @@ absl::StatusOr<std::vector<std::string>> ListDirectory(int directory) {
     const absl::string_view name = entry->d_name;
     if (name != "." && name != "..") entries.emplace_back(name);
   }
-  if (errno != 0) return ErrnoError(errno, "cannot read directory");
+  if (errno != 0) return FileError(errno, "cannot read directory");
   std::sort(entries.begin(), entries.end());
   return entries;
 }
 
 absl::StatusOr<std::string> ReadFileAt(int parent, const std::string& name,
                                        size_t limit) {
-  UniqueFd fd(openat(parent, name.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.valid()) {
-    const std::string what = absl::StrCat("cannot open ", name);
-    // ESRCH: the task of a file in /proc is gone.
-    if (errno == ENOENT || errno == ESRCH) return absl::NotFoundError(what);
-    return ErrnoError(errno, what);
-  }
+  const UniqueFd fd = OpenAt(parent, name, O_RDONLY);
+  if (!fd.valid()) return FileError(errno, absl::StrCat("cannot open ", name));
   std::string content;
   char buffer[16384];
   for (;;) {
-    const ssize_t got = read(fd.get(), buffer, sizeof(buffer));
+    const ssize_t got =
+        May("read", name) ? read(fd.get(), buffer, sizeof(buffer)) : -1;
     if (got < 0) {
       if (errno == EINTR) continue;
-      const std::string what = absl::StrCat("cannot read ", name);
-      if (errno == ESRCH) return absl::NotFoundError(what);
-      return ErrnoError(errno, what);
+      return FileError(errno, absl::StrCat("cannot read ", name));
     }
     if (got == 0) return content;
     content.append(buffer, static_cast<size_t>(got));
@@ -203,10 +253,11 @@ absl::StatusOr<uint64_t> BytesInDirectory(int directory) {
   uint64_t bytes = 0;
   for (const std::string& entry : *entries) {
     struct stat info;
-    if (fstatat(directory, entry.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
-        S_ISREG(info.st_mode)) {
-      bytes += static_cast<uint64_t>(info.st_size);
+    if (StatAt(directory, entry, AT_SYMLINK_NOFOLLOW, &info) != 0) {
+      if (errno == ENOENT) continue;
+      return ErrnoError(errno, absl::StrCat("cannot stat ", entry));
     }
+    if (S_ISREG(info.st_mode)) bytes += static_cast<uint64_t>(info.st_size);
   }
   return bytes;
 }

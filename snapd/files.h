@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // File system calls that snapd needs, relative to directory descriptors, so
-// that no path is resolved twice. All are thread-safe. Errors are ErrnoError()
-// of errors.h, so a full disk is NO_SPACE.
+// that no path is resolved twice. All are thread-safe. NOT_FOUND says that
+// nothing is there; all other errors are ErrnoError() of errors.h, so a full
+// disk is NO_SPACE: whether something is there is not known then.
 #ifndef DAXSNAP_SNAPD_FILES_H_
 #define DAXSNAP_SNAPD_FILES_H_
 
+#include <sys/stat.h>
+
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -30,7 +34,13 @@ absl::StatusOr<UniqueFd> EnsureDirectory(int parent, const std::string& name);
 absl::StatusOr<UniqueFd> EnsureDirectories(const std::string& path);
 
 // Whether `name` exists below `parent`, whatever it is.
-bool Exists(int parent, const std::string& name);
+absl::StatusOr<bool> Exists(int parent, const std::string& name);
+
+// Opens a regular file for reading, and stats it. Nothing else is opened, as
+// that has side effects with a device or FIFO: NOT_FOUND if there is nothing at
+// `path`, FAILED_PRECONDITION if it is something else. Follows symlinks.
+absl::StatusOr<UniqueFd> OpenRegular(const std::string& path,
+                                     struct stat* info);
 
 // The entries of a directory, sorted bytewise, without "." and "..".
 absl::StatusOr<std::vector<std::string>> ListDirectory(int directory);
@@ -48,6 +58,22 @@ absl::Status ReplaceFileAt(int parent, const std::string& name,
 // Removes `name` and all that is below it; OK if there is none. Never follows
 // symlinks and never crosses into another mounted file system.
 absl::Status RemoveTree(int parent, const std::string& name);
+
+// For tests: while the object lives, the system calls behind the functions of
+// this file, of all threads, fail with the errno that `fault` returns for
+// ("open", "read", "stat" or "list", name); 0 lets them be made. One at a time.
+class ScopedFileFault {
+ public:
+  using Fault =
+      std::function<int(absl::string_view call, const std::string& name)>;
+  explicit ScopedFileFault(Fault fault);
+  ScopedFileFault(const ScopedFileFault&) = delete;
+  ScopedFileFault& operator=(const ScopedFileFault&) = delete;
+  ~ScopedFileFault();
+
+ private:
+  const Fault fault_;
+};
 
 // Sum of the sizes of the regular files directly in a directory, in bytes.
 absl::StatusOr<uint64_t> BytesInDirectory(int directory);

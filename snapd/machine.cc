@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/utsname.h>
+#include <uuid/uuid.h>
 
 #include <algorithm>
 #include <iterator>
@@ -59,9 +60,10 @@ CpuInfo ParseCpuInfo(absl::string_view text) {
   return cpu;
 }
 
-CpuInfo ReadCpuInfo() {
+absl::StatusOr<CpuInfo> ReadCpuInfo() {
   auto text = ReadFileAt(AT_FDCWD, "/proc/cpuinfo", kMaxProcFile);
-  return text.ok() ? ParseCpuInfo(*text) : CpuInfo();
+  if (!text.ok()) return text.status();
+  return ParseCpuInfo(*text);
 }
 
 std::string KernelRelease() {
@@ -70,10 +72,11 @@ std::string KernelRelease() {
 }
 
 std::string NewUuid() {
-  auto text =
-      ReadFileAt(AT_FDCWD, "/proc/sys/kernel/random/uuid", kMaxProcFile);
-  return text.ok() ? std::string(absl::StripAsciiWhitespace(*text))
-                   : std::string();
+  uuid_t uuid;
+  uuid_generate_random(uuid);
+  char text[UUID_STR_LEN];
+  uuid_unparse_lower(uuid, text);
+  return text;
 }
 
 std::vector<std::string> MissingFeatures(const std::vector<std::string>& need,

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 namespace daxsnap {
@@ -21,13 +22,13 @@ struct CpuInfo {
 // Parses the text of /proc/cpuinfo; only the first CPU counts.
 CpuInfo ParseCpuInfo(absl::string_view text);
 
-// The CPU of this machine; empty if /proc/cpuinfo cannot be read.
-CpuInfo ReadCpuInfo();
+// The CPU of this machine.
+absl::StatusOr<CpuInfo> ReadCpuInfo();
 
 // As `uname -r`.
 std::string KernelRelease();
 
-// A fresh random UUID in text form; empty if the kernel gives none.
+// A fresh random UUID in text form.
 std::string NewUuid();
 
 // What `have` lacks of `need`. Both sorted.

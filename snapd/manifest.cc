@@ -59,32 +59,30 @@ void FillTask(const TaskInfo& from, const std::string& boot_id,
   task->set_boot_id(boot_id);
 }
 
-// A regular file opened for reading; nothing else, as opening a device or FIFO
-// has side effects. Tasks choose their paths, so what is there is looked at
-// before it is opened.
-UniqueFd OpenRegular(const std::string& path, struct stat* info) {
-  const UniqueFd found(open(path.c_str(), O_PATH | O_CLOEXEC));
-  if (!found.valid() || fstat(found.get(), info) != 0 ||
-      !S_ISREG(info->st_mode)) {
-    return UniqueFd();
-  }
-  const std::string same = absl::StrCat("/proc/self/fd/", found.get());
-  return UniqueFd(open(same.c_str(), O_RDONLY | O_CLOEXEC));
+// Whether there is a regular file: NOT_FOUND and FAILED_PRECONDITION of
+// OpenRegular() are no.
+bool IsNoRegularFile(const absl::Status& status) {
+  return absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
 }
 
-void FillFile(const ImageFile& from, v1::FileRecord* file) {
+absl::Status FillFile(const ImageFile& from, v1::FileRecord* file) {
   file->set_path(from.path);
   file->set_size(from.size);
   file->set_mapped(from.mapped);
-  if (!from.regular) return;
+  if (!from.regular) return absl::OkStatus();
   struct stat info;
-  const UniqueFd fd = OpenRegular(from.path, &info);
+  auto fd = OpenRegular(from.path, &info);
+  if (IsNoRegularFile(fd.status())) return absl::OkStatus();
+  if (!fd.ok()) return fd.status();
   // Of another size: the tasks see another file under that path, in a mount
   // namespace of their own. What is known of theirs is its size.
-  if (!fd.valid() || static_cast<uint64_t>(info.st_size) != from.size) return;
+  if (static_cast<uint64_t>(info.st_size) != from.size) return absl::OkStatus();
   SetTimestamp(info.st_mtim.tv_sec, static_cast<int32_t>(info.st_mtim.tv_nsec),
                file->mutable_modify_time());
-  if (from.mapped) file->set_build_id(ReadBuildId(fd.get()));
+  if (!from.mapped) return absl::OkStatus();
+  auto build_id = ReadBuildId(fd->get());
+  if (build_id.ok()) file->set_build_id(*std::move(build_id));
+  return build_id.status();
 }
 
 absl::Status FileChanged(const std::string& path, absl::string_view what) {
@@ -97,19 +95,29 @@ absl::Status FileChanged(const std::string& path, absl::string_view what) {
 
 absl::Status CheckFile(const v1::FileRecord& file) {
   struct stat info;
-  const UniqueFd fd = OpenRegular(file.path(), &info);
-  if (!fd.valid()) return FileChanged(file.path(), "is gone");
+  auto fd = OpenRegular(file.path(), &info);
+  if (absl::IsNotFound(fd.status())) {
+    return FileChanged(file.path(), "is gone");
+  }
+  if (absl::IsFailedPrecondition(fd.status())) {
+    return FileChanged(file.path(), "is no regular file any more");
+  }
+  if (!fd.ok()) return fd.status();
   if (static_cast<uint64_t>(info.st_size) != file.size()) {
     return FileChanged(file.path(),
                        absl::StrCat("has ", info.st_size, " bytes, it had ",
                                     file.size(), " in the snapshot"));
   }
   if (!file.build_id().empty()) {
-    const std::string now = ReadBuildId(fd.get());
-    if (now == file.build_id()) return absl::OkStatus();
-    return FileChanged(file.path(),
-                       absl::StrCat("has build-id ", now, ", it had ",
-                                    file.build_id(), " in the snapshot"));
+    auto now = ReadBuildId(fd->get());
+    if (!now.ok()) return now.status();
+    if (*now == file.build_id()) return absl::OkStatus();
+    return FileChanged(
+        file.path(), absl::StrCat("has ",
+                                  now->empty() ? "no build-id"
+                                               : "build-id " + *now,
+                                  ", it had ", file.build_id(),
+                                  " in the snapshot"));
   }
   if (info.st_mtim.tv_sec != file.modify_time().seconds() ||
       info.st_mtim.tv_nsec != file.modify_time().nanos()) {
@@ -120,7 +128,8 @@ absl::Status CheckFile(const v1::FileRecord& file) {
 
 }  // namespace
 
-v1::Manifest MakeManifest(const ManifestInput& input, const ImageSet& images) {
+absl::StatusOr<v1::Manifest> MakeManifest(const ManifestInput& input,
+                                          const ImageSet& images) {
   v1::Manifest manifest;
   manifest.set_format_version(kFormatVersion);
   v1::Snapshot* snapshot = manifest.mutable_snapshot();
@@ -140,10 +149,11 @@ v1::Manifest MakeManifest(const ManifestInput& input, const ImageSet& images) {
   snapshot->mutable_versions()->set_criu(input.criu_version);
   snapshot->mutable_versions()->set_kernel(KernelRelease());
 
-  const CpuInfo cpu = ReadCpuInfo();
-  manifest.set_cpu_model(cpu.model);
-  manifest.mutable_cpu_features()->Assign(cpu.features.begin(),
-                                          cpu.features.end());
+  auto cpu = ReadCpuInfo();
+  if (!cpu.ok()) return cpu.status();
+  manifest.set_cpu_model(cpu->model);
+  manifest.mutable_cpu_features()->Assign(cpu->features.begin(),
+                                          cpu->features.end());
   for (const ImageTask& task : images.tasks) {
     v1::TaskRecord* record = manifest.add_tasks();
     record->mutable_task()->set_pid(task.pid);
@@ -157,7 +167,8 @@ v1::Manifest MakeManifest(const ManifestInput& input, const ImageSet& images) {
                                          task.thread_ids.end());
   }
   for (const ImageFile& file : images.files) {
-    FillFile(file, manifest.add_files());
+    absl::Status filled = FillFile(file, manifest.add_files());
+    if (!filled.ok()) return filled;
   }
   v1::NetworkRecord* network = manifest.mutable_network();
   network->set_tcp_listening(images.network.tcp_listening);
@@ -242,11 +253,15 @@ std::vector<pid_t> PidsOf(const v1::Manifest& manifest) {
 absl::Status CheckPidsFree(const v1::Manifest& manifest, const ProcFs& proc) {
   for (const pid_t pid : PidsOf(manifest)) {
     auto task = proc.ReadTask(pid);
-    if (task.ok() && !proc.IsAlive(task->id)) {
+    absl::StatusOr<bool> alive = true;
+    if (task.ok()) alive = proc.IsAlive(task->id);
+    if (!alive.ok()) return alive.status();
+    if (task.ok() && !*alive) {
       AwaitReaping(proc, task->id);
       task = proc.ReadTask(pid);
     }
-    if (!task.ok()) continue;
+    if (absl::IsNotFound(task.status())) continue;
+    if (!task.ok()) return task.status();
     return MakeError(
         {.code = absl::StatusCode::kFailedPrecondition,
          .reason = reason::kPidInUse,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/criu_images.h"
@@ -37,8 +38,10 @@ struct ManifestInput {
 };
 
 // Everything but times, page counts and the commit's generation. Stats the
-// files that the images name and reads their build-ids.
-v1::Manifest MakeManifest(const ManifestInput& input, const ImageSet& images);
+// files that the images name and reads their build-ids; an error if one that is
+// there cannot be read, as a later restore could not check it then.
+absl::StatusOr<v1::Manifest> MakeManifest(const ManifestInput& input,
+                                          const ImageSet& images);
 
 // Adds what is known once CRIU has ended: times and page counts from the
 // statistics in `directory` (snapshots/NAME), and the size of the images.
@@ -46,7 +49,8 @@ v1::Manifest MakeManifest(const ManifestInput& input, const ImageSet& images);
 // cannot be read stays zero and is logged.
 void AddStatistics(int directory, uint64_t callback_us, v1::Manifest* manifest);
 
-// FILE_CHANGED if a file that the tasks map is gone or another one now.
+// FILE_CHANGED if a file that the tasks map is gone or another one now. Another
+// error if that cannot be told.
 absl::Status CheckFiles(const v1::Manifest& manifest);
 
 // CPU_FEATURE_MISSING if this CPU lacks what that of the snapshot had.

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/operations.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -16,7 +15,6 @@
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/checkpoint.h"
 #include "snapd/errors.h"
-#include "snapd/files.h"
 #include "snapd/log.h"
 #include "snapd/machine.h"
 #include "snapd/manifest.h"
@@ -64,48 +62,53 @@ absl::StatusOr<size_t> ParsePageSize(int32_t size) {
                                        : std::min(size, kMaxPageSize));
 }
 
-// Checks that the images CRIU begins with are there, and opens them.
-absl::StatusOr<UniqueFd> OpenImages(const Catalog& catalog,
-                                    const std::string& name) {
-  auto directory = catalog.Open(name);
-  if (!directory.ok()) return directory.status();
-  auto images = OpenDirectory(directory->get(), "images");
-  for (const char* file : {"inventory.img", "pstree.img"}) {
-    if (images.ok() && Exists(images->get(), file)) continue;
-    return MakeError(
-        {.code = absl::StatusCode::kDataLoss,
-         .reason = reason::kSnapshotDamaged,
-         .message = absl::StrCat("snapshot ", name, " has no ", file),
-         .hint = "delete it and take an older one",
-         .metadata = {{"name", name},
-                      {"path", absl::StrCat("images/", file)}}});
-  }
-  return images;
-}
-
 // What a caller gets to see of a snapshot in a list.
 struct Entry {
-  enum Kind { kHidden, kIntact, kDamaged };
+  enum Kind { kHidden, kIntact, kDamaged, kUnlisted, kPerhapsTheirs };
   Kind kind = kHidden;
   v1::Snapshot snapshot;
+  v1::UnlistedSnapshot unlisted;
 };
 
-Entry ReadFor(const Caller& caller, const Catalog& catalog,
-              const std::string& name) {
+// An error if snapd is short of something just now: it would befall each.
+absl::StatusOr<Entry> ReadFor(const Caller& caller, const Catalog& catalog,
+                              const std::string& name) {
   auto manifest = catalog.Read(name);
+  Entry entry;
   if (manifest.ok()) {
     v1::Snapshot* snapshot = manifest->mutable_snapshot();
-    if (!CheckSnapshotAccess(caller, snapshot->owner_uid(), name).ok()) {
-      return {};
+    if (CheckSnapshotAccess(caller, snapshot->owner_uid(), name).ok()) {
+      entry.kind = Entry::kIntact;
+      entry.snapshot = std::move(*snapshot);
     }
-    return {.kind = Entry::kIntact, .snapshot = std::move(*snapshot)};
+    return entry;
   }
-  // Whose a damaged one was is not known any more.
-  if (ErrorReasonOf(manifest.status()) == reason::kSnapshotMissing ||
-      !caller.is_root()) {
-    return {};
+  const absl::Status& error = manifest.status();
+  const std::string reason = ErrorReasonOf(error);
+  std::map<std::string, std::string> metadata = ErrorMetadataOf(error);
+  if (reason == reason::kSnapshotMissing) return entry;
+  for (const char* shortage : {"EMFILE", "ENFILE", "ENOMEM", "EAGAIN"}) {
+    if (metadata["error"] != shortage) continue;
+    return MakeError({.code = absl::StatusCode::kUnavailable,
+                      .reason = reason::kOverloaded,
+                      .message = absl::StrCat(
+                          "the snapshots cannot be read now: ", shortage),
+                      .hint = metadata["hint"],
+                      .metadata = {{"error", shortage}}});
   }
-  return {.kind = Entry::kDamaged, .snapshot = {}};
+  // Whose it is is not known.
+  if (!caller.is_root()) {
+    entry.kind = Entry::kPerhapsTheirs;
+  } else if (reason == reason::kSnapshotDamaged) {
+    entry.kind = Entry::kDamaged;
+  } else {
+    entry.kind = Entry::kUnlisted;
+    entry.unlisted.set_name(name);
+    entry.unlisted.set_reason(reason);
+    entry.unlisted.set_message(std::string(error.message()));
+    entry.unlisted.set_hint(metadata["hint"]);
+  }
+  return entry;
 }
 
 uint64_t MicrosecondsSince(absl::Time start) {
@@ -187,11 +190,13 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
   absl::Status status =
       CheckSnapshotAccess(caller, manifest->snapshot().owner_uid(), name);
   if (status.ok()) status = claim->AddPids(PidsOf(*manifest));
-  if (status.ok()) status = CheckCpu(*manifest, ReadCpuInfo());
+  auto cpu = ReadCpuInfo();
+  if (status.ok()) status = cpu.status();
+  if (status.ok()) status = CheckCpu(*manifest, *cpu);
   if (status.ok()) status = CheckFiles(*manifest);
   if (status.ok()) status = CheckPidsFree(*manifest, proc_);
   if (!status.ok()) return status;
-  auto images = OpenImages(catalog, name);
+  auto images = catalog.OpenImages(name);
   if (!images.ok()) return images.status();
   auto before = (*open)->pool->Info();
   if (!before.ok()) return before.status();
@@ -248,20 +253,28 @@ absl::StatusOr<v1::ListSnapshotsResponse> Operations::List(
   // A token names a snapshot that its caller may see.
   std::string last = *after;
   for (const std::string& name : *names) {
-    Entry entry = ReadFor(caller, (*open)->catalog, name);
-    if (entry.kind == Entry::kHidden) continue;
+    auto entry = ReadFor(caller, (*open)->catalog, name);
+    if (!entry.ok()) return entry.status();
+    if (entry->kind == Entry::kPerhapsTheirs) response.set_incomplete(true);
+    if (entry->kind == Entry::kHidden || entry->kind == Entry::kPerhapsTheirs) {
+      continue;
+    }
     // One more than fits: there is a next page.
     const size_t listed = static_cast<size_t>(response.snapshots_size()) +
-                          static_cast<size_t>(response.damaged_size());
+                          static_cast<size_t>(response.damaged_size()) +
+                          static_cast<size_t>(response.unlisted_size());
     if (listed == *limit || bytes > kMaxPageBytes) {
       response.set_next_page_token(MakePageToken(last));
       break;
     }
-    if (entry.kind == Entry::kIntact) {
-      bytes += entry.snapshot.ByteSizeLong();
-      *response.add_snapshots() = std::move(entry.snapshot);
-    } else {
+    if (entry->kind == Entry::kIntact) {
+      bytes += entry->snapshot.ByteSizeLong();
+      *response.add_snapshots() = std::move(entry->snapshot);
+    } else if (entry->kind == Entry::kDamaged) {
       response.add_damaged(name);
+    } else {
+      bytes += entry->unlisted.ByteSizeLong();
+      *response.add_unlisted() = std::move(entry->unlisted);
     }
     last = name;
   }

@@ -88,14 +88,18 @@ absl::StatusOr<Pool::Handles> Pool::OpenHandles(const std::string& path) {
       UniqueFd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   struct statfs fs;
   if (!handles.root.valid() || fstatfs(handles.root.get(), &fs) != 0) {
-    return PoolMissing(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("cannot open pool ", path, ": ", std::strerror(errno)),
-        path);
+    absl::Status error =
+        ErrnoError(errno, absl::StrCat("cannot open pool ", path));
+    if (IsShortage(error)) return error;
+    return PoolMissing(absl::StatusCode::kFailedPrecondition,
+                       std::string(error.message()), path);
   }
   handles.is_kmemfs = fs.f_type == KMEMFS_SUPER_MAGIC;
   if (handles.is_kmemfs) handles.device = DeviceOf(path);
   if (flock(handles.root.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) {
+      return ErrnoError(errno, absl::StrCat("cannot lock pool ", path));
+    }
     return PoolMissing(
         absl::StatusCode::kFailedPrecondition,
         absl::StrCat("pool ", path, " is in use by another snapd"), path);

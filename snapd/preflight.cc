@@ -45,17 +45,22 @@ void Note(const FdInfo& fd, pid_t pid, PipeEnds* ends) {
 }
 
 // Whether a task outside `tree` has `target` open.
-bool IsHeldOutside(const ProcFs& proc, const std::set<pid_t>& tree,
-                   const std::string& target) {
+absl::StatusOr<bool> IsHeldOutside(const ProcFs& proc,
+                                   const std::set<pid_t>& tree,
+                                   const std::string& target) {
   auto pids = proc.ListPids();
-  if (!pids.ok()) return false;
-  return std::any_of(pids->begin(), pids->end(), [&](pid_t pid) {
-    if (tree.contains(pid)) return false;
+  if (!pids.ok()) return pids.status();
+  for (const pid_t pid : *pids) {
+    if (tree.contains(pid)) continue;
     auto fds = proc.ReadFds(pid);
-    return fds.ok() &&
-           std::any_of(fds->begin(), fds->end(),
-                       [&](const FdInfo& fd) { return fd.target == target; });
-  });
+    if (absl::IsNotFound(fds.status())) continue;
+    if (!fds.ok()) return fds.status();
+    if (std::any_of(fds->begin(), fds->end(),
+                    [&](const FdInfo& fd) { return fd.target == target; })) {
+      return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace
@@ -121,7 +126,8 @@ absl::Status CheckDescriptors(const ProcFs& proc,
   for (const TaskInfo& task : tree) {
     pids.insert(task.id.pid);
     auto fds = proc.ReadFds(task.id.pid);
-    if (!fds.ok()) continue;
+    if (absl::IsNotFound(fds.status())) continue;
+    if (!fds.ok()) return fds.status();
     for (const FdInfo& fd : *fds) {
       if (fd.target == "anon_inode:[io_uring]") {
         return MakeError(
@@ -137,9 +143,10 @@ absl::Status CheckDescriptors(const ProcFs& proc,
     }
   }
   for (const auto& [target, ends] : pipes) {
-    if ((ends.read && ends.write) || !IsHeldOutside(proc, pids, target)) {
-      continue;
-    }
+    if (ends.read && ends.write) continue;
+    auto outside = IsHeldOutside(proc, pids, target);
+    if (!outside.ok()) return outside.status();
+    if (!*outside) continue;
     return MakeError(
         {.code = absl::StatusCode::kFailedPrecondition,
          .reason = reason::kExternalTerminal,

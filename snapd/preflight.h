@@ -29,7 +29,7 @@ absl::Status CheckSession(const TaskInfo& root);
 absl::Status CheckWithoutSelf(const std::vector<TaskInfo>& tree, pid_t self);
 
 // IO_URING, or EXTERNAL_TERMINAL if a pipe's other end is in a task outside the
-// tree.
+// tree. Another error if the descriptors of a task cannot be read.
 absl::Status CheckDescriptors(const ProcFs& proc,
                               const std::vector<TaskInfo>& tree);
 

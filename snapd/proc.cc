@@ -136,9 +136,9 @@ std::vector<pid_t> NumericEntries(const std::vector<std::string>& names) {
   return pids;
 }
 
-unsigned ReadFdFlags(int task, int fd) {
+absl::StatusOr<unsigned> ReadFdFlags(int task, int fd) {
   auto text = ReadFileAt(task, absl::StrCat("fdinfo/", fd), kMaxProcFile);
-  if (!text.ok()) return 0;
+  if (!text.ok()) return text.status();
   unsigned flags = 0;
   for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
     const std::pair<absl::string_view, absl::string_view> field =
@@ -184,16 +184,20 @@ absl::StatusOr<std::vector<TaskInfo>> ProcFs::ReadTree(pid_t root) const {
   for (size_t i = 0; i < tree.size(); ++i) {
     const pid_t parent = tree[i].id.pid;
     auto threads = ReadThreads(parent);
-    if (!threads.ok()) continue;
+    if (absl::IsNotFound(threads.status())) continue;
+    if (!threads.ok()) return threads.status();
     for (const pid_t thread : *threads) {
       auto children = ReadFileAt(
           AT_FDCWD,
           absl::StrCat(root_, "/", parent, "/task/", thread, "/children"),
           kMaxProcFile);
-      if (!children.ok()) continue;
+      if (absl::IsNotFound(children.status())) continue;
+      if (!children.ok()) return children.status();
       for (const pid_t child : ParsePids(*children)) {
         auto task = ReadTask(child);
-        if (task.ok()) tree.push_back(*std::move(task));
+        if (absl::IsNotFound(task.status())) continue;
+        if (!task.ok()) return task.status();
+        tree.push_back(*std::move(task));
       }
     }
   }
@@ -212,8 +216,12 @@ absl::StatusOr<std::vector<FdInfo>> ProcFs::ReadFds(pid_t pid) const {
     FdInfo info;
     if (!absl::SimpleAtoi(name, &info.fd)) continue;
     info.target = ReadLinkAt(directory->get(), name);
-    info.flags = ReadFdFlags(task->get(), info.fd);
-    if (!info.target.empty()) fds.push_back(std::move(info));
+    if (info.target.empty()) continue;
+    auto flags = ReadFdFlags(task->get(), info.fd);
+    if (absl::IsNotFound(flags.status())) continue;
+    if (!flags.ok()) return flags.status();
+    info.flags = *flags;
+    fds.push_back(std::move(info));
   }
   return fds;
 }
@@ -226,17 +234,19 @@ absl::StatusOr<std::vector<pid_t>> ProcFs::ListPids() const {
   return NumericEntries(*names);
 }
 
-bool ProcFs::IsAlive(const TaskId& id) const {
+absl::StatusOr<bool> ProcFs::IsAlive(const TaskId& id) const {
   auto task = ReadTask(id.pid);
-  return task.ok() && task->id == id && !task->doomed && task->state != 'Z' &&
+  if (absl::IsNotFound(task.status())) return false;
+  if (!task.ok()) return task.status();
+  return task->id == id && !task->doomed && task->state != 'Z' &&
          task->state != 'X';
 }
 
-std::string ProcFs::BootId() const {
+absl::StatusOr<std::string> ProcFs::BootId() const {
   auto text =
       ReadFileAt(AT_FDCWD, absl::StrCat(root_, "/sys/kernel/random/boot_id"),
                  kMaxProcFile);
-  if (!text.ok()) return {};
+  if (!text.ok()) return text.status();
   return std::string(absl::StripAsciiWhitespace(*text));
 }
 
@@ -251,6 +261,7 @@ absl::StatusOr<UniqueFd> OpenPidfd(const ProcFs& proc, const TaskId& id) {
   // Read after the pidfd was opened: if the start time is right now, the pidfd
   // is of that task.
   auto task = proc.ReadTask(id.pid);
+  if (!task.ok() && !absl::IsNotFound(task.status())) return task.status();
   if (!task.ok() || task->id != id) {
     return absl::NotFoundError(absl::StrCat("task ", id.pid, " is gone"));
   }

@@ -68,7 +68,8 @@ class ProcFs {
   absl::StatusOr<TaskInfo> ReadTask(pid_t pid) const;
 
   // The task and all its descendants, parents before children. NOT_FOUND if the
-  // root is gone; descendants that vanish meanwhile are left out.
+  // root is gone; descendants that vanish meanwhile are left out. An error if
+  // any other cannot be read: a tree is never returned in part.
   absl::StatusOr<std::vector<TaskInfo>> ReadTree(pid_t root) const;
 
   // IDs of the threads of a process, the leader included.
@@ -81,10 +82,10 @@ class ProcFs {
   absl::StatusOr<std::vector<pid_t>> ListPids() const;
 
   // Whether exactly this task exists and will live on: no zombie, not killed.
-  bool IsAlive(const TaskId& id) const;
+  absl::StatusOr<bool> IsAlive(const TaskId& id) const;
 
-  // ID of the running boot, /proc/sys/kernel/random/boot_id; empty on failure.
-  std::string BootId() const;
+  // ID of the running boot, /proc/sys/kernel/random/boot_id.
+  absl::StatusOr<std::string> BootId() const;
 
   const std::string& root() const { return root_; }
 

@@ -33,10 +33,10 @@ grpc::Status ToGrpc(const absl::Status& status) {
 }
 
 absl::Status NoThread() {
-  return MakeError({.code = absl::StatusCode::kResourceExhausted,
-                    .reason = reason::kNoSpace,
+  return MakeError({.code = absl::StatusCode::kUnavailable,
+                    .reason = reason::kOverloaded,
                     .message = "snapd cannot start another thread",
-                    .hint = "try again when other calls have ended"});
+                    .hint = std::string(kTryAgainHint)});
 }
 
 // Answers a unary call with the result of `work`, off gRPC's threads.

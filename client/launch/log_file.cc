@@ -49,7 +49,9 @@ absl::StatusOr<UniqueFd> OpenLog(const std::string& path) {
   if (fstat(fd.get(), &st) != 0) return LogError(errno, path, "stat");
   if (!S_ISREG(st.st_mode)) {
     return absl::FailedPreconditionError(
-        absl::StrCat("log file ", path, " is not a regular file; remove it"));
+        absl::StrCat("log file ", path,
+                     " is not a regular file; name one that is, or "
+                     "one that does not exist yet"));
   }
   if (fcntl(fd.get(), F_SETFL, O_APPEND) != 0)
     return LogError(errno, path, "set up");

@@ -232,6 +232,9 @@ absl::StatusOr<Client::SnapshotList> Client::ListSnapshots() {
     }
     for (std::string& name : *response->mutable_damaged())
       list.damaged.push_back(std::move(name));
+    for (v1::UnlistedSnapshot& one : *response->mutable_unlisted())
+      list.unlisted.push_back(std::move(one));
+    list.incomplete = list.incomplete || response->incomplete();
     request.set_page_token(response->next_page_token());
   } while (!request.page_token().empty());
   return list;

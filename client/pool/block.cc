@@ -18,7 +18,7 @@ absl::StatusOr<std::string> ReadWord(const std::filesystem::path& path) {
   std::ifstream file(path);
   std::string word;
   if (file >> word) return word;
-  return absl::UnavailableError(absl::StrCat("cannot read ", path.string()));
+  return absl::InternalError(absl::StrCat("cannot read ", path.string()));
 }
 
 absl::Status ReadNumber(const std::filesystem::path& path,
@@ -38,7 +38,12 @@ absl::StatusOr<std::optional<BlockDevice>> FindBlockDevice(
   const std::filesystem::path disk =
       std::filesystem::path(sysfs) / "block" / name;
   std::error_code error;
-  if (!std::filesystem::exists(disk / "kmem", error)) return std::nullopt;
+  const bool exists = std::filesystem::exists(disk / "kmem", error);
+  if (error) {
+    return absl::ErrnoToStatus(error.value(),
+                               absl::StrCat("cannot look at ", disk.string()));
+  }
+  if (!exists) return std::nullopt;
   absl::StatusOr<std::string> owner = ReadWord(disk / "kmem/device");
   if (!owner.ok()) return owner.status();
   if (*owner != device.name) return std::nullopt;

@@ -45,8 +45,7 @@ absl::Status AlreadyExisted(const v1::Snapshot& snapshot) {
       FormatTime(snapshot.create_time()), "; nothing was done"));
   client::ErrorDetails details;
   details.reason = "NAME_TAKEN";
-  details.hint = absl::StrCat(
-      "Use another --name, or remove it first: snapctl rm ", snapshot.name());
+  details.hint = "Use another --name.";
   details.metadata["name"] = snapshot.name();
   client::SetErrorDetails(details, &status);
   return status;

@@ -18,6 +18,15 @@ absl::Status Ls(const Context& context) {
   if (!list.ok()) return list.status();
   if (context.format != Format::kJson) {
     PrintList(*list, *context.out);
+    for (const v1::UnlistedSnapshot& one : list->unlisted) {
+      *context.err << "snapctl: " << Printable(one.message())
+                   << "\n  hint: " << Printable(one.hint()) << "\n";
+    }
+    if (list->incomplete) {
+      *context.err << "snapctl: there are snapshots of which it cannot be told "
+                      "whether they are yours\n"
+                      "  hint: run the command as root to see them\n";
+    }
     return absl::OkStatus();
   }
   nlohmann::ordered_json json;
@@ -26,6 +35,14 @@ absl::Status Ls(const Context& context) {
     json["snapshots"].push_back(ToJson(snapshot));
   }
   json["damaged"] = list->damaged;
+  json["unlisted"] = nlohmann::ordered_json::array();
+  for (const v1::UnlistedSnapshot& one : list->unlisted) {
+    json["unlisted"].push_back({{"name", one.name()},
+                                {"reason", one.reason()},
+                                {"message", one.message()},
+                                {"hint", one.hint()}});
+  }
+  json["incomplete"] = list->incomplete;
   PrintJson(json, *context.out);
   return absl::OkStatus();
 }

@@ -43,6 +43,19 @@ absl::Status NoPool() {
   return status;
 }
 
+// "Resource temporarily unavailable" is not that of snapd, whose absence has
+// the same code.
+absl::Status StartFailure(absl::Status status) {
+  if (!absl::IsUnavailable(status)) return status;
+  client::SetErrorDetails(
+      {.reason = "OVERLOADED",
+       .hint = "Try again when other processes have ended; there are limits "
+               "to their number (ulimit -u, TasksMax=, pid_max).",
+       .metadata = {}},
+      &status);
+  return status;
+}
+
 absl::StatusOr<std::optional<int>> ChooseNode(const std::string& node) {
   if (node == "none") return std::nullopt;
   int number = 0;
@@ -120,7 +133,7 @@ absl::Status Run(const Options& options, const Context& context) {
     spec.log_path = absl::StrCat(kLogDir, "/", base, ".log");
   }
   absl::StatusOr<launch::LaunchedTask> task = launch::Launch(spec);
-  if (!task.ok()) return task.status();
+  if (!task.ok()) return StartFailure(task.status());
   Print(*task, spec, options, context);
   return absl::OkStatus();
 }

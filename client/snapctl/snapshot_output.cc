@@ -102,6 +102,12 @@ void PrintList(const client::Client::SnapshotList& list, std::ostream& out) {
   for (const std::string& name : list.damaged) {
     table.AddRow({Printable(name), "damaged", "-", "-", "-", "-", "-", "-"});
   }
+  for (const v1::UnlistedSnapshot& one : list.unlisted) {
+    table.AddRow({Printable(one.name()),
+                  one.reason() == "VERSION_UNSUPPORTED" ? "newer format"
+                                                        : "unreadable now",
+                  "-", "-", "-", "-", "-", "-"});
+  }
   table.Print(out);
 }
 

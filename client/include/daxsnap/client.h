@@ -85,10 +85,13 @@ class Client {
 
   absl::StatusOr<v1::Snapshot> GetSnapshot(const std::string& name);
 
-  // All snapshots, all pages put together; `snapshots` is ordered by name.
+  // All snapshots, all pages put together; `snapshots` is ordered by name. The
+  // rest as in v1::ListSnapshotsResponse.
   struct SnapshotList {
     std::vector<v1::Snapshot> snapshots;
     std::vector<std::string> damaged;
+    std::vector<v1::UnlistedSnapshot> unlisted;
+    bool incomplete = false;
   };
   absl::StatusOr<SnapshotList> ListSnapshots();
 

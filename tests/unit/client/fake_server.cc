@@ -104,6 +104,8 @@ grpc::Status FakeServer::ListSnapshots(grpc::ServerContext*,
     response->set_next_page_token(response->snapshots().rbegin()->name());
   } else {
     response->add_damaged("torn");
+    *response->mutable_unlisted() = {unlisted.begin(), unlisted.end()};
+    response->set_incomplete(incomplete);
   }
   return grpc::Status::OK;
 }

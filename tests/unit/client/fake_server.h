@@ -42,6 +42,8 @@ class FakeServer : public v1::SnapshotService::Service,
   bool hang = false;
   std::map<std::string, v1::Snapshot> snapshots;
   // Snapshots in one page of a list, whatever was asked for.
+  std::vector<v1::UnlistedSnapshot> unlisted;
+  bool incomplete = false;
   int page_size = 2;
 
   // What was asked. Read after a call.

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "client/launch/unique_fd.h"
+#include "snapd/errors.h"
 
 namespace daxsnap {
 namespace {
@@ -46,27 +47,32 @@ std::string ElfWithNote(uint32_t claimed_size) {
 }
 
 TEST(BuildId, IsReadFromItsNote) {
-  EXPECT_EQ(ReadBuildId(FileWith(ElfWithNote(4)).get()), "0102feff");
+  EXPECT_EQ(*ReadBuildId(FileWith(ElfWithNote(4)).get()), "0102feff");
 }
 
 TEST(BuildId, OfThisLibcExists) {
   const UniqueFd fd(open("/lib/x86_64-linux-gnu/libc.so.6", O_RDONLY));
   ASSERT_TRUE(fd.valid());
-  EXPECT_EQ(ReadBuildId(fd.get()).size(), 40u);
+  EXPECT_EQ(ReadBuildId(fd.get())->size(), 40u);
 }
 
 TEST(BuildId, OfWhatIsNoElfFileIsEmpty) {
-  EXPECT_EQ(ReadBuildId(FileWith("").get()), "");
-  EXPECT_EQ(ReadBuildId(FileWith(std::string(200, 'x')).get()), "");
+  EXPECT_EQ(*ReadBuildId(FileWith("").get()), "");
+  EXPECT_EQ(*ReadBuildId(FileWith(std::string(200, 'x')).get()), "");
+}
+
+TEST(BuildId, OfWhatCannotBeReadIsAnError) {
+  const UniqueFd unreadable(open("/", O_RDONLY | O_DIRECTORY));
+  EXPECT_EQ(ErrnoNameOf(ReadBuildId(unreadable.get()).status()), "EISDIR");
 }
 
 TEST(BuildId, LyingSizesAreHarmless) {
   for (const uint32_t size : {8u, 65u, 0x7fffffffu, 0xffffffffu}) {
-    EXPECT_EQ(ReadBuildId(FileWith(ElfWithNote(size)).get()), "") << size;
+    EXPECT_EQ(*ReadBuildId(FileWith(ElfWithNote(size)).get()), "") << size;
   }
   const std::string whole = ElfWithNote(4);
   for (size_t length = 0; length < whole.size(); ++length) {
-    EXPECT_EQ(ReadBuildId(FileWith(whole.substr(0, length)).get()), "")
+    EXPECT_EQ(*ReadBuildId(FileWith(whole.substr(0, length)).get()), "")
         << length;
   }
 }

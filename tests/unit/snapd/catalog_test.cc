@@ -7,6 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/errors.h"
@@ -18,7 +22,9 @@ namespace daxsnap {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 absl::Status CommitFailed() {
@@ -47,7 +53,7 @@ class CatalogTest : public testing::Test {
 TEST_F(CatalogTest, WhatIsStagedDoesNotExist) {
   auto staged = Begin("a");
   ASSERT_TRUE(staged.ok()) << staged.status();
-  EXPECT_FALSE(catalog_.Has("a"));
+  EXPECT_FALSE(*catalog_.Has("a"));
   EXPECT_THAT(pool_->Snapshots(), IsEmpty());
   EXPECT_THAT(pool_->Staging(), SizeIs(2));
 }
@@ -72,7 +78,7 @@ TEST_F(CatalogTest, PublishedIsHiddenUntilFinished) {
   manifest.mutable_snapshot()->set_uid("u");
   ASSERT_TRUE(catalog_.WriteManifest(staged->directory.get(), manifest).ok());
   ASSERT_TRUE(catalog_.Publish(&*staged).ok());
-  EXPECT_FALSE(catalog_.Has("a"));
+  EXPECT_FALSE(*catalog_.Has("a"));
   EXPECT_THAT(*catalog_.List(""), IsEmpty());
   EXPECT_EQ(ErrorReasonOf(catalog_.Read("a").status()),
             reason::kSnapshotMissing);
@@ -90,7 +96,7 @@ TEST_F(CatalogTest, PublishedIsShownThoughItsRecordStays) {
   const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
   ASSERT_GE(dup3(null.get(), pool_->staging(), O_CLOEXEC), 0);
   EXPECT_FALSE(catalog_.Finish(*std::move(staged)).ok());
-  EXPECT_TRUE(catalog_.Has("a"));
+  EXPECT_TRUE(*catalog_.Has("a"));
   ASSERT_GE(dup3(staging.get(), pool_->staging(), O_CLOEXEC), 0);
 }
 
@@ -129,7 +135,7 @@ TEST_F(CatalogTest, DiscardOfThePublishedIsDurable) {
   ASSERT_TRUE(catalog_.Discard(*std::move(staged)).ok());
   EXPECT_THAT(snapshots_at_commit, ElementsAre(0, 0));
   EXPECT_THAT(pool_->Staging(), IsEmpty());
-  EXPECT_FALSE(catalog_.Has("a"));
+  EXPECT_FALSE(*catalog_.Has("a"));
 }
 
 TEST_F(CatalogTest, DeleteCommitsBeforeItRemoves) {
@@ -175,15 +181,91 @@ TEST_F(CatalogTest, DamagedManifestsAreDataLossAndCanBeDeleted) {
   EXPECT_TRUE(catalog_.Delete("a").ok());
 }
 
+// What says that something is damaged has it deleted.
+TEST_F(CatalogTest, WhatCannotBeReadIsNotDamaged) {
+  AddSnapshot(&catalog_, "a", 0);
+  struct Case {
+    const char* call;
+    const char* name;
+  };
+  for (const Case& c :
+       {Case{"stat", "a"}, Case{"open", "a"}, Case{"open", "manifest.pb"},
+        Case{"read", "manifest.pb"}}) {
+    for (const int error : {EIO, EMFILE, ENFILE, ENOMEM, EACCES}) {
+      const ScopedFileFault fault(FailWith(error, c.call, c.name));
+      const absl::Status status = catalog_.Read("a").status();
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+      EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotUnreadable);
+      auto metadata = ErrorMetadataOf(status);
+      EXPECT_EQ(metadata["error"], strerrorname_np(error));
+      EXPECT_EQ(metadata["name"], "a");
+      EXPECT_THAT(metadata["hint"], Not(HasSubstr("delete")));
+    }
+  }
+  const NoDescriptors none;
+  EXPECT_EQ(ErrorReasonOf(catalog_.Read("a").status()),
+            reason::kSnapshotUnreadable);
+}
+
+TEST_F(CatalogTest, WhetherThereIsOneMayNotBeKnown) {
+  AddSnapshot(&catalog_, "a", 0);
+  {
+    const ScopedFileFault fault(FailWith(EIO, "stat", "a"));
+    EXPECT_EQ(ErrorReasonOf(catalog_.Has("a").status()),
+              reason::kSnapshotUnreadable);
+    EXPECT_EQ(ErrorReasonOf(catalog_.Delete("a")), reason::kSnapshotUnreadable);
+  }
+  EXPECT_TRUE(catalog_.Read("a").ok());
+}
+
+TEST_F(CatalogTest, ImagesThatCannotBeReadAreNotDamaged) {
+  AddSnapshot(&catalog_, "a", 0);
+  auto images = EnsureDirectory(catalog_.Open("a")->get(), "images");
+  EXPECT_EQ(ErrorReasonOf(catalog_.OpenImages("a").status()),
+            reason::kSnapshotDamaged);
+  WriteImages(images->get(), 42, "/bin/sh");
+  EXPECT_TRUE(catalog_.OpenImages("a").ok());
+  for (const auto& [call, name] :
+       {std::pair{"open", "images"}, std::pair{"stat", "inventory.img"},
+        std::pair{"stat", "pstree.img"}}) {
+    const ScopedFileFault fault(FailWith(EIO, call, name));
+    const absl::Status status = catalog_.OpenImages("a").status();
+    EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotUnreadable) << status;
+    EXPECT_THAT(ErrorMetadataOf(status)["path"], HasSubstr(name));
+  }
+}
+
+TEST_F(CatalogTest, HintOfTheDamagedSaysWhereTheRestIs) {
+  AddSnapshot(&catalog_, "a", 0);
+  ASSERT_TRUE(ReplaceFileAt(pool_->snapshots(), "a/manifest.pb", "").ok());
+  EXPECT_THAT(ErrorMetadataOf(catalog_.Read("a").status())["hint"],
+              HasSubstr(temp_.path() + "/snapshots/a"));
+}
+
+// Its other fields may be of other types.
+TEST_F(CatalogTest, NewerFormatsNeedNotParse) {
+  AddSnapshot(&catalog_, "a", 0);
+  ASSERT_TRUE(ReplaceFileAt(pool_->snapshots(), "a/manifest.pb",
+                            "\x08\x07\xff\xff\xff\xff")
+                  .ok());
+  const absl::Status status = catalog_.Read("a").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kVersionUnsupported) << status;
+  EXPECT_EQ(ErrorMetadataOf(status)["version"], "7");
+}
+
 TEST_F(CatalogTest, NewerFormatIsRefused) {
   AddSnapshot(&catalog_, "a", 0);
   auto manifest = catalog_.Read("a");
   manifest->set_format_version(2);
+  manifest->mutable_snapshot()->mutable_versions()->set_daxsnap("7.5.3");
   ASSERT_TRUE(
       catalog_.WriteManifest(catalog_.Open("a")->get(), *manifest).ok());
   const absl::Status status = catalog_.Read("a").status();
   EXPECT_EQ(ErrorReasonOf(status), reason::kVersionUnsupported);
   EXPECT_EQ(ErrorMetadataOf(status)["version"], "2");
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("made by daxsnap 7.5.3"));
+  EXPECT_THAT(ErrorMetadataOf(status)["hint"], HasSubstr("7.5.3 or a later"));
 }
 
 TEST_F(CatalogTest, ListIsInOrderAndBeginsBehindAName) {

@@ -87,21 +87,21 @@ TEST_F(CriuEngineTest, DumpAsksBeforeItEnds) {
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_THAT(events_, ElementsAre("started", "complete"));
   EXPECT_GT(outcome->dump_us, 0u);
-  EXPECT_FALSE(ProcFs().IsAlive(worker_));
+  EXPECT_FALSE(*ProcFs().IsAlive(worker_));
   EXPECT_THAT(KeptLogs(), IsEmpty());
 }
 
 TEST_F(CriuEngineTest, DumpEndsWithTheErrorOfItsCallback) {
   complete_ = absl::UnavailableError("the commit failed");
   EXPECT_EQ(Dump("ok").status(), complete_);
-  EXPECT_FALSE(ProcFs().IsAlive(worker_));
+  EXPECT_FALSE(*ProcFs().IsAlive(worker_));
 }
 
 TEST_F(CriuEngineTest, NothingIsAskedOfCriuIfItCannotBeRecorded) {
   started_ = absl::UnavailableError("no record");
   EXPECT_EQ(Dump("ok").status(), started_);
   EXPECT_THAT(events_, ElementsAre("started"));
-  EXPECT_FALSE(ProcFs().IsAlive(worker_));
+  EXPECT_FALSE(*ProcFs().IsAlive(worker_));
 }
 
 TEST_F(CriuEngineTest, FailureCarriesFirstErrorAndKeepsTheLog) {
@@ -135,8 +135,8 @@ TEST_F(CriuEngineTest, OldLogsOfCriuGoAndOutputOfTasksStays) {
   for (const std::string& name : others) {
     EXPECT_THAT(kept, ::testing::Contains(name));
   }
-  EXPECT_FALSE(Exists(logs->get(), "z-20250101T000000.000Z.criu-dump.log"));
-  EXPECT_TRUE(Exists(logs->get(), "y-20250101T000000.001Z.criu-restore.log"));
+  EXPECT_FALSE(*Exists(logs->get(), "z-20250101T000000.000Z.criu-dump.log"));
+  EXPECT_TRUE(*Exists(logs->get(), "y-20250101T000000.001Z.criu-restore.log"));
 }
 
 TEST_F(CriuEngineTest, DeathOfCriuIsAFailure) {
@@ -163,13 +163,13 @@ TEST_F(CriuEngineTest, DeathOfCriuBeforeItIsAskedIsTheSameFailure) {
 TEST_F(CriuEngineTest, CancelledDumpIsStoppedByItsNextWrite) {
   auto dump = std::async(std::launch::async, [this] { return Dump("write"); });
   // The file appears when the writing has begun.
-  while (!Exists(work_.get(), "pages")) {
+  while (!*Exists(work_.get(), "pages")) {
     ASSERT_EQ(dump.wait_for(std::chrono::milliseconds(1)),
               std::future_status::timeout);
   }
   cancellation_.Cancel();
   EXPECT_TRUE(absl::IsCancelled(dump.get().status()));
-  EXPECT_FALSE(ProcFs().IsAlive(worker_));
+  EXPECT_FALSE(*ProcFs().IsAlive(worker_));
   EXPECT_THAT(KeptLogs(), IsEmpty());
 }
 

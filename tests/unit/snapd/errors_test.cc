@@ -95,6 +95,29 @@ TEST(Errors, FullDiskIsNoSpace) {
   EXPECT_EQ(ErrorReasonOf(ErrnoError(EIO, "x")), reason::kInternal);
 }
 
+TEST(Errors, ShortagesThatPassAreOverload) {
+  for (const int error : {EMFILE, ENFILE, EAGAIN}) {
+    const absl::Status status = ErrnoError(error, "cannot open");
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(ErrorReasonOf(status), reason::kOverloaded);
+    EXPECT_TRUE(IsShortage(status));
+  }
+  EXPECT_EQ(ErrnoNameOf(ErrnoError(EMFILE, "x")), "EMFILE");
+  EXPECT_FALSE(IsShortage(ErrnoError(EIO, "x")));
+  EXPECT_EQ(ErrnoNameOf(absl::UnknownError("x")), "");
+}
+
+// A snapshot may be the only copy of its tasks.
+TEST(Errors, NoHintOfASystemCallSaysToDelete) {
+  for (int error = 1; error < 134; ++error) {
+    const std::string hint = ErrorMetadataOf(ErrnoError(error, "x"))["hint"];
+    EXPECT_FALSE(hint.empty());
+    for (const char* word : {"delete", "remove", "rm "}) {
+      EXPECT_EQ(hint.find(word), std::string::npos) << error << ": " << hint;
+    }
+  }
+}
+
 TEST(Errors, StatusWithoutReasonBecomesInternal) {
   EXPECT_EQ(InfoIn(SerializedRpcStatus(absl::UnknownError("x"))).reason(),
             "INTERNAL");

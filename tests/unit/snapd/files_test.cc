@@ -6,6 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+
+#include "snapd/errors.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {
@@ -28,8 +31,8 @@ TEST_F(FilesTest, RemoveTreeDoesNotFollowSymlinks) {
   ASSERT_TRUE(ReplaceFileAt(doomed->get(), "a/b", "y").ok());
   ASSERT_EQ(symlinkat("../kept", doomed->get(), "link"), 0);
   EXPECT_TRUE(RemoveTree(top_.get(), "doomed").ok());
-  EXPECT_FALSE(Exists(top_.get(), "doomed"));
-  EXPECT_TRUE(Exists(top_.get(), "kept/file"));
+  EXPECT_FALSE(*Exists(top_.get(), "doomed"));
+  EXPECT_TRUE(*Exists(top_.get(), "kept/file"));
 }
 
 TEST_F(FilesTest, RemoveTreeOfNothingIsOk) {
@@ -63,6 +66,40 @@ TEST_F(FilesTest, ReplaceLeavesNoTemporaryFile) {
   ASSERT_TRUE(ReplaceFileAt(top_.get(), "f", "new").ok());
   EXPECT_EQ(*ReadFileAt(top_.get(), "f", 10), "new");
   EXPECT_EQ(*ListDirectory(top_.get()), std::vector<std::string>{"f"});
+}
+
+TEST_F(FilesTest, WhetherSomethingExistsMayNotBeKnown) {
+  ASSERT_TRUE(ReplaceFileAt(top_.get(), "f", "x").ok());
+  EXPECT_FALSE(*Exists(top_.get(), "g"));
+  for (const int error : {EIO, ENOMEM, EACCES}) {
+    const ScopedFileFault fault(FailWith(error, "stat", "f"));
+    EXPECT_FALSE(Exists(top_.get(), "f").ok()) << error;
+  }
+  EXPECT_TRUE(*Exists(top_.get(), "f"));
+}
+
+TEST_F(FilesTest, WithoutDescriptorsNothingIsSaidToBeGone) {
+  ASSERT_TRUE(ReplaceFileAt(top_.get(), "f", "x").ok());
+  const NoDescriptors none;
+  struct stat info;
+  for (const absl::Status& status :
+       {ReadFileAt(top_.get(), "f", 10).status(),
+        OpenDirectory(top_.get(), ".").status(),
+        ListDirectory(top_.get()).status(),
+        OpenRegular(temp_.path() + "/f", &info).status()}) {
+    EXPECT_EQ(ErrorReasonOf(status), reason::kOverloaded) << status;
+    EXPECT_EQ(ErrnoNameOf(status), "EMFILE");
+  }
+}
+
+TEST_F(FilesTest, FailedReadsAreNoEnds) {
+  ASSERT_TRUE(ReplaceFileAt(top_.get(), "f", "x").ok());
+  {
+    const ScopedFileFault fault(FailWith(EIO, "read", "f"));
+    EXPECT_EQ(ErrnoNameOf(ReadFileAt(top_.get(), "f", 10).status()), "EIO");
+  }
+  const ScopedFileFault fault(FailWith(EIO, "list", ""));
+  EXPECT_EQ(ErrnoNameOf(ListDirectory(top_.get()).status()), "EIO");
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ class ManifestTest : public testing::Test {
     ManifestInput input;
     input.name = "s";
     input.owner = 1000;
-    return MakeManifest(input, images);
+    return MakeManifest(input, images).value();
   }
 
   TempDirectory temp_;
@@ -92,7 +92,7 @@ TEST_F(ManifestTest, NamesThatAreNoTextCanBeReadAgain) {
   input.tasks[42] = input.root;
   v1::Manifest manifest;
   ASSERT_TRUE(manifest.ParseFromString(
-      MakeManifest(input, images).SerializeAsString()));
+      MakeManifest(input, images)->SerializeAsString()));
   EXPECT_EQ(manifest.snapshot().root_task().comm(), "gr\xc3\xb6\\xc3");
   EXPECT_EQ(manifest.snapshot().root_task().exe(), temp_.path() + "/caf\\xe9");
   EXPECT_EQ(manifest.files(0).path(), path);

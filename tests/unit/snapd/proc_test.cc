@@ -126,7 +126,8 @@ TEST(ProcFs, KilledTasksAreDoomed) {
     FakeProc fake;
     fake.AddTask(7, Stat("x", 'R', c.flags), std::string(kStatus) + c.pending);
     EXPECT_EQ(fake.proc().ReadTask(7)->doomed, c.doomed) << c.pending;
-    EXPECT_EQ(fake.proc().IsAlive({.pid = 7, .start_ticks = 98765}), !c.doomed);
+    EXPECT_EQ(*fake.proc().IsAlive({.pid = 7, .start_ticks = 98765}),
+              !c.doomed);
   }
 }
 
@@ -145,13 +146,13 @@ TEST(ProcFs, ReadsRealTrees) {
 TEST(ProcFs, AliveMeansThisIncarnation) {
   Child child;
   const ProcFs proc;
-  EXPECT_TRUE(proc.IsAlive(child.id()));
-  EXPECT_FALSE(proc.IsAlive({child.pid(), child.id().start_ticks + 1}));
+  EXPECT_TRUE(*proc.IsAlive(child.id()));
+  EXPECT_FALSE(*proc.IsAlive({child.pid(), child.id().start_ticks + 1}));
   EXPECT_TRUE(OpenPidfd(proc, child.id()).ok());
   EXPECT_TRUE(absl::IsNotFound(
       OpenPidfd(proc, {child.pid(), child.id().start_ticks + 1}).status()));
   child.Kill();
-  EXPECT_FALSE(proc.IsAlive(child.id()));
+  EXPECT_FALSE(*proc.IsAlive(child.id()));
 }
 
 TEST(Preflight, SnapdItselfIsRefused) {

@@ -5,9 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cerrno>
+#include <utility>
+
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/catalog.h"
+#include "snapd/errors.h"
 #include "snapd/files.h"
 #include "snapd/machine.h"
 #include "tests/unit/snapd/child.h"
@@ -30,7 +34,7 @@ class ReconcileTest : public testing::Test {
     operation.set_name("a");
     operation.set_pid(task.pid());
     operation.set_start_ticks(task.id().start_ticks);
-    operation.set_boot_id(proc_.BootId());
+    operation.set_boot_id(*proc_.BootId());
     return operation;
   }
 
@@ -134,6 +138,34 @@ TEST_F(ReconcileTest, KeepsAPublicationOfAnotherBoot) {
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
   EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+// A CRIU may be writing there.
+TEST_F(ReconcileTest, LeavesWhatItCannotReadToTheNext) {
+  const Child task;
+  Begin(OperationOn(task, task.id()));
+  for (const auto& [call, name] :
+       {std::pair{"open", ".operation"}, std::pair{"read", "/boot_id"},
+        std::pair{"read", "stat"}}) {
+    const ScopedFileFault fault(FailWith(EMFILE, call, name));
+    EXPECT_EQ(ErrnoNameOf(Reconcile()), "EMFILE") << name;
+    EXPECT_THAT(pool_->Staging(), SizeIs(2));
+    EXPECT_THAT(waited_for_, IsEmpty());
+  }
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(ReconcileTest, LeavesAPublicationThatItCannotReadToTheNext) {
+  const Child task;
+  Publish(OperationOn(task));
+  {
+    const ScopedFileFault fault(FailWith(EIO, "read", "manifest.pb"));
+    EXPECT_EQ(ErrorReasonOf(Reconcile()), reason::kSnapshotUnreadable);
+    EXPECT_THAT(pool_->Staging(), SizeIs(1));
+  }
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Snapshots(), IsEmpty());
 }
 
 TEST_F(ReconcileTest, LeavesAnotherSnapshotOfThatNameAlone) {

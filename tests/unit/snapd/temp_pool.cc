@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "daxsnap-stats.pb.h"
 #include "daxsnap/internal/criu.pb.h"
@@ -70,7 +71,27 @@ std::vector<std::string> TestPool::Staging() const {
   return ListDirectory(staging()).value();
 }
 
-void WriteImages(int images, int pid, const std::string& exe) {
+NoDescriptors::NoDescriptors() {
+  EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
+  rlimit none = before_;
+  // Those that are open stay so.
+  none.rlim_cur = 0;
+  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+}
+
+NoDescriptors::~NoDescriptors() {
+  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before_), 0);
+}
+
+ScopedFileFault::Fault FailWith(int error, const std::string& call,
+                                const std::string& name) {
+  return [=](absl::string_view made, const std::string& on) {
+    return made == call && absl::EndsWith(on, name) ? error : 0;
+  };
+}
+
+void WriteImages(int images, int pid, const std::string& exe,
+                 const std::vector<std::string>& files) {
   struct stat info;
   ASSERT_EQ(stat(exe.c_str(), &info), 0);
   pb::PstreeEntry task;
@@ -82,10 +103,19 @@ void WriteImages(int images, int pid, const std::string& exe) {
   file.mutable_reg()->set_name(exe);
   file.mutable_reg()->set_size(static_cast<uint64_t>(info.st_size));
   file.mutable_reg()->set_mode(info.st_mode);
+  std::vector<pb::FileEntry> entries = {file};
+  for (const std::string& path : files) {
+    ASSERT_EQ(stat(path.c_str(), &info), 0);
+    pb::FileEntry& entry = entries.emplace_back();
+    entry.set_id(8);
+    entry.mutable_reg()->set_name(path);
+    entry.mutable_reg()->set_size(static_cast<uint64_t>(info.st_size));
+    entry.mutable_reg()->set_mode(info.st_mode);
+  }
   pb::Mm mm;
   mm.set_exe_file_id(7);
   WriteImage<pb::PstreeEntry>(images, "pstree.img", kCommonMagic, {task});
-  WriteImage<pb::FileEntry>(images, "files.img", kCommonMagic, {file});
+  WriteImage<pb::FileEntry>(images, "files.img", kCommonMagic, entries);
   WriteImage<pb::Mm>(images, absl::StrCat("mm-", pid, ".img"), kCommonMagic,
                      {mm});
   WriteImage<pb::Mm>(images, "inventory.img", kCommonMagic, {});

@@ -2,6 +2,8 @@
 #ifndef DAXSNAP_TESTS_UNIT_SNAPD_TEMP_POOL_H_
 #define DAXSNAP_TESTS_UNIT_SNAPD_TEMP_POOL_H_
 
+#include <sys/resource.h>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -9,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "snapd/catalog.h"
+#include "snapd/files.h"
 #include "snapd/pool.h"
 
 namespace daxsnap {
@@ -47,8 +50,27 @@ class TestPool : public Pool {
   int commits_ = 0;
 };
 
-// Writes the images that snapd reads: a tree of `pid` alone that maps `exe`.
-void WriteImages(int images, int pid, const std::string& exe);
+// Writes the images that snapd reads: a tree of `pid` alone that maps `exe` and
+// has `files` open.
+void WriteImages(int images, int pid, const std::string& exe,
+                 const std::vector<std::string>& files = {});
+
+// While it lives, this process gets no more descriptors: EMFILE.
+class NoDescriptors {
+ public:
+  NoDescriptors();
+  NoDescriptors(const NoDescriptors&) = delete;
+  NoDescriptors& operator=(const NoDescriptors&) = delete;
+  ~NoDescriptors();
+
+ private:
+  rlimit before_ = {};
+};
+
+// A failure of the file layer: `error` for every call of that kind on a name
+// that ends like this, and never for others.
+ScopedFileFault::Fault FailWith(int error, const std::string& call,
+                                const std::string& name);
 
 // Writes stats-dump.
 void WriteStats(int work, int freezing_us, int frozen_us, int pages);

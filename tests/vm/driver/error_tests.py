@@ -4,7 +4,7 @@
 import contextlib
 import json
 
-from machine import POOL, expect, wait_until
+from machine import POOL, WORK, expect, wait_until
 from registry import test
 from snapd_tests import names
 from workload_tests import Workload
@@ -180,6 +180,63 @@ def take_own_tasks(machine):
     workload.check()
     workload.kill()
     as_user(machine, user, "snapctl", "rm", workload.snapshot)
+
+
+# Says its PID and sleeps; "agent" as ssh-agent does it, "setgid" having given up its group.
+MAYBE_TRACEABLE = """
+import ctypes, os, sys, time
+if sys.argv[1] == "agent":
+    assert ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0
+if sys.argv[1] == "setgid":
+    assert os.getegid() != os.getgid(), "the group is not another"
+    os.setresgid(os.getgid(), os.getgid(), os.getgid())
+null = os.open("/dev/null", os.O_RDWR)
+print(os.getpid(), flush=True)
+for fd in range(3):
+    os.dup2(null, fd)
+time.sleep(1000)
+"""
+
+
+@test("Access.TasksThatUsersMayNotPtraceAreRefused", timeout=400)
+def not_traceable(machine):
+    """Of programs that the kernel protects from their own user no member gets a snapshot; nor is it the user's
+    when root takes one."""
+    user = 65534
+    with socket_group(machine):
+        machine.sh(f"""
+            install -g tty -m 2755 "$(readlink -f "$(command -v python3)")" {WORK}/python-setgid
+            install -m 4755 "$(command -v sleep)" {WORK}/sleep-setuid""")
+        python = ("python3", "-c", MAYBE_TRACEABLE)
+        setuid = ("sh", "-c", f"echo $$; exec {WORK}/sleep-setuid 1000 </dev/null >/dev/null 2>&1")
+        identity = ("setsid", "setpriv", f"--reuid={user}", f"--regid={user}", f"--groups={SNAPD_GROUP}")
+        for kind, argv in (("plain", (*identity, *python, "plain")),
+                           ("agent", (*identity, *python, "agent")),
+                           ("setgid", (*identity, f"{WORK}/python-setgid", "-c", MAYBE_TRACEABLE, "setgid")),
+                           ("setuid", (*identity, *setuid)),
+                           ("capable", (*identity, "--inh-caps=+chown", "--ambient-caps=+chown", *python, "capable"))):
+            task = machine.start(*argv)
+            pid = task.stdout.readline().strip()
+            expect(pid, f"{kind}: no task")
+            if kind == "setuid":
+                wait_until(lambda: machine.sh(f"cat /proc/{pid}/comm") == "sleep-setuid", "the set-user-ID program")
+            name = f"traceable-{kind}"
+            machine.run("snapctl", "rm", name, check=False)
+            try:
+                done = as_user(machine, user, "snapctl", "-o", "json", "checkpoint", "-r", "-n", name, pid,
+                               check=False)
+                if kind == "plain":
+                    expect(done.returncode == 0, f"{kind}: exit {done.returncode}: {done.stderr}")
+                else:
+                    expect(done.returncode == PERMISSION, f"{kind}: exit {done.returncode}: {done.stderr}")
+                    machine.snapctl("checkpoint", "-r", "-n", name, pid)
+                owner = machine.snapctl_json("inspect", name)["owner_uid"]
+                expect(int(owner) == (user if kind == "plain" else 0), f"{kind}: the snapshot is of uid {owner}")
+                expect(machine.sh(f"ls -A {POOL}/staging") == "", f"{kind}: something is left in staging")
+            finally:
+                machine.sh(f"kill -9 {pid}")
+                task.communicate(timeout=60)
+            machine.snapctl("rm", name)
 
 
 @test("Errors.SnapdNotRunning", timeout=300)
