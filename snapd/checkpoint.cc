@@ -287,6 +287,9 @@ absl::Status Checkpoint::CheckFrozenTasks() {
 
 absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
   if (absl::Status status = CheckFrozenTasks(); !status.ok()) return status;
+  auto written = ReadWrittenFiles(*parts_.proc, tree_);
+  if (!written.ok()) return written.status();
+  written_files_ = *std::move(written);
   // Resume at once; the commit follows.
   if (request_.leave_running()) return absl::OkStatus();
 
@@ -321,6 +324,7 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   input.owner = owner_;
   for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
   input.labels.insert(request_.labels().begin(), request_.labels().end());
+  input.written_files = written_files_;
   auto manifest = MakeManifest(input, *images);
   if (manifest.ok()) manifest_ = *std::move(manifest);
   return manifest.status();

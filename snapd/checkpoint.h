@@ -21,6 +21,7 @@
 #include "snapd/operations.h"
 #include "snapd/pool.h"
 #include "snapd/proc.h"
+#include "snapd/written_files.h"
 
 namespace daxsnap {
 
@@ -81,6 +82,8 @@ class Checkpoint {
   uid_t owner_ = 0;
   std::vector<UniqueFd> pidfds_;
   std::string boot_id_;
+  // As of the freeze.
+  std::map<std::string, WrittenFile> written_files_;
   absl::Time create_time_;
   v1::Manifest manifest_;
   uint64_t commit_us_ = 0;

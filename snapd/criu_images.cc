@@ -136,6 +136,7 @@ absl::Status ReadFiles(int images, ImageSet* set) {
     file.path = reg.name();
     file.regular = S_ISREG(reg.mode());
     if (file.regular) file.size = std::max(file.size, reg.size());
+    file.size_checked = file.size_checked || reg.has_size();
     file.mapped = file.mapped || mapped->count(entry.id()) != 0;
   }
   for (auto& [path, file] : by_path) set->files.push_back(std::move(file));

@@ -28,6 +28,9 @@ struct ImageFile {
   bool regular = false;
   // Whether a task maps it, so that its content matters.
   bool mapped = false;
+  // Whether CRIU wants it to have that size at restore: all but those that are
+  // open O_WRONLY and O_APPEND only.
+  bool size_checked = false;
 };
 
 // Sockets, counted.

@@ -73,8 +73,8 @@ std::map<std::string, std::string> ErrorMetadataOf(const absl::Status& status);
 std::string SerializedRpcStatus(const absl::Status& status);
 
 // "WHAT: strerror(error)" with the code that fits: ENOSPC, EDQUOT and ENOMEM
-// are NO_SPACE; EMFILE, ENFILE and EAGAIN, which pass by themselves, OVERLOADED;
-// anything else is INTERNAL. metadata "error" is the errno's name.
+// are NO_SPACE; EMFILE, ENFILE and EAGAIN, which pass by themselves,
+// OVERLOADED; anything else is INTERNAL. metadata "error" is the errno's name.
 absl::Status ErrnoError(int error, absl::string_view what);
 
 // What ErrnoError() was made of, "EIO"; empty if it was not.

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <memory>
 #include <utility>
 
@@ -167,10 +168,34 @@ absl::StatusOr<UniqueFd> OpenRegular(const std::string& path,
         absl::StrCat(path, " is not a regular file"));
   }
   // The file that was looked at, whatever the path leads to by now.
-  UniqueFd fd = OpenAt(
-      AT_FDCWD, absl::StrCat("/proc/self/fd/", found.get()), O_RDONLY);
+  UniqueFd fd =
+      OpenAt(AT_FDCWD, absl::StrCat("/proc/self/fd/", found.get()), O_RDONLY);
   if (fd.valid()) return fd;
   return ErrnoError(errno, absl::StrCat("cannot open ", path));
+}
+
+bool IsNoRegularFile(const absl::Status& status) {
+  return absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
+}
+
+absl::Status StatFile(const std::string& path, struct statx* info) {
+  if (May("stat", path) && statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC,
+                                 STATX_BASIC_STATS | STATX_BTIME, info) == 0) {
+    return absl::OkStatus();
+  }
+  const std::string what = absl::StrCat("cannot stat ", path);
+  // No component of a path that is too long is there.
+  if (errno == ENOTDIR || errno == ENAMETOOLONG) {
+    return absl::NotFoundError(what);
+  }
+  return FileError(errno, what);
+}
+
+absl::StatusOr<std::string> ReadLink(const std::string& path) {
+  char target[PATH_MAX];
+  const ssize_t length = readlink(path.c_str(), target, sizeof(target));
+  if (length >= 0) return std::string(target, static_cast<size_t>(length));
+  return FileError(errno, absl::StrCat("cannot read link ", path));
 }
 
 ScopedFileFault::ScopedFileFault(Fault fault) : fault_(std::move(fault)) {

@@ -59,6 +59,17 @@ absl::Status ReplaceFileAt(int parent, const std::string& name,
 // symlinks and never crosses into another mounted file system.
 absl::Status RemoveTree(int parent, const std::string& name);
 
+// Whether an error of the functions here that name a file says that there is no
+// regular file: NOT_FOUND or FAILED_PRECONDITION.
+bool IsNoRegularFile(const absl::Status& status);
+
+// statx(2) of what `path` leads to, without asking a server on the network for
+// what is known already. NOT_FOUND if nothing is there.
+absl::Status StatFile(const std::string& path, struct statx* info);
+
+// What the symlink `path` says. NOT_FOUND if there is none.
+absl::StatusOr<std::string> ReadLink(const std::string& path);
+
 // For tests: while the object lives, the system calls behind the functions of
 // this file, of all threads, fail with the errno that `fault` returns for
 // ("open", "read", "stat" or "list", name); 0 lets them be made. One at a time.

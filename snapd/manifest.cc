@@ -59,17 +59,29 @@ void FillTask(const TaskInfo& from, const std::string& boot_id,
   task->set_boot_id(boot_id);
 }
 
-// Whether there is a regular file: NOT_FOUND and FAILED_PRECONDITION of
-// OpenRegular() are no.
-bool IsNoRegularFile(const absl::Status& status) {
-  return absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
+void FillWrittenFile(const WrittenFile& from, v1::FileRecord* file) {
+  file->set_size(from.state.size);
+  SetTimestamp(from.state.modify_time, file->mutable_modify_time());
+  file->set_writable(true);
+  file->set_inode(from.state.inode);
+  if (from.state.birth_time.has_value()) {
+    SetTimestamp(*from.state.birth_time, file->mutable_birth_time());
+  }
 }
 
-absl::Status FillFile(const ImageFile& from, v1::FileRecord* file) {
+absl::Status FillFile(const ImageFile& from, const WrittenFile* written,
+                      v1::FileRecord* file) {
   file->set_path(from.path);
   file->set_size(from.size);
   file->set_mapped(from.mapped);
   if (!from.regular) return absl::OkStatus();
+  // It is checked by its time alone, which was read while the tasks stood
+  // still.
+  if (written != nullptr) {
+    FillWrittenFile(*written, file);
+    file->set_append_only(written->append_only && !from.size_checked);
+    return absl::OkStatus();
+  }
   struct stat info;
   auto fd = OpenRegular(from.path, &info);
   if (IsNoRegularFile(fd.status())) return absl::OkStatus();
@@ -85,15 +97,92 @@ absl::Status FillFile(const ImageFile& from, v1::FileRecord* file) {
   return build_id.status();
 }
 
-absl::Status FileChanged(const std::string& path, absl::string_view what) {
-  return MakeError({.code = absl::StatusCode::kFailedPrecondition,
-                    .reason = reason::kFileChanged,
-                    .message = absl::StrCat("file ", path, " ", what),
-                    .hint = "put the file back as it was",
-                    .metadata = {{"path", path}}});
+// What a changed file comes to.
+enum class Remedy {
+  // CRIU would go on: who restores may choose to.
+  kAccept,
+  // CRIU would refuse it as well.
+  kPutBack
+};
+
+absl::Status FileChanged(const std::string& path, absl::string_view what,
+                         Remedy remedy = Remedy::kPutBack) {
+  return MakeError(
+      {.code = absl::StatusCode::kFailedPrecondition,
+       .reason = reason::kFileChanged,
+       .message = absl::StrCat("file ", path, " ", what),
+       .hint = remedy == Remedy::kPutBack
+                   ? "put the file back as it was"
+                   : "put the file back as it was, with its time, or go on "
+                     "with what it is now: snapctl restore --files=accept",
+       .metadata = {{"path", path}}});
 }
 
-absl::Status CheckFile(const v1::FileRecord& file) {
+std::string OtherSize(uint64_t now, uint64_t then) {
+  return absl::StrCat("has ", now, " bytes, it had ", then, " in the snapshot");
+}
+
+absl::Time ToTime(const google::protobuf::Timestamp& timestamp) {
+  return absl::FromUnixSeconds(timestamp.seconds()) +
+         absl::Nanoseconds(timestamp.nanos());
+}
+
+absl::Status ModifiedSince(const v1::FileRecord& file, absl::Time now) {
+  const auto text = [](absl::Time time) {
+    return absl::FormatTime("%E4Y-%m-%dT%H:%M:%E9SZ", time,
+                            absl::UTCTimeZone());
+  };
+  return FileChanged(
+      file.path(),
+      absl::StrCat("was modified at ", text(now), "; in the snapshot it is of ",
+                   text(ToTime(file.modify_time()))),
+      Remedy::kAccept);
+}
+
+// One that the tasks only append to. Where it is the same file, no byte that
+// they have written is touched by what they do next; CRIU takes any size.
+absl::Status CheckAppendOnly(const v1::FileRecord& file, const FileState& now) {
+  const bool same_file =
+      now.inode == file.inode() &&
+      (!file.has_birth_time() || !now.birth_time.has_value() ||
+       *now.birth_time == ToTime(file.birth_time()));
+  if (same_file && now.size >= file.size()) return absl::OkStatus();
+  // Put back, or not written since.
+  if (now.size == file.size() &&
+      now.modify_time == ToTime(file.modify_time())) {
+    return absl::OkStatus();
+  }
+  return FileChanged(file.path(),
+                     same_file ? OtherSize(now.size, file.size())
+                               : "is another file than in the snapshot",
+                     Remedy::kAccept);
+}
+
+// A file that the tasks could write.
+absl::Status CheckWritable(const v1::FileRecord& file, v1::FilesPolicy policy) {
+  auto now = ReadFileState(file.path());
+  if (absl::IsNotFound(now.status())) {
+    return FileChanged(file.path(), "is gone");
+  }
+  if (absl::IsFailedPrecondition(now.status())) {
+    return FileChanged(file.path(), "is no regular file any more");
+  }
+  if (!now.ok()) return now.status();
+  if (file.append_only()) {
+    if (policy == v1::FILES_POLICY_ACCEPT) return absl::OkStatus();
+    return CheckAppendOnly(file, *now);
+  }
+  if (now->size != file.size()) {
+    return FileChanged(file.path(), OtherSize(now->size, file.size()));
+  }
+  if (now->modify_time == ToTime(file.modify_time()) ||
+      policy == v1::FILES_POLICY_ACCEPT) {
+    return absl::OkStatus();
+  }
+  return ModifiedSince(file, now->modify_time);
+}
+
+absl::Status CheckFile(const v1::FileRecord& file, v1::FilesPolicy policy) {
   struct stat info;
   auto fd = OpenRegular(file.path(), &info);
   if (absl::IsNotFound(fd.status())) {
@@ -103,27 +192,24 @@ absl::Status CheckFile(const v1::FileRecord& file) {
     return FileChanged(file.path(), "is no regular file any more");
   }
   if (!fd.ok()) return fd.status();
-  if (static_cast<uint64_t>(info.st_size) != file.size()) {
-    return FileChanged(file.path(),
-                       absl::StrCat("has ", info.st_size, " bytes, it had ",
-                                    file.size(), " in the snapshot"));
+  const auto size = static_cast<uint64_t>(info.st_size);
+  if (size != file.size()) {
+    return FileChanged(file.path(), OtherSize(size, file.size()));
   }
   if (!file.build_id().empty()) {
     auto now = ReadBuildId(fd->get());
     if (!now.ok()) return now.status();
     if (*now == file.build_id()) return absl::OkStatus();
     return FileChanged(
-        file.path(), absl::StrCat("has ",
-                                  now->empty() ? "no build-id"
-                                               : "build-id " + *now,
-                                  ", it had ", file.build_id(),
-                                  " in the snapshot"));
+        file.path(),
+        absl::StrCat("has ", now->empty() ? "no build-id" : "build-id " + *now,
+                     ", it had ", file.build_id(), " in the snapshot"));
   }
-  if (info.st_mtim.tv_sec != file.modify_time().seconds() ||
-      info.st_mtim.tv_nsec != file.modify_time().nanos()) {
-    return FileChanged(file.path(), "was modified after the snapshot");
+  const absl::Time now = absl::TimeFromTimespec(info.st_mtim);
+  if (now == ToTime(file.modify_time()) || policy == v1::FILES_POLICY_ACCEPT) {
+    return absl::OkStatus();
   }
-  return absl::OkStatus();
+  return ModifiedSince(file, now);
 }
 
 }  // namespace
@@ -167,7 +253,10 @@ absl::StatusOr<v1::Manifest> MakeManifest(const ManifestInput& input,
                                          task.thread_ids.end());
   }
   for (const ImageFile& file : images.files) {
-    absl::Status filled = FillFile(file, manifest.add_files());
+    const auto found = input.written_files.find(file.path);
+    absl::Status filled = FillFile(
+        file, found == input.written_files.end() ? nullptr : &found->second,
+        manifest.add_files());
     if (!filled.ok()) return filled;
   }
   v1::NetworkRecord* network = manifest.mutable_network();
@@ -215,11 +304,17 @@ void AddStatistics(int directory, uint64_t callback_us,
   }
 }
 
-absl::Status CheckFiles(const v1::Manifest& manifest) {
+absl::Status CheckFiles(const v1::Manifest& manifest, v1::FilesPolicy policy) {
   for (const v1::FileRecord& file : manifest.files()) {
     // Without a time it was not found under that path when it was recorded.
-    if (!file.mapped() || !file.has_modify_time()) continue;
-    if (absl::Status status = CheckFile(file); !status.ok()) return status;
+    if (!file.has_modify_time()) continue;
+    absl::Status status;
+    if (file.writable()) {
+      status = CheckWritable(file, policy);
+    } else if (file.mapped()) {
+      status = CheckFile(file, policy);
+    }
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }

@@ -16,6 +16,7 @@
 #include "snapd/criu_images.h"
 #include "snapd/machine.h"
 #include "snapd/proc.h"
+#include "snapd/written_files.h"
 
 namespace daxsnap {
 
@@ -35,6 +36,8 @@ struct ManifestInput {
   // What was known of the tasks of the tree, by PID.
   std::map<pid_t, TaskInfo> tasks;
   std::map<std::string, std::string> labels;
+  // As of the freeze.
+  std::map<std::string, WrittenFile> written_files;
 };
 
 // Everything but times, page counts and the commit's generation. Stats the
@@ -49,9 +52,11 @@ absl::StatusOr<v1::Manifest> MakeManifest(const ManifestInput& input,
 // cannot be read stays zero and is logged.
 void AddStatistics(int directory, uint64_t callback_us, v1::Manifest* manifest);
 
-// FILE_CHANGED if a file that the tasks map is gone or another one now. Another
-// error if that cannot be told.
-absl::Status CheckFiles(const v1::Manifest& manifest);
+// FILE_CHANGED if a file that the tasks map or can write is gone or another one
+// now, or has been written since; with FILES_POLICY_ACCEPT only if CRIU would
+// refuse it, too. Files that were only appended to by the tasks may have grown.
+// Another error if that cannot be told.
+absl::Status CheckFiles(const v1::Manifest& manifest, v1::FilesPolicy policy);
 
 // CPU_FEATURE_MISSING if this CPU lacks what that of the snapshot had.
 absl::Status CheckCpu(const v1::Manifest& manifest, const CpuInfo& cpu);

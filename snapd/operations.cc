@@ -183,6 +183,15 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
   if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
     return valid;
   }
+  if (!v1::FilesPolicy_IsValid(request.files())) {
+    return MakeError(
+        {.code = absl::StatusCode::kInvalidArgument,
+         .reason = reason::kOptionInvalid,
+         .message = absl::StrCat("files is ", static_cast<int>(request.files()),
+                                 ", a policy that this snapd does not know"),
+         .hint = "update daxsnap, or use another policy",
+         .metadata = {{"field", "files"}}});
+  }
   auto claim = claims_.ClaimName(name);
   if (!claim.ok()) return claim.status();
   auto manifest = catalog.Read(name);
@@ -193,7 +202,7 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
   auto cpu = ReadCpuInfo();
   if (status.ok()) status = cpu.status();
   if (status.ok()) status = CheckCpu(*manifest, *cpu);
-  if (status.ok()) status = CheckFiles(*manifest);
+  if (status.ok()) status = CheckFiles(*manifest, request.files());
   if (status.ok()) status = CheckPidsFree(*manifest, proc_);
   if (!status.ok()) return status;
   auto images = catalog.OpenImages(name);

@@ -136,19 +136,23 @@ std::vector<pid_t> NumericEntries(const std::vector<std::string>& names) {
   return pids;
 }
 
-absl::StatusOr<unsigned> ReadFdFlags(int task, int fd) {
-  auto text = ReadFileAt(task, absl::StrCat("fdinfo/", fd), kMaxProcFile);
+// What fdinfo says of a descriptor.
+absl::Status ReadFdInfo(int task, FdInfo* fd) {
+  auto text = ReadFileAt(task, absl::StrCat("fdinfo/", fd->fd), kMaxProcFile);
   if (!text.ok()) return text.status();
-  unsigned flags = 0;
   for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
     const std::pair<absl::string_view, absl::string_view> field =
         absl::StrSplit(line, absl::MaxSplits(':', 1));
+    const absl::string_view value = absl::StripAsciiWhitespace(field.second);
+    if (field.first == "mnt_id" && !absl::SimpleAtoi(value, &fd->mount_id)) {
+      return absl::InternalError("cannot parse /proc/PID/fdinfo");
+    }
     if (field.first != "flags") continue;
-    for (const char digit : absl::StripAsciiWhitespace(field.second)) {
-      flags = flags * 8 + static_cast<unsigned>(digit - '0');
+    for (const char digit : value) {
+      fd->flags = fd->flags * 8 + static_cast<unsigned>(digit - '0');
     }
   }
-  return flags;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -217,10 +221,9 @@ absl::StatusOr<std::vector<FdInfo>> ProcFs::ReadFds(pid_t pid) const {
     if (!absl::SimpleAtoi(name, &info.fd)) continue;
     info.target = ReadLinkAt(directory->get(), name);
     if (info.target.empty()) continue;
-    auto flags = ReadFdFlags(task->get(), info.fd);
-    if (absl::IsNotFound(flags.status())) continue;
-    if (!flags.ok()) return flags.status();
-    info.flags = *flags;
+    absl::Status read = ReadFdInfo(task->get(), &info);
+    if (absl::IsNotFound(read)) continue;
+    if (!read.ok()) return read;
     fds.push_back(std::move(info));
   }
   return fds;

@@ -56,6 +56,8 @@ struct FdInfo {
   std::string target;
   // Flags of open(2).
   unsigned flags = 0;
+  // Its mount, as in /proc/PID/mountinfo.
+  int mount_id = -1;
 };
 
 // Reads tasks below a proc file system. Thread-safe.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -24,13 +25,19 @@ void Print(const v1::RestoreSnapshotResult& result, const std::string& name,
   fields.Print(out);
 }
 
-absl::Status Restore(const std::string& name, const Context& context) {
+struct Options {
+  std::string name;
+  v1::FilesPolicy files = v1::FILES_POLICY_REFUSE;
+};
+
+absl::Status Restore(const Options& options, const Context& context) {
   SignalCancellation signals;
   absl::StatusOr<std::unique_ptr<client::Client>> client =
       client::Client::Connect({.socket = context.socket});
   if (!client.ok()) return client.status();
   v1::RestoreSnapshotRequest request;
-  request.set_name(name);
+  request.set_name(options.name);
+  request.set_files(options.files);
   absl::StatusOr<v1::RestoreSnapshotResult> result;
   {
     ProgressLine line(context, "waiting for snapd");
@@ -45,7 +52,7 @@ absl::Status Restore(const std::string& name, const Context& context) {
   if (context.format == Format::kJson) {
     PrintJson(ToJson(*result), *context.out);
   } else {
-    Print(*result, name, *context.out);
+    Print(*result, options.name, *context.out);
   }
   return absl::OkStatus();
 }
@@ -53,12 +60,22 @@ absl::Status Restore(const std::string& name, const Context& context) {
 }  // namespace
 
 void AddRestore(CLI::App* app, Context* context, Action* action) {
-  auto name = std::make_shared<std::string>();
+  auto options = std::make_shared<Options>();
   CLI::App* command = app->add_subcommand(
       "restore", "Start the tasks of a snapshot again, with their old PIDs");
-  command->add_option("NAME", *name, "Name of the snapshot")->required();
+  command->add_option("NAME", options->name, "Name of the snapshot")
+      ->required();
+  command
+      ->add_option("--files", options->files,
+                   "If files that the tasks map or can write were modified "
+                   "since: refuse, or accept them as they are now")
+      ->transform(
+          CLI::CheckedTransformer(std::map<std::string, v1::FilesPolicy>{
+              {"refuse", v1::FILES_POLICY_REFUSE},
+              {"accept", v1::FILES_POLICY_ACCEPT}}))
+      ->option_text("refuse|accept");
   command->callback(
-      [=] { *action = [=] { return Restore(*name, *context); }; });
+      [=] { *action = [=] { return Restore(*options, *context); }; });
 }
 
 }  // namespace daxsnap::snapctl

@@ -141,6 +141,39 @@ TEST_F(SnapctlTest, LsShowsAllAndMarksDamaged) {
   EXPECT_EQ(Json()["damaged"][0], "torn");
 }
 
+TEST_F(SnapctlTest, LsSaysWhatItCannotList) {
+  v1::UnlistedSnapshot one;
+  one.set_name("sick");
+  one.set_reason("SNAPSHOT_UNREADABLE");
+  one.set_message("snapshot sick cannot be read now: Input/output error");
+  one.set_hint("check the device");
+  server_.unlisted = {one};
+  one.set_name("future");
+  one.set_reason("VERSION_UNSUPPORTED");
+  server_.unlisted.push_back(one);
+  server_.incomplete = true;
+  ASSERT_TRUE(Run({"ls"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("sick    unreadable now"));
+  EXPECT_THAT(out_.str(), HasSubstr("future  newer format"));
+  EXPECT_THAT(err_.str(), HasSubstr("Input/output error"));
+  EXPECT_THAT(err_.str(), HasSubstr("hint: check the device"));
+  EXPECT_THAT(err_.str(), HasSubstr("whether they are yours"));
+  out_.str("");
+  ASSERT_TRUE(Run({"ls", "-o", "json"}).ok());
+  EXPECT_EQ(Json()["unlisted"][0]["reason"], "SNAPSHOT_UNREADABLE");
+  EXPECT_EQ(Json()["incomplete"], true);
+}
+
+TEST_F(SnapctlTest, RestoreTakesWhatToDoWithFiles) {
+  v1::RestoreSnapshotResponse response;
+  response.mutable_result()->set_pid(1);
+  server_.restore_stream = {response};
+  ASSERT_TRUE(Run({"restore", "a"}).ok());
+  EXPECT_EQ(server_.restore_request.files(), v1::FILES_POLICY_REFUSE);
+  ASSERT_TRUE(Run({"restore", "a", "--files=accept"}).ok());
+  EXPECT_EQ(server_.restore_request.files(), v1::FILES_POLICY_ACCEPT);
+}
+
 TEST_F(SnapctlTest, InspectShowsLabelsAndVersions) {
   v1::Snapshot& snapshot = server_.snapshots["a"];
   snapshot.set_name("a");

@@ -5,9 +5,12 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <future>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -370,6 +373,175 @@ TEST_F(CheckpointTest, ListReportsDamagedSnapshots) {
   ASSERT_TRUE(list.ok());
   EXPECT_EQ(list->snapshots_size(), 1);
   EXPECT_THAT(list->damaged(), ElementsAre("bad"));
+}
+
+// Not listed as damaged, and not as if it were not there.
+TEST_F(CheckpointTest, ListSaysWhatCannotBeReadAndWhatIsNewer) {
+  AddSnapshot(&catalog(), "good", kStranger.uid);
+  AddSnapshot(&catalog(), "newer", kStranger.uid);
+  AddSnapshot(&catalog(), "sick", kStranger.uid);
+  ASSERT_TRUE(
+      ReplaceFileAt(pool_->snapshots(), "newer/manifest.pb", "\x08\x02").ok());
+  const ScopedFileFault fault(FailWith(EIO, "open", "sick"));
+  auto list = operations_.List(kRoot, {});
+  ASSERT_TRUE(list.ok()) << list.status();
+  EXPECT_EQ(list->snapshots_size(), 1);
+  EXPECT_THAT(list->damaged(), IsEmpty());
+  ASSERT_EQ(list->unlisted_size(), 2);
+  EXPECT_EQ(list->unlisted(0).name(), "newer");
+  EXPECT_EQ(list->unlisted(0).reason(), reason::kVersionUnsupported);
+  EXPECT_EQ(list->unlisted(1).name(), "sick");
+  EXPECT_EQ(list->unlisted(1).reason(), reason::kSnapshotUnreadable);
+  EXPECT_FALSE(list->unlisted(1).hint().empty());
+  EXPECT_FALSE(list->incomplete());
+
+  auto others = operations_.List(kStranger, {});
+  ASSERT_TRUE(others.ok()) << others.status();
+  EXPECT_EQ(others->snapshots_size(), 1);
+  EXPECT_EQ(others->unlisted_size(), 0);
+  EXPECT_TRUE(others->incomplete());
+}
+
+TEST_F(CheckpointTest, ListFailsWhenThereAreNoDescriptors) {
+  AddSnapshot(&catalog(), "a", 0);
+  const ScopedFileFault fault(FailWith(EMFILE, "open", "manifest.pb"));
+  const absl::Status status = operations_.List(kRoot, {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_EQ(ErrorReasonOf(status), reason::kOverloaded);
+}
+
+TEST_F(CheckpointTest, NameOfWhatCannotBeReadIsNeitherTakenNorFree) {
+  ASSERT_TRUE(Create(Request("a")).ok());
+  task_.Kill();
+  for (const auto& [call, name] :
+       {std::pair{"stat", "a"}, std::pair{"open", "manifest.pb"}}) {
+    const ScopedFileFault fault(FailWith(EIO, call, name));
+    EXPECT_EQ(ErrorReasonOf(Create(Request("a")).status()),
+              reason::kSnapshotUnreadable);
+  }
+  EXPECT_TRUE(Create(Request("a"))->already_existed());
+}
+
+// A task that is not seen would neither be checked nor be told of.
+TEST_F(CheckpointTest, TasksThatCannotBeReadAreNotLeftOut) {
+  for (const auto& [call, name] :
+       {std::pair{"read", "/children"}, std::pair{"open", "/task"},
+        std::pair{"read", "stat"}, std::pair{"list", ""}}) {
+    const ScopedFileFault fault(FailWith(EMFILE, call, name));
+    const absl::Status status = Create(Request("a")).status();
+    EXPECT_EQ(ErrorReasonOf(status), reason::kOverloaded) << status;
+  }
+  EXPECT_EQ(engine_.dumps, 0);
+  ExpectNothingHappened();
+}
+
+// Their size and time could not be checked at restore.
+TEST_F(CheckpointTest, FilesThatCannotBeReadFailIt) {
+  for (const auto& [call, name] :
+       {std::pair{"open", "/bin/sh"}, std::pair{"open", "/proc/cpuinfo"},
+        std::pair{"read", "/maps"}, std::pair{"read", "/mountinfo"}}) {
+    const ScopedFileFault fault(FailWith(EIO, call, name));
+    EXPECT_EQ(ErrnoNameOf(Create(Request("a")).status()), "EIO") << name;
+    ExpectNothingHappened();
+  }
+}
+
+// A task with a file open for writing whose images name it.
+class WriterTest : public CheckpointTest {
+ protected:
+  WriterTest() : engine_of_writer_(&writer_) {
+    engine_of_writer_.open_files = {data()};
+  }
+
+  std::string data() const { return files_.path() + "/data"; }
+
+  absl::Status Take(bool leave_running) {
+    v1::CreateSnapshotRequest request = Request("a");
+    request.set_pid(writer_.pid());
+    request.set_leave_running(leave_running);
+    return operations_of_writer_
+        .Create(
+            kRoot, request, [](v1::ProgressPhase) {}, &cancellation_)
+        .status();
+  }
+
+  absl::Status Restore(v1::FilesPolicy files) {
+    v1::RestoreSnapshotRequest request;
+    request.set_name("a");
+    request.set_files(files);
+    return operations_of_writer_
+        .Restore(
+            kRoot, request, [](v1::ProgressPhase) {}, &cancellation_)
+        .status();
+  }
+
+  // In place, of the same size.
+  void Overwrite() {
+    const UniqueFd fd(open(data().c_str(), O_WRONLY | O_CLOEXEC));
+    // A clock tick later.
+    struct stat before;
+    struct stat after;
+    ASSERT_EQ(fstat(fd.get(), &before), 0);
+    do {
+      ASSERT_EQ(pwrite(fd.get(), "x", 1, 0), 1);
+      ASSERT_EQ(fstat(fd.get(), &after), 0);
+    } while (absl::TimeFromTimespec(after.st_mtim) ==
+             absl::TimeFromTimespec(before.st_mtim));
+  }
+
+  void EndWriter() {
+    writer_.Kill();
+    writer_.Reap();
+  }
+
+  TempDirectory files_;
+  Child writer_{absl::StrCat("printf 12345 >", files_.path(), "/data; exec 4<>",
+                             files_.path(),
+                             "/data; echo >&3; exec 3>&-; exec sleep 9999")};
+  FakeEngine engine_of_writer_;
+  Operations operations_of_writer_{&holder_, &engine_of_writer_, ProcFs()};
+};
+
+TEST_F(WriterTest, UnchangedFilesPass) {
+  const absl::Status taken = Take(/*leave_running=*/false);
+  ASSERT_TRUE(taken.ok()) << taken;
+  EndWriter();
+  const absl::Status restored = Restore(v1::FILES_POLICY_UNSPECIFIED);
+  EXPECT_TRUE(restored.ok()) << restored;
+}
+
+TEST_F(WriterTest, FilesWrittenSinceAreRefusedUnlessAccepted) {
+  ASSERT_TRUE(Take(/*leave_running=*/false).ok());
+  EndWriter();
+  Overwrite();
+  for (const auto policy :
+       {v1::FILES_POLICY_UNSPECIFIED, v1::FILES_POLICY_REFUSE}) {
+    const absl::Status status = Restore(policy);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_EQ(ErrorReasonOf(status), reason::kFileChanged);
+    EXPECT_EQ(ErrorMetadataOf(status)["path"], data());
+    EXPECT_THAT(ErrorMetadataOf(status)["hint"],
+                ::testing::HasSubstr("--files=accept"));
+  }
+  const absl::Status accepted = Restore(v1::FILES_POLICY_ACCEPT);
+  EXPECT_TRUE(accepted.ok()) << accepted;
+}
+
+TEST_F(WriterTest, WhatIsWrittenAfterTheFreezeCounts) {
+  engine_of_writer_.on_point = [this](const std::string& point) {
+    if (point == "resumed") Overwrite();
+  };
+  ASSERT_TRUE(Take(/*leave_running=*/true).ok());
+  EndWriter();
+  EXPECT_EQ(ErrorReasonOf(Restore(v1::FILES_POLICY_REFUSE)),
+            reason::kFileChanged);
+}
+
+TEST_F(WriterTest, UnknownPoliciesAreRefused) {
+  const absl::Status status = Restore(static_cast<v1::FilesPolicy>(77));
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorReasonOf(status), reason::kOptionInvalid);
+  EXPECT_EQ(ErrorMetadataOf(status)["field"], "files");
 }
 
 TEST_F(CheckpointTest, PoolIsDescribed) {

@@ -21,7 +21,7 @@ absl::StatusOr<DumpOutcome> FakeEngine::Dump(const DumpRequest& request,
   if (!status.ok()) return status;
   Point("started");
   child_->Stop();
-  WriteImages(request.images, request.task.pid, "/bin/sh");
+  WriteImages(request.images, request.task.pid, "/bin/sh", open_files);
   Point("images");
   if (status.ok()) status = fail;
   if (status.ok() && cancellation->cancelled()) status = CancelledError();

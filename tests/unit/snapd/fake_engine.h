@@ -5,6 +5,7 @@
 #include <atomic>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "snapd/engine.h"
 #include "tests/unit/snapd/child.h"
@@ -28,6 +29,8 @@ class FakeEngine : public Engine {
   // `die_killing` the child is dead by then.
   absl::Status fail_late;
   bool die_killing = false;
+  // Files that the images of a dump say are open.
+  std::vector<std::string> open_files;
   // What a restore was asked for.
   RestoreRequest restored;
   std::atomic<int> dumps = 0;

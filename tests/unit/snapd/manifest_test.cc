@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "snapd/errors.h"
@@ -17,6 +19,11 @@
 
 namespace daxsnap {
 namespace {
+
+absl::Status Check(const v1::Manifest& manifest,
+                   v1::FilesPolicy policy = v1::FILES_POLICY_UNSPECIFIED) {
+  return CheckFiles(manifest, policy);
+}
 
 class ManifestTest : public testing::Test {
  protected:
@@ -54,17 +61,17 @@ TEST_F(ManifestTest, RecordsWhatALaterReaderMustCheck) {
 }
 
 TEST_F(ManifestTest, UnchangedFilesPass) {
-  EXPECT_TRUE(CheckFiles(Mapping("/bin/sh")).ok());
+  EXPECT_TRUE(Check(Mapping("/bin/sh")).ok());
 }
 
 TEST_F(ManifestTest, ChangedFilesAreRefused) {
   const std::string path = temp_.path() + "/data";
   ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, path, "12345").ok());
   const v1::Manifest manifest = Mapping(path);
-  EXPECT_TRUE(CheckFiles(manifest).ok());
+  EXPECT_TRUE(Check(manifest).ok());
 
   ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, path, "123456").ok());
-  absl::Status status = CheckFiles(manifest);
+  absl::Status status = Check(manifest);
   EXPECT_EQ(ErrorReasonOf(status), reason::kFileChanged);
   EXPECT_EQ(ErrorMetadataOf(status)["path"], path);
 
@@ -73,10 +80,161 @@ TEST_F(ManifestTest, ChangedFilesAreRefused) {
   const timespec times[2] = {{.tv_sec = 1, .tv_nsec = 0},
                              {.tv_sec = 1, .tv_nsec = 0}};
   ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
-  EXPECT_EQ(ErrorReasonOf(CheckFiles(manifest)), reason::kFileChanged);
+  EXPECT_EQ(ErrorReasonOf(Check(manifest)), reason::kFileChanged);
 
   ASSERT_EQ(unlink(path.c_str()), 0);
-  EXPECT_EQ(ErrorReasonOf(CheckFiles(manifest)), reason::kFileChanged);
+  EXPECT_EQ(ErrorReasonOf(Check(manifest)), reason::kFileChanged);
+}
+
+TEST_F(ManifestTest, WhatCannotBeReadHasNotChanged) {
+  const v1::Manifest manifest = Mapping("/bin/sh");
+  for (const int error : {EIO, EMFILE, ENOMEM}) {
+    const ScopedFileFault fault(FailWith(error, "open", "/bin/sh"));
+    const absl::Status status = Check(manifest);
+    EXPECT_NE(ErrorReasonOf(status), reason::kFileChanged) << status;
+    EXPECT_EQ(ErrnoNameOf(status), strerrorname_np(error));
+  }
+}
+
+// A manifest of a task that can write `path`, as it is now.
+class WritableTest : public ManifestTest {
+ protected:
+  WritableTest() { Write("12345"); }
+
+  const std::string& path() const { return path_; }
+
+  void Write(const std::string& content) {
+    const UniqueFd fd(
+        open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    ASSERT_EQ(write(fd.get(), content.data(), content.size()),
+              static_cast<ssize_t>(content.size()));
+  }
+
+  // Seconds since 1970.
+  void SetTime(time_t seconds) {
+    const timespec times[2] = {{.tv_sec = seconds, .tv_nsec = 0},
+                               {.tv_sec = seconds, .tv_nsec = 7}};
+    ASSERT_EQ(utimensat(AT_FDCWD, path_.c_str(), times, 0), 0);
+  }
+
+  v1::Manifest Writing(bool append_only, bool size_checked) {
+    ImageSet images;
+    images.tasks = {{.pid = 42, .parent_pid = 0, .thread_ids = {42}}};
+    auto state = ReadFileState(path_);
+    EXPECT_TRUE(state.ok()) << state.status();
+    images.files = {{.path = path_,
+                     .size = size_checked ? state->size : 0,
+                     .regular = true,
+                     .mapped = false,
+                     .size_checked = size_checked}};
+    ManifestInput input;
+    input.written_files[path_] = {.state = *state, .append_only = append_only};
+    return MakeManifest(input, images).value();
+  }
+
+  void ExpectRefused(const v1::Manifest& manifest, v1::FilesPolicy policy) {
+    const absl::Status status = Check(manifest, policy);
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_EQ(ErrorReasonOf(status), reason::kFileChanged);
+    EXPECT_EQ(ErrorMetadataOf(status)["path"], path_);
+    const bool offered = ErrorMetadataOf(status)["hint"].find(
+                             "--files=accept") != std::string::npos;
+    EXPECT_EQ(offered, Check(manifest, v1::FILES_POLICY_ACCEPT).ok()) << status;
+  }
+
+ private:
+  const std::string path_ = temp_.path() + "/data";
+};
+
+TEST_F(WritableTest, RecordIsOfTheFileThatWasOpen) {
+  SetTime(1000);
+  const v1::Manifest manifest = Writing(false, true);
+  ASSERT_EQ(manifest.files_size(), 1);
+  const v1::FileRecord& file = manifest.files(0);
+  EXPECT_TRUE(file.writable());
+  EXPECT_FALSE(file.append_only());
+  EXPECT_EQ(file.size(), 5u);
+  EXPECT_EQ(file.modify_time().seconds(), 1000);
+  EXPECT_EQ(file.modify_time().nanos(), 7);
+  EXPECT_NE(file.inode(), 0u);
+  EXPECT_TRUE(Check(manifest).ok());
+}
+
+TEST_F(WritableTest, SameSizeAndAnotherTimeIsRefusedUnlessAccepted) {
+  const v1::Manifest manifest = Writing(false, true);
+  Write("54321");
+  SetTime(1000);
+  ExpectRefused(manifest, v1::FILES_POLICY_REFUSE);
+  EXPECT_TRUE(Check(manifest, v1::FILES_POLICY_ACCEPT).ok());
+}
+
+TEST_F(WritableTest, AnotherSizeIsRefusedWhateverIsAsked) {
+  const v1::Manifest manifest = Writing(false, true);
+  for (const std::string content : {"1234", "123456"}) {
+    Write(content);
+    ExpectRefused(manifest, v1::FILES_POLICY_REFUSE);
+    ExpectRefused(manifest, v1::FILES_POLICY_ACCEPT);
+  }
+  ASSERT_EQ(unlink(path().c_str()), 0);
+  ExpectRefused(manifest, v1::FILES_POLICY_ACCEPT);
+  ASSERT_EQ(mkfifo(path().c_str(), 0600), 0);
+  ExpectRefused(manifest, v1::FILES_POLICY_ACCEPT);
+}
+
+// From a backup, as the hint says.
+TEST_F(WritableTest, FilesPutBackWithTheirTimePass) {
+  SetTime(1000);
+  const v1::Manifest manifest = Writing(false, true);
+  ASSERT_EQ(rename(path().c_str(), (path() + ".old").c_str()), 0);
+  Write("12345");
+  ExpectRefused(manifest, v1::FILES_POLICY_REFUSE);
+  SetTime(1000);
+  EXPECT_TRUE(Check(manifest).ok());
+}
+
+TEST_F(WritableTest, LogsMayGrow) {
+  const v1::Manifest manifest = Writing(true, false);
+  EXPECT_TRUE(manifest.files(0).append_only());
+  EXPECT_EQ(manifest.files(0).size(), 5u);
+  Write("1234567");
+  EXPECT_TRUE(Check(manifest).ok()) << Check(manifest);
+  Write("12");
+  ExpectRefused(manifest, v1::FILES_POLICY_REFUSE);
+  EXPECT_TRUE(Check(manifest, v1::FILES_POLICY_ACCEPT).ok());
+}
+
+TEST_F(WritableTest, LogsThatWereReplacedAreRefusedUnlessAccepted) {
+  const v1::Manifest manifest = Writing(true, false);
+  ASSERT_EQ(rename(path().c_str(), (path() + ".1").c_str()), 0);
+  Write("1234567");
+  ExpectRefused(manifest, v1::FILES_POLICY_REFUSE);
+  EXPECT_TRUE(Check(manifest, v1::FILES_POLICY_ACCEPT).ok());
+}
+
+// CRIU wants the size of those that something else reads.
+TEST_F(WritableTest, LogsWhoseSizeCriuChecksMayNotGrow) {
+  const v1::Manifest manifest = Writing(true, true);
+  EXPECT_FALSE(manifest.files(0).append_only());
+  Write("1234567");
+  ExpectRefused(manifest, v1::FILES_POLICY_ACCEPT);
+}
+
+TEST_F(WritableTest, WhatCannotBeStattedHasNotChanged) {
+  const v1::Manifest manifest = Writing(false, true);
+  const ScopedFileFault fault(FailWith(EIO, "stat", "/data"));
+  EXPECT_EQ(ErrnoNameOf(Check(manifest)), "EIO");
+}
+
+// Manifests of earlier versions say nothing of files that were written.
+TEST_F(WritableTest, ManifestsWithoutRecordsRestoreAsBefore) {
+  v1::Manifest manifest = Writing(false, true);
+  v1::FileRecord* file = manifest.mutable_files(0);
+  file->clear_writable();
+  file->clear_inode();
+  file->clear_birth_time();
+  Write("54321");
+  SetTime(1000);
+  EXPECT_TRUE(Check(manifest).ok());
 }
 
 // protobuf writes strings that are not UTF-8, but does not read them again.
@@ -96,9 +254,9 @@ TEST_F(ManifestTest, NamesThatAreNoTextCanBeReadAgain) {
   EXPECT_EQ(manifest.snapshot().root_task().comm(), "gr\xc3\xb6\\xc3");
   EXPECT_EQ(manifest.snapshot().root_task().exe(), temp_.path() + "/caf\\xe9");
   EXPECT_EQ(manifest.files(0).path(), path);
-  EXPECT_TRUE(CheckFiles(manifest).ok());
+  EXPECT_TRUE(Check(manifest).ok());
   ASSERT_EQ(unlink(path.c_str()), 0);
-  const absl::Status gone = CheckFiles(manifest);
+  const absl::Status gone = Check(manifest);
   EXPECT_EQ(ErrorReasonOf(gone), reason::kFileChanged);
   EXPECT_EQ(ErrorMetadataOf(gone)["path"], temp_.path() + "/caf\\xe9");
 }
@@ -115,7 +273,7 @@ TEST_F(ManifestTest, WhatIsNoRegularFileIsNotOpened) {
   v1::Manifest manifest = Mapping(link, 0);
   EXPECT_FALSE(manifest.files(0).has_modify_time());
   manifest.mutable_files(0)->mutable_modify_time()->set_seconds(1);
-  EXPECT_EQ(ErrorReasonOf(CheckFiles(manifest)), reason::kFileChanged);
+  EXPECT_EQ(ErrorReasonOf(Check(manifest)), reason::kFileChanged);
 
   char events[256];
   EXPECT_EQ(read(watch.get(), events, sizeof(events)), -1) << "it was opened";
@@ -134,7 +292,7 @@ TEST_F(ManifestTest, AnotherTimeIsFineForTheSameBuild) {
   const timespec times[2] = {{.tv_sec = 1, .tv_nsec = 0},
                              {.tv_sec = 1, .tv_nsec = 0}};
   ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
-  EXPECT_TRUE(CheckFiles(manifest).ok());
+  EXPECT_TRUE(Check(manifest).ok());
 }
 
 TEST_F(ManifestTest, PidsInUseAreRefused) {

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <future>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "daxsnap/v1/manifest.pb.h"
@@ -109,6 +111,33 @@ TEST_F(RestoreTest, MissingImagesAreDamage) {
   const absl::Status status = Restore("a").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotDamaged);
+}
+
+TEST_F(RestoreTest, WhatCannotBeReadIsNotDamage) {
+  for (const auto& [call, name] :
+       {std::pair{"open", "manifest.pb"}, std::pair{"stat", "inventory.img"},
+        std::pair{"open", "images"}}) {
+    const ScopedFileFault fault(FailWith(EIO, call, name));
+    const absl::Status status = Restore("a").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotUnreadable);
+  }
+  EXPECT_TRUE(Restore("a").ok());
+}
+
+// Neither a PID that is free nor a CPU that lacks everything.
+TEST_F(RestoreTest, WhatCannotBeToldOfTheMachineIsNotGuessed) {
+  Change([](v1::Manifest* manifest) {
+    manifest->add_tasks()->mutable_task()->set_pid(getpid());
+    manifest->add_cpu_features("fpu9000");
+  });
+  {
+    const ScopedFileFault fault(FailWith(EMFILE, "open", "/proc/cpuinfo"));
+    EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kOverloaded);
+  }
+  Change([](v1::Manifest* manifest) { manifest->clear_cpu_features(); });
+  const ScopedFileFault fault(FailWith(EMFILE, "read", "status"));
+  EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kOverloaded);
 }
 
 TEST_F(RestoreTest, MissingCpuFeature) {

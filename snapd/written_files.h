@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The files that a tree may write: what a restore compares, so that tasks do
+// not go on with memory that is older than their files.
+#ifndef DAXSNAP_SNAPD_WRITTEN_FILES_H_
+#define DAXSNAP_SNAPD_WRITTEN_FILES_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "snapd/proc.h"
+
+namespace daxsnap {
+
+// What tells one state of a regular file from another.
+struct FileState {
+  // Bytes.
+  uint64_t size = 0;
+  absl::Time modify_time;
+  uint64_t inode = 0;
+  // Where the file system keeps it: tells files apart that had one inode number
+  // one after the other.
+  std::optional<absl::Time> birth_time;
+};
+
+// The state of the regular file at `path`, symlinks followed. NOT_FOUND if
+// nothing is there, FAILED_PRECONDITION if it is something else.
+absl::StatusOr<FileState> ReadFileState(const std::string& path);
+
+struct WrittenFile {
+  FileState state;
+  // All that can write it are descriptors that are O_WRONLY and O_APPEND.
+  bool append_only = false;
+};
+
+// The regular files, by path, that tasks of the tree have open for writing, or
+// mapped shared so that they can write there. The tree stands still, and what
+// it has stored in shared mappings has been written back before: only then does
+// the next store change the time. Left out are files that their path does not
+// lead to, such as deleted ones, and those on FUSE, whose server may be in the
+// tree.
+absl::StatusOr<std::map<std::string, WrittenFile>> ReadWrittenFiles(
+    const ProcFs& proc, const std::vector<TaskInfo>& tree);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_WRITTEN_FILES_H_

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/written_files.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <functional>
+
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+// A child of the test that has prepared something.
+class Prepared {
+ public:
+  explicit Prepared(const std::function<void()>& prepare) {
+    int ready[2];
+    EXPECT_EQ(pipe2(ready, O_CLOEXEC), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      prepare();
+      (void)!write(ready[1], "r", 1);
+      for (;;) pause();
+    }
+    close(ready[1]);
+    char byte = 0;
+    EXPECT_EQ(read(ready[0], &byte, 1), 1);
+    close(ready[0]);
+  }
+  Prepared(const Prepared&) = delete;
+  Prepared& operator=(const Prepared&) = delete;
+  ~Prepared() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  pid_t pid() const { return pid_; }
+
+ private:
+  pid_t pid_ = 0;
+};
+
+class WrittenFilesTest : public testing::Test {
+ protected:
+  WrittenFilesTest() {
+    for (const char* name : {"a", "b"}) {
+      EXPECT_TRUE(ReplaceFileAt(AT_FDCWD, Path(name), "12345").ok());
+    }
+  }
+
+  std::string Path(const std::string& name) const {
+    return temp_.path() + "/" + name;
+  }
+
+  void Open(const std::string& name, int flags) const {
+    if (open(Path(name).c_str(), flags) < 0) _exit(1);
+  }
+
+  static void Map(const std::string& path, int open_flags, int protection,
+                  int flags) {
+    const int fd = open(path.c_str(), open_flags);
+    void* at = mmap(nullptr, 5, protection, flags, fd, 0);
+    if (fd < 0 || at == MAP_FAILED) _exit(1);
+    close(fd);
+  }
+
+  // Those in the test's directory.
+  absl::StatusOr<std::map<std::string, WrittenFile>> Read(
+      const std::function<void()>& prepare) {
+    const Prepared task(prepare);
+    auto tree = ProcFs().ReadTree(task.pid());
+    if (!tree.ok()) return tree.status();
+    auto files = ReadWrittenFiles(ProcFs(), *tree);
+    if (!files.ok()) return files.status();
+    std::erase_if(*files, [this](const auto& file) {
+      return file.first.rfind(temp_.path(), 0) != 0;
+    });
+    return files;
+  }
+
+  std::vector<std::string> Names(const std::function<void()>& prepare) {
+    auto files = Read(prepare);
+    EXPECT_TRUE(files.ok()) << files.status();
+    std::vector<std::string> names;
+    for (const auto& [path, file] : *files) {
+      names.push_back(path.substr(temp_.path().size() + 1));
+    }
+    return names;
+  }
+
+  bool IsAppendOnly(const std::function<void()>& prepare) {
+    auto files = Read(prepare);
+    EXPECT_EQ(files->count(Path("a")), 1u);
+    return (*files)[Path("a")].append_only;
+  }
+
+  TempDirectory temp_;
+};
+
+TEST_F(WrittenFilesTest, AreThoseOpenForWriting) {
+  EXPECT_THAT(Names([this] {
+                Open("a", O_RDWR);
+                Open("b", O_RDONLY);
+              }),
+              ElementsAre("a"));
+  EXPECT_THAT(Names([this] { Open("b", O_WRONLY); }), ElementsAre("b"));
+  EXPECT_THAT(Names([this] { Open("a", O_PATH | O_RDWR); }), IsEmpty());
+}
+
+TEST_F(WrittenFilesTest, OfEveryTaskOfTheTree) {
+  EXPECT_THAT(Names([this] {
+                Open("a", O_WRONLY);
+                int ready[2];
+                if (pipe(ready) != 0) _exit(1);
+                if (fork() == 0) {
+                  Open("b", O_WRONLY);
+                  (void)!write(ready[1], "r", 1);
+                  // With its parent, which is killed.
+                  while (getppid() != 1) usleep(1000);
+                  _exit(0);
+                }
+                char byte = 0;
+                (void)!read(ready[0], &byte, 1);
+              }),
+              ElementsAre("a", "b"));
+}
+
+TEST_F(WrittenFilesTest, AndThoseMappedSharedThatCanBeWritten) {
+  EXPECT_THAT(Names([this] {
+                Map(Path("a"), O_RDWR, PROT_READ | PROT_WRITE, MAP_SHARED);
+                Map(Path("b"), O_RDONLY, PROT_READ, MAP_SHARED);
+              }),
+              ElementsAre("a"));
+  // mprotect(2) can make it writable.
+  EXPECT_THAT(Names([this] { Map(Path("a"), O_RDWR, PROT_READ, MAP_SHARED); }),
+              ElementsAre("a"));
+  EXPECT_THAT(Names([this] {
+                Map(Path("a"), O_RDWR, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+              }),
+              IsEmpty());
+}
+
+TEST_F(WrittenFilesTest, TellThoseThatAreOnlyAppendedTo) {
+  EXPECT_TRUE(IsAppendOnly([this] { Open("a", O_WRONLY | O_APPEND); }));
+  EXPECT_FALSE(IsAppendOnly([this] { Open("a", O_RDWR | O_APPEND); }));
+  EXPECT_FALSE(IsAppendOnly([this] {
+    Open("a", O_WRONLY | O_APPEND);
+    Open("a", O_WRONLY);
+  }));
+  EXPECT_FALSE(IsAppendOnly([this] {
+    Open("a", O_WRONLY | O_APPEND);
+    Map(Path("a"), O_RDWR, PROT_READ, MAP_SHARED);
+  }));
+}
+
+TEST_F(WrittenFilesTest, HaveTheStateOfTheFile) {
+  auto files = Read([this] { Open("a", O_RDWR); });
+  ASSERT_TRUE(files.ok()) << files.status();
+  const FileState& state = (*files)[Path("a")].state;
+  struct stat info;
+  ASSERT_EQ(stat(Path("a").c_str(), &info), 0);
+  EXPECT_EQ(state.size, 5u);
+  EXPECT_EQ(state.inode, info.st_ino);
+  EXPECT_EQ(state.modify_time, absl::TimeFromTimespec(info.st_mtim));
+}
+
+// A restore could not find them by that path either.
+TEST_F(WrittenFilesTest, AreFoundByTheirPath) {
+  EXPECT_THAT(Names([this] {
+                Open("a", O_RDWR);
+                unlink(Path("a").c_str());
+              }),
+              IsEmpty());
+  EXPECT_THAT(Names([this] {
+                Open("b", O_RDWR);
+                rename(Path("b").c_str(), Path("c").c_str());
+              }),
+              ElementsAre("c"));
+  // A name like that of a deleted one, which is not the one that was deleted.
+  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, Path("d"), "1").ok());
+  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, Path("d (deleted)"), "1").ok());
+  EXPECT_THAT(Names([this] {
+                Open("d", O_RDWR);
+                unlink(Path("d").c_str());
+              }),
+              IsEmpty());
+}
+
+TEST_F(WrittenFilesTest, AreNotLeftOutWhenTheyCannotBeRead) {
+  for (const auto& [call, name] :
+       {std::pair{"read", "/maps"}, std::pair{"read", "/mountinfo"},
+        std::pair{"stat", "/a"}, std::pair{"open", "fd"}}) {
+    const ScopedFileFault fault(FailWith(EIO, call, name));
+    const absl::Status status = Read([this] { Open("a", O_RDWR); }).status();
+    EXPECT_EQ(ErrnoNameOf(status), "EIO") << name << ": " << status;
+  }
+}
+
+// "ID PARENT MAJOR:MINOR ..." of mounts, of which one is of FUSE: its server
+// may be in the tree and stand still.
+TEST_F(WrittenFilesTest, OnFuseAreNotTouched) {
+  const std::string task = Path("proc/7");
+  ASSERT_TRUE(EnsureDirectories(task + "/fd").ok());
+  ASSERT_TRUE(EnsureDirectories(task + "/fdinfo").ok());
+  ASSERT_EQ(symlink(Path("a").c_str(), (task + "/fd/3").c_str()), 0);
+  ASSERT_EQ(symlink(Path("b").c_str(), (task + "/fd/4").c_str()), 0);
+  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/fdinfo/3",
+                            "pos:\t0\nflags:\t0100002\nmnt_id:\t31\n")
+                  .ok());
+  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/fdinfo/4",
+                            "pos:\t0\nflags:\t0100002\nmnt_id:\t30\n")
+                  .ok());
+  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/maps",
+                            "7f0000000000-7f0000001000 rw-s 00000000 00:2d 9  "
+                            "                  /mnt/x\n")
+                  .ok());
+  ASSERT_TRUE(
+      ReplaceFileAt(AT_FDCWD, task + "/mountinfo",
+                    "30 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n"
+                    "31 30 0:45 / /mnt rw - fuse.sshfs host: rw,user_id=0\n")
+          .ok());
+  TaskInfo info;
+  info.id.pid = 7;
+  std::vector<std::string> statted;
+  const ScopedFileFault watch(
+      [&](absl::string_view call, const std::string& name) {
+        if (call == "stat") statted.push_back(name);
+        return 0;
+      });
+  auto files = ReadWrittenFiles(ProcFs(Path("proc")), {info});
+  ASSERT_TRUE(files.ok()) << files.status();
+  EXPECT_EQ(files->size(), 1u);
+  EXPECT_EQ(files->count(Path("b")), 1u);
+  EXPECT_THAT(statted, ElementsAre(task + "/fd/4", Path("b")));
+}
+
+}  // namespace
+}  // namespace daxsnap
