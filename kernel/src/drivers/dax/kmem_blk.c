@@ -137,6 +137,9 @@ static struct page *take_reserve(struct kmem_blk *b)
 
 static void give_page(struct kmem_blk *b, struct page *page)
 {
+	const u32 number = page_number(b, page);
+
+	kmem_persist_record_free(b->kp, &number, 1);
 	scoped_guard(spinlock, &b->reserve_lock) {
 		if (b->nr_reserve >= b->reserve_size)
 			break;
@@ -270,6 +273,7 @@ static blk_status_t replace_block(struct kmem_blk *b, struct bio *bio, struct bv
 				  const struct span *span, struct page *old)
 {
 	struct page *page = take_page(b, old);
+	bool kept = old;
 
 	if (!page)
 		return BLK_STS_NOSPC;
@@ -278,10 +282,14 @@ static blk_status_t replace_block(struct kmem_blk *b, struct bio *bio, struct bv
 		return damaged(b, span->block, "memory error");
 	}
 	fill_page(page, bio, iter, span);
-	kmem_blk_store(&b->media, span->block, page_number(b, page), page_address(page));
-	if (old)
+	if (kept && kmem_persist_without(KMEM_ORDER_BLK_KEEP_OLD)) {
 		give_page(b, old);
-	else
+		kept = false;
+	}
+	kmem_blk_store(&b->media, span->block, page_number(b, page), page_address(page));
+	if (kept)
+		give_page(b, old);
+	if (!old)
 		atomic64_inc(&b->nr_mapped);
 	return BLK_STS_OK;
 }
@@ -301,10 +309,20 @@ static blk_status_t write_block(struct kmem_blk *b, struct bio *bio, struct bvec
 	return replace_block(b, bio, iter, span, number ? numbered_page(b, number) : NULL);
 }
 
+static void give_pages(struct kmem_blk *b, const s64 *number, unsigned int count)
+{
+	unsigned int i;
+
+	for (i = 0; i < count; i++)
+		if (number[i])
+			give_page(b, numbered_page(b, number[i]));
+}
+
 /* Blocks of one group, and so of one lock */
 static blk_status_t clear_group(struct kmem_blk *b, u64 block, unsigned int count)
 {
 	s64 number[GROUP_BLOCKS];
+	const bool early = kmem_persist_without(KMEM_ORDER_BLK_KEEP_CLEARED);
 	unsigned int i, mapped = 0;
 
 	guard(rwsem_write)(block_lock(b, block));
@@ -316,10 +334,11 @@ static blk_status_t clear_group(struct kmem_blk *b, u64 block, unsigned int coun
 	}
 	if (!mapped)
 		return BLK_STS_OK;
+	if (early)
+		give_pages(b, number, count);
 	kmem_blk_clear(&b->media, block, count);
-	for (i = 0; i < count; i++)
-		if (number[i])
-			give_page(b, numbered_page(b, number[i]));
+	if (!early)
+		give_pages(b, number, count);
 	atomic64_sub(mapped, &b->nr_mapped);
 	atomic64_add(mapped, &b->nr_discarded);
 	return BLK_STS_OK;

@@ -433,12 +433,14 @@ int kmem_persist_attach(struct kmem_persist *kp, int mgid, void *drvdata)
 		return -ENOMEM;
 	}
 	kmem_persist_mark_bad(kp);
+	kmem_persist_record_attach(kp);
 	rc = kp->type->attach ? kp->type->attach(kp) : 0;
 	if (rc) {
 		dev_err(kp->dev, "not attached: type %s failed: %d\n", kp->type->name, rc);
 		return rc;
 	}
 
+	kmem_persist_record_free_rest(kp);
 	freed = free_rest(kp);
 	mhp_finish_allocated(mgid);
 	if (kp->type->attached)

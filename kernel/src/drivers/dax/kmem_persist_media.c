@@ -23,7 +23,9 @@
 void kmem_persist_write_back(const struct kmem_persist *kp, enum kmem_persist_step step,
 			     const void *addr, size_t len)
 {
-	arch_wb_cache_pmem((void *)addr, len);
+	kmem_persist_record_write_back(kp, step, addr, len);
+	if (!kmem_persist_without(step))
+		arch_wb_cache_pmem((void *)addr, len);
 }
 
 /**
@@ -35,5 +37,7 @@ void kmem_persist_write_back(const struct kmem_persist *kp, enum kmem_persist_st
  */
 void kmem_persist_fence(const struct kmem_persist *kp, enum kmem_persist_step step)
 {
-	pmem_wmb();
+	kmem_persist_record_fence(kp, step);
+	if (!kmem_persist_without(step))
+		pmem_wmb();
 }

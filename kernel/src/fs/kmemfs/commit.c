@@ -69,9 +69,11 @@ static void kmemfs_release(struct kmemfs *k, struct kmemfs_pages *list)
 {
 	size_t i;
 
+	kmem_persist_record_free(k->kp, list->page, list->nr);
 	for (i = 0; i < list->nr; i++)
 		kmemfs_reserve_give(k, list->page[i]);
 	kvfree(list->page);
+	*list = (struct kmemfs_pages) {};
 }
 
 /* ---- what the format's writers ask for ---------------------------------- */
@@ -439,14 +441,29 @@ static void kmemfs_flush_data(struct kmemfs *k)
 	}
 }
 
+/* For tests: what kmemfs_finish() does after the root, too early */
+static void kmemfs_too_early(struct kmemfs_commit *c, struct kmemfs_root *old_slot)
+{
+	if (kmem_persist_without(KMEM_ORDER_FS_KEEP_META))
+		kmemfs_release(c->k, &c->old);
+	if (kmem_persist_without(KMEM_ORDER_FS_KEEP_DATA))
+		kmemfs_put_pending(c->k, &c->pending, true);
+	if (kmem_persist_without(KMEM_ORDER_FS_ROOT_FIRST))
+		kmemfs_retire(&c->sink, old_slot);
+}
+
 static void kmemfs_finish(struct kmemfs_commit *c)
 {
 	struct kmemfs *k = c->k;
 	struct kmemfs_root *slots = k->kp->head + KMEMFS_PAGE_SIZE;
 	unsigned int slot = !k->slot;
 
-	kmemfs_flush_data(k);
+	if (!kmem_persist_without(KMEM_ORDER_FS_DATA_FIRST))
+		kmemfs_flush_data(k);
+	kmemfs_too_early(c, &slots[k->slot]);
 	kmemfs_publish(&c->sink, &slots[slot], &c->root);
+	if (kmem_persist_without(KMEM_ORDER_FS_DATA_FIRST))
+		kmemfs_flush_data(k);
 	kmemfs_retire(&c->sink, &slots[k->slot]);
 	k->slot = slot;
 	k->root = c->root;

@@ -219,7 +219,7 @@ static int kmemfs_persist_attach(struct kmem_persist *kp)
 	r = kmemfs_root_pick(&m, &k->slot, &k->root, &why);
 	if (!r)
 		r = kmemfs_walk(&m, &k->root, &kmemfs_keep_visitor, kp, &why);
-	if (!r)
+	if (!r && !kmem_persist_without(KMEM_ORDER_FS_ATTACH_RETIRE))
 		kmemfs_retire_other(k);
 	if (r) {
 		dev_err(kp->dev, "the device changed while it was attached: %s\n", why.text);

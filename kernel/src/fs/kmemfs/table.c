@@ -156,6 +156,7 @@ void kmemfs_put_pending(struct kmemfs *k, struct list_head *chunks, bool release
 		list_del(&chunk->list);
 		if (release) {
 			kmemfs_unhold(k, chunk->entry, KMEMFS_CHUNK_SIZE);
+			kmem_persist_record_free(k->kp, chunk->entry, KMEMFS_CHUNK_SIZE);
 			pool_pages_put(&k->region, chunk->entry, KMEMFS_CHUNK_SIZE);
 		}
 		kmem_cache_free(kmemfs_chunk_cache, chunk);

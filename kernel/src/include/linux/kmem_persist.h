@@ -132,4 +132,45 @@ static inline bool kmem_persist_active(void)
 }
 #endif
 
+/* For tests: drivers/dax/kmem_persist_record.c */
+#ifdef CONFIG_KMEM_PERSIST_RECORD
+bool kmem_persist_without(enum kmem_persist_step step);
+void kmem_persist_record_attach(const struct kmem_persist *kp);
+void kmem_persist_record_free_rest(const struct kmem_persist *kp);
+void kmem_persist_record_write_back(const struct kmem_persist *kp, enum kmem_persist_step step,
+				    const void *addr, size_t len);
+void kmem_persist_record_fence(const struct kmem_persist *kp, enum kmem_persist_step step);
+void kmem_persist_record_free(const struct kmem_persist *kp, const u32 *pages, unsigned long nr);
+#else
+/* Is this step, or this order, to be left out? */
+static inline bool kmem_persist_without(enum kmem_persist_step step)
+{
+	return false;
+}
+
+static inline void kmem_persist_record_attach(const struct kmem_persist *kp)
+{
+}
+
+static inline void kmem_persist_record_free_rest(const struct kmem_persist *kp)
+{
+}
+
+static inline void kmem_persist_record_write_back(const struct kmem_persist *kp,
+						  enum kmem_persist_step step,
+						  const void *addr, size_t len)
+{
+}
+
+static inline void kmem_persist_record_fence(const struct kmem_persist *kp,
+					     enum kmem_persist_step step)
+{
+}
+
+static inline void kmem_persist_record_free(const struct kmem_persist *kp, const u32 *pages,
+					    unsigned long nr)
+{
+}
+#endif
+
 #endif /* _LINUX_KMEM_PERSIST_H */

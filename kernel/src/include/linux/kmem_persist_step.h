@@ -7,7 +7,7 @@
 #define _LINUX_KMEM_PERSIST_STEP_H
 
 /**
- * enum kmem_persist_step - write-backs and fences
+ * enum kmem_persist_step - write-backs, fences, and orders
  * @KMEM_STEP_FS_DATA: write back pages of files
  * @KMEM_STEP_FS_EXTENTS: write back a leaf of an extent tree
  * @KMEM_STEP_FS_INODES: write back a leaf of the inode table
@@ -23,10 +23,21 @@
  * @KMEM_STEP_BLK_AFTER_ENTRY: fence: the write is durable
  * @KMEM_STEP_BLK_CLEAR: write back entries of blocks that are discarded
  * @KMEM_STEP_BLK_AFTER_CLEAR: fence: their pages may be used again
- * @KMEM_NR_STEPS: how many these are
+ * @KMEM_NR_STEPS: one more than the last of them
+ * @KMEM_ORDER_FS_DATA_FIRST: data is written back before the root
+ * @KMEM_ORDER_FS_ROOT_FIRST: the root is durable before the one before ends
+ * @KMEM_ORDER_FS_KEEP_META: metadata of the commit before stays until then
+ * @KMEM_ORDER_FS_KEEP_DATA: so does data that only that one has
+ * @KMEM_ORDER_FS_ATTACH_RETIRE: an older root ends before others get its pages
+ * @KMEM_ORDER_BLK_KEEP_OLD: the old page of a block stays until the write is durable
+ * @KMEM_ORDER_BLK_KEEP_CLEARED: so do those of discarded blocks
+ * @KMEM_NR_ORDERS: one more than the last order
+ *
+ * Orders are rules about when something else is done. Like steps, they are named
+ * so that tests can break them, see kmem_persist_without().
  */
 enum kmem_persist_step {
-	KMEM_STEP_FS_DATA,
+	KMEM_STEP_FS_DATA = 1,
 	KMEM_STEP_FS_EXTENTS,
 	KMEM_STEP_FS_INODES,
 	KMEM_STEP_FS_INDEX,
@@ -42,6 +53,14 @@ enum kmem_persist_step {
 	KMEM_STEP_BLK_CLEAR,
 	KMEM_STEP_BLK_AFTER_CLEAR,
 	KMEM_NR_STEPS,
+	KMEM_ORDER_FS_DATA_FIRST = KMEM_NR_STEPS,
+	KMEM_ORDER_FS_ROOT_FIRST,
+	KMEM_ORDER_FS_KEEP_META,
+	KMEM_ORDER_FS_KEEP_DATA,
+	KMEM_ORDER_FS_ATTACH_RETIRE,
+	KMEM_ORDER_BLK_KEEP_OLD,
+	KMEM_ORDER_BLK_KEEP_CLEARED,
+	KMEM_NR_ORDERS,
 };
 
 #endif /* _LINUX_KMEM_PERSIST_STEP_H */
