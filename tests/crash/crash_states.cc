@@ -2,110 +2,17 @@
 #include "tests/crash/crash_states.h"
 
 #include <cstring>
-#include <set>
 
 namespace daxsnap::crash {
-namespace {
 
-constexpr size_t kExhaustiveLines = 6;
-constexpr int kTornStates = 8;  // besides the subsets of whole lines
-constexpr int kSamples = 12;    // where there are too many subsets
-
-uint64_t PageOf(const DirtyLine& line) {
-  return line.index * kLineSize / KMEMFS_PAGE_SIZE;
-}
-
-}  // namespace
-
-void CrashStates::Put(const DirtyLine& line, Choice choice) {
-  Line bytes = line.media;
-  switch (choice) {
-    case Choice::kOld:
-      break;
-    case Choice::kNew:
-      bytes = line.cache;
-      break;
-    case Choice::kTorn:
-      for (size_t word = 0; word < kWordsPerLine; word++) {
-        switch (Below(8)) {
-          case 0:
-            if (ZeroesFirst() && bytes[word] != line.cache[word])
-              bytes[word] = 0;
-            break;
-          case 1:
-            bytes[word] = line.flushed[word];
-            break;
-          case 2:
-          case 3:
-          case 4:
-            bytes[word] = line.cache[word];
-            break;
-          default:
-            break;
-        }
-      }
-      break;
-  }
-  std::memcpy(&image_[line.index * kLineSize], bytes.data(), kLineSize);
-}
-
-void CrashStates::Exhaust(const std::vector<DirtyLine>& lines) {
-  coverage_.exhaustive++;
-  for (uint64_t subset = 0; subset < (1ULL << lines.size()); subset++) {
-    for (size_t i = 0; i < lines.size(); i++)
-      Put(lines[i], (subset >> i) & 1 ? Choice::kNew : Choice::kOld);
-    CheckUnlessViolated();
-  }
-  if (lines.empty()) return;
-  for (int i = 0; i < kTornStates; i++) {
-    for (const DirtyLine& line : lines) Put(line, Choice::kTorn);
-    CheckUnlessViolated();
-  }
-}
-
-// All that is dirty was written back but for one page; and the other way round.
-void CrashStates::OnePage(const std::vector<DirtyLine>& lines) {
-  std::set<uint64_t> pages;
-  for (const DirtyLine& line : lines) pages.insert(PageOf(line));
-  for (const uint64_t page : pages) {
-    for (const Choice choice : {Choice::kOld, Choice::kNew, Choice::kTorn}) {
-      const Choice others =
-          choice == Choice::kNew ? Choice::kOld : Choice::kNew;
-      for (const DirtyLine& line : lines)
-        Put(line, PageOf(line) == page ? choice : others);
-      CheckUnlessViolated();
-    }
-  }
-}
-
-void CrashStates::Scatter(const std::vector<DirtyLine>& lines) {
-  const uint64_t tenths = Below(11);
-  for (const DirtyLine& line : lines) {
-    const Choice choice =
-        Below(8) == 0 ? Choice::kTorn
-                      : (Below(10) < tenths ? Choice::kNew : Choice::kOld);
-    Put(line, choice);
-  }
-}
-
-void CrashStates::Sample(const std::vector<DirtyLine>& lines) {
-  for (int i = 0; i < kSamples; i++) {
-    Scatter(lines);
-    CheckUnlessViolated();
-  }
+void CrashStates::SetLine(size_t index, const Line& bytes) {
+  std::memcpy(&image_[index * kLineSize], bytes.data(), kLineSize);
 }
 
 void CrashStates::Explore(const Device& device) {
-  if (!violation_.empty()) return;
-  coverage_.points++;
+  if (!violation().empty()) return;
   image_ = device.media();
-  const std::vector<DirtyLine> lines = device.DirtyLines();
-  if (lines.size() <= kExhaustiveLines) {
-    Exhaust(lines);
-    return;
-  }
-  OnePage(lines);
-  Sample(lines);
+  ExploreLines(device.DirtyLines());
 }
 
 Bytes CrashStates::RandomCrash(const Device& device) {
@@ -113,12 +20,6 @@ Bytes CrashStates::RandomCrash(const Device& device) {
   Scatter(device.DirtyLines());
   CheckUnlessViolated();
   return image_;
-}
-
-void CrashStates::CheckUnlessViolated() {
-  if (!violation_.empty()) return;
-  coverage_.states++;
-  violation_ = Check(image_);
 }
 
 }  // namespace daxsnap::crash

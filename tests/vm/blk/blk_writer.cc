@@ -3,10 +3,13 @@
 // Writes to a block device until the power is cut, and says after the reboot
 // whether what is there is what was written, up to some moment.
 //
-//   blk_writer write DEVICE SEED
+//   blk_writer write DEVICE SEED [COUNT MARK]
 //     One operation after the other, forever: writes of whole blocks and of
 //     sectors, and discards, of the first MiB. Each is durable (O_DSYNC) before
-//     its number is printed, and before the next one begins.
+//     its number is printed, and before the next one begins. With COUNT: ends
+//     after so many, and to the file MARK go "seed SEED" before the device is
+//     emptied, "begin N" and "done N" before and after each operation; that it
+//     is empty is "done 0".
 //   blk_writer check DEVICE SEED NUMBER
 //     Exits with 0 if the device is as some operation from NUMBER on left it,
 //     with the next one done not at all, or in part if it is a discard, and
@@ -35,62 +38,13 @@
 #include <thread>
 #include <vector>
 
+#include "tests/vm/blk/blk_sequence.h"
+
+namespace daxsnap::blktest {
 namespace {
 
-constexpr uint64_t kBlock = 4096;
-constexpr uint64_t kSector = 512;
-constexpr uint64_t kSectorsPerBlock = kBlock / kSector;
-constexpr uint64_t kBlocks = 256;
-constexpr uint64_t kBytes = kBlocks * kBlock;
-constexpr uint64_t kSectors = kBytes / kSector;
-constexpr uint64_t kMaxDiscard = 16;  // blocks
 // More operations than can be done and not be heard of.
 constexpr uint64_t kUnheard = 1'000'000;
-
-struct Operation {
-  bool discard = false;
-  uint64_t first = 0;  // sector
-  uint64_t count = 0;
-};
-
-class Sequence {
- public:
-  explicit Sequence(uint64_t seed) : random_(seed) {}
-
-  Operation Next() {
-    const uint64_t block = Below(kBlocks);
-    const uint64_t first = Below(kSectorsPerBlock);
-    const uint64_t at = block * kSectorsPerBlock;
-    switch (Below(8)) {
-      case 0: {
-        const uint64_t most = std::min(kBlocks - block, kMaxDiscard);
-        return {true, at, (1 + Below(most)) * kSectorsPerBlock};
-      }
-      case 1:
-      case 2:
-        return {false, at + first, 1 + Below(kSectorsPerBlock - first)};
-      default:
-        return {false, at, kSectorsPerBlock};
-    }
-  }
-
- private:
-  uint64_t Below(uint64_t n) { return random_() % n; }
-  std::mt19937_64 random_;
-};
-
-// What operation `number` writes to `sector`; number 0: nothing was written.
-void FillSector(uint64_t seed, uint64_t number, uint64_t sector, void* to) {
-  std::array<uint64_t, kSector / sizeof(uint64_t)> words = {};
-  if (number != 0) {
-    uint64_t state = seed ^ (number << 20) ^ sector;
-    for (uint64_t& word : words) {
-      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-      word = state ^ (state >> 29);
-    }
-  }
-  std::memcpy(to, words.data(), kSector);
-}
 
 bool Fail(const char* what) {
   std::perror(what);
@@ -124,15 +78,32 @@ bool Say(uint64_t number) {
          static_cast<ssize_t>(line.size());
 }
 
-int Write(int fd, uint64_t seed) {
+// Without a file: nowhere.
+bool Mark(const char* file, const char* what, uint64_t number) {
+  if (file == nullptr) return true;
+  const std::string text = what + (" " + std::to_string(number));
+  const int fd = open(file, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return Fail(file);
+  const bool ok =
+      write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  close(fd);
+  return ok || Fail(file);
+}
+
+int Write(int fd, uint64_t seed, uint64_t count, const char* mark) {
   const std::unique_ptr<char, Free> buffer(
       static_cast<char*>(std::aligned_alloc(kBlock, kBlock)));
-  if (!Discard(fd, 0, kBytes) || !Say(0)) return 1;
+  if (!Mark(mark, "seed", seed) || !Discard(fd, 0, kBytes) ||
+      !Mark(mark, "done", 0) || !Say(0))
+    return 1;
   Sequence sequence(seed);
-  for (uint64_t number = 1;; number++) {
-    if (!Do(fd, seed, number, sequence.Next(), buffer.get()) || !Say(number))
+  for (uint64_t number = 1; number <= count; number++) {
+    if (!Mark(mark, "begin", number) ||
+        !Do(fd, seed, number, sequence.Next(), buffer.get()) ||
+        !Mark(mark, "done", number) || !Say(number))
       return 1;
   }
+  return 0;
 }
 
 // The device next to what it should be.
@@ -327,16 +298,16 @@ class Race {
   std::atomic<uint64_t> done_ = 0;
 };
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  const bool writes = argc == 4 && std::string(argv[1]) == "write";
-  const bool races = argc == 4 && std::string(argv[1]) == "race";
-  const bool checks = argc == 5 && std::string(argv[1]) == "check";
+int Main(int argc, char** argv) {
+  const std::string command = argc > 3 ? argv[1] : "";
+  const bool counts = argc == 6 && command == "write";
+  const bool writes = counts || (argc == 4 && command == "write");
+  const bool races = argc == 4 && command == "race";
+  const bool checks = argc == 5 && command == "check";
   if (!writes && !checks && !races) {
     std::fprintf(stderr,
-                 "usage: %s write DEVICE SEED | check DEVICE SEED NUMBER | "
-                 "race DEVICE SECONDS\n",
+                 "usage: %s write DEVICE SEED [COUNT MARK] | "
+                 "check DEVICE SEED NUMBER | race DEVICE SECONDS\n",
                  argv[0]);
     return 64;
   }
@@ -347,6 +318,13 @@ int main(int argc, char** argv) {
   }
   const uint64_t seed = std::strtoull(argv[3], nullptr, 10);
   if (races) return Race(fd).Run(std::chrono::seconds(seed)) ? 0 : 1;
-  return writes ? Write(fd, seed)
-                : Check(fd, seed, std::strtoull(argv[4], nullptr, 10));
+  const uint64_t number =
+      argc > 4 ? std::strtoull(argv[4], nullptr, 10) : UINT64_MAX;
+  return writes ? Write(fd, seed, number, counts ? argv[5] : nullptr)
+                : Check(fd, seed, number);
 }
+
+}  // namespace
+}  // namespace daxsnap::blktest
+
+int main(int argc, char** argv) { return daxsnap::blktest::Main(argc, argv); }
