@@ -24,7 +24,8 @@
  * under the page-table lock, and flushes the TLB for a whole page table before
  * the lock is dropped. The target may run meanwhile.
  *
- * What is busy is looked at once more after lru_add_drain_all(), then copied.
+ * What is busy is looked at once more, after lru_add_drain_all() if this was not
+ * done yet for the same capture, then copied.
  */
 
 /* Entries of pages[] that are not decided yet. There are no pool pages 0 and 1. */
@@ -302,6 +303,7 @@ static int capture_vma(struct capture *c, struct vm_area_struct *vma, unsigned l
 		decide_range(c, addr, end, absent);
 		return 0;
 	}
+	c->lru.family = vma->anon_vma->root;
 	flush_cache_range(vma, addr, end);
 	while (addr < end) {
 		unsigned long next = pmd_addr_end(addr, end);
@@ -437,7 +439,7 @@ static void look_at_all(u32 *slot, unsigned long nr)
  * Return: 0; -EFAULT if not all of the range is mapped memory, or if the target
  * is killed because memory is short; -ENOSPC if the region has no free page for a
  * copy; -EINTR on a fatal signal; -EHWPOISON or -ENOMEM from reading the target.
- * On error nothing is taken: @pages is all 0, @stats unchanged.
+ * On error nothing is taken: @pages is all 0, @stats unchanged but for @stats->drained.
  */
 int pool_capture(const struct pool_region *pool, struct mm_struct *mm, unsigned long addr,
 		 unsigned long nr, u32 *pages, struct pool_capture_stats *stats)
@@ -460,7 +462,9 @@ int pool_capture(const struct pool_region *pool, struct mm_struct *mm, unsigned 
 	lru_add_drain();
 	err = capture_range(&c, addr + nr * PAGE_SIZE);
 	if (!err && c.nr_busy) {
-		lru_add_drain_all();
+		if (!stats->drained)
+			lru_add_drain_all();
+		stats->drained = true;
 		c.again = true;
 		err = capture_range(&c, addr + nr * PAGE_SIZE);
 	}

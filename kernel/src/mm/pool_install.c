@@ -15,6 +15,7 @@
 #include <asm/tlbflush.h>
 
 #include "internal.h"
+#include "pool_rmap.h"
 
 /**
  * DOC: Installing pool pages
@@ -27,30 +28,8 @@
  * does not do either.
  *
  * The references of the page table are those the caller had, so no count is
- * touched but the map count. Statistics are added up for a page table.
+ * touched but the map count. Charges and statistics are added up for a page table.
  */
-
-/*
- * Counts one more mapping of a page. What no process maps and a memory cgroup is charged
- * for is about to lose its charge; only then it may be mapped, so that NR_ANON_MAPPED
- * goes down where it went up. Returns 1 for the first mapping, 0 for another one.
- */
-static __always_inline int add_mapping(struct page *page)
-{
-	struct folio *folio;
-
-	if (unlikely(PageHWPoison(page)))
-		return -EHWPOISON;
-	if (atomic_inc_unless_negative(&page->_mapcount))
-		return 0;
-	folio = page_folio(page);
-	if (unlikely(folio_memcg_charged(folio))) {
-		folio_pool_unmapped(folio);
-		if (folio_memcg_charged(folio))
-			return -EBUSY;
-	}
-	return atomic_inc_and_test(&page->_mapcount);
-}
 
 static bool vma_takes_pool_pages(struct vm_area_struct *vma)
 {
@@ -105,16 +84,28 @@ static unsigned long count_present(pte_t *pte, unsigned long nr)
 	return i;
 }
 
-/* Within one page table. Returns the leading pages handled; *skip counts if they are not all. */
+/* How many leading pages, of @nr, are there with at most @most that have content? */
+static unsigned long count_pages(const u32 *pages, unsigned long nr, unsigned int most)
+{
+	unsigned long i;
+
+	for (i = 0; i < nr; i++)
+		if (pages[i] && !most--)
+			break;
+	return i;
+}
+
+/* Within one page table. Returns the leading pages handled; *skip is 0 if they are all. */
 static unsigned long install_table(const struct pool_region *pool, struct vm_area_struct *vma,
 				   unsigned long addr, unsigned long nr, u32 *pages,
-				   unsigned long *skip)
+				   struct pool_charge *charge, unsigned long *skip)
 {
 	const unsigned int max_refs = pool_max_refs();
 	const unsigned long start_pfn = pool->start_pfn;
 	const pgprot_t prot = vma->vm_page_prot;
+	struct anon_vma *family = vma->anon_vma->root;
 	struct mm_struct *mm = vma->vm_mm;
-	unsigned long i, mapped = 0, first = 0;
+	unsigned long i, mapped = 0;
 	pte_t *pte;
 	spinlock_t *ptl;	/* of @pte */
 	pmd_t *pmd;
@@ -124,8 +115,10 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 	if (!pmd)
 		return 0;
 	if (vma_is_anonymous(vma) && pmd_none(pmdp_get_lockless(pmd)) &&
-	    !memchr_inv(pages, 0, nr * sizeof(*pages)))
+	    !memchr_inv(pages, 0, nr * sizeof(*pages))) {
+		*skip = 0;
 		return nr;
+	}
 	if (pte_alloc(mm, pmd))
 		return 0;
 	pte = pte_offset_map_lock(mm, pmd, addr, &ptl);
@@ -135,13 +128,13 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 		pte_unmap_unlock(pte, ptl);
 		return 0;
 	}
+	*skip = 0;
 	if (!vma_is_anonymous(vma))
 		nr = limit_to_file(vma, addr, nr, pages, skip);
 	arch_enter_lazy_mmu_mode();
 	for (i = 0; i < nr; i++) {
 		unsigned long pfn = start_pfn + (pages[i] & ~POOL_PAGE_NEW);
 		struct page *page;
-		int added;
 
 		if (unlikely(!pte_none(ptep_get(pte + i)))) {
 			*skip = count_present(pte + i, nr - i);
@@ -150,29 +143,46 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 		if (!pages[i])
 			continue;
 		page = pfn_to_page(pfn);
-		if (unlikely(page_ref_count(page) > max_refs)) {
+		if (unlikely(page_ref_count(page) > max_refs || PageHWPoison(page))) {
 			*skip = 1;
 			break;
 		}
 		VM_WARN_ON_ONCE_PAGE(!pool_page_test(pool, page), page);
-		added = add_mapping(page);
-		if (unlikely(added < 0)) {
-			*skip = 1;
-			break;
-		}
-		first += added;
+		pool_add_rmap(page_folio(page), family, charge);
 		set_pte_at(mm, addr + i * PAGE_SIZE, pte + i,
 			   pte_mksoft_dirty(pfn_pte(pfn, prot)));
 		pages[i] = 0;
 		mapped++;
 	}
 	arch_leave_lazy_mmu_mode();
-	__mod_node_page_state(NODE_DATA(pool->nid), NR_ANON_MAPPED, first);
+	pool_charge_commit(charge, pool->nid);
 	add_mm_counter(mm, MM_ANONPAGES, mapped);
 	if (i)
 		update_mmu_cache_range(NULL, vma, addr, pte, i);
 	pte_unmap_unlock(pte, ptl);
 	return i;
+}
+
+/* Those of the pages for which there is a charge. Returns as install_table(). */
+static unsigned long install_charged(const struct pool_region *pool, struct vm_area_struct *vma,
+				     unsigned long addr, unsigned long nr, u32 *pages,
+				     unsigned long *skip)
+{
+	struct mm_struct *mm = vma->vm_mm;
+	struct pool_charge charge;
+	unsigned long got = 0, few = min(nr, SWAP_CLUSTER_MAX);
+
+	*skip = few;
+	if (!pool_charge_begin(&charge, mm, nr, GFP_NOWAIT)) {
+		if (pool_charge_begin(&charge, mm, few, GFP_KERNEL | __GFP_NORETRY))
+			nr = count_pages(pages, nr, few);
+		else
+			nr = count_pages(pages, nr, 0);
+	}
+	if (nr)
+		got = install_table(pool, vma, addr, nr, pages, &charge, skip);
+	pool_charge_end(&charge);
+	return got;
 }
 
 /**
@@ -188,6 +198,8 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
  * takes pages, and only where nothing is mapped yet, so that the result is that of
  * copying: anonymous memory, and mappings of regular files up to the file's end.
  * Anonymous memory for pages without content is left untouched: it reads as zeroes.
+ * Where the process's memory cgroup is at its limit nothing is installed: copying
+ * meets the limit as any page fault does.
  *
  * The references on pages that are installed pass to the page table, and their
  * entries in @pages become 0; the rest stays the caller's.
@@ -218,9 +230,9 @@ unsigned long pool_install(const struct pool_region *pool, unsigned long addr, u
 			break;
 		}
 		want = (pmd_addr_end(addr, addr + (want << PAGE_SHIFT)) - addr) >> PAGE_SHIFT;
-		got = install_table(pool, vma, addr, want, pages + done, skip);
+		got = install_charged(pool, vma, addr, want, pages + done, skip);
 		done += got;
-		if (got < want)
+		if (*skip)
 			break;
 		*skip = 1;
 		addr += got << PAGE_SHIFT;

@@ -3,16 +3,15 @@
  * Pool pages: allocation, state and release.
  */
 #include <linux/gfp.h>
-#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/pagevec.h>
 #include <linux/pool_pages.h>
-#include <linux/rmap.h>
 #include <linux/swap.h>
 
 #include "internal.h"
+#include "pool_rmap.h"
 
 /**
  * DOC: Pool pages
@@ -24,10 +23,10 @@
  *
  * To the rest of mm it looks like a page that ksmd merged: anonymous,
  * mapped read-only everywhere, copied by the next write, free of the rule that
- * ties a page to one anon_vma, and shown under "KSM:" in smaps. It has no stable
- * node, so rmap walks find no mapping: it is neither migrated nor reclaimed.
- * It is on no LRU list. Its content never changes while more than the caller
- * owns it.
+ * ties a page to one anon_vma, and shown under "KSM:" in smaps. It has a mark in
+ * place of a stable node, so rmap walks find no mapping: it is neither migrated nor
+ * reclaimed. It is on no LRU list. Its content never changes while more than the
+ * caller owns it.
  *
  * pool_capture() makes pool pages of a process's memory in place,
  * pool_install() maps pool pages into a process, pool_page_alloc() makes one
@@ -38,12 +37,8 @@
  * the last of them unmaps it, or until a process that alone maps it writes to it:
  * folio_leave_pool() then makes it an ordinary page again, without a copy.
  *
- * Memory cgroups: a captured page stays charged to the group of the process it
- * was taken from for as long as a process maps it; from then on it is the
- * pool's, and charged to none (folio_pool_unmapped()). So capturing changes
- * nothing of what a group uses, and what is stored besides counts for no group.
- * Pages that are charged to none, among them those allocated for a copy and those
- * adopted after a reboot, stay so when they are mapped, until they leave the pool.
+ * Memory cgroups are charged for what their processes map, see "Who is charged" in
+ * pool_rmap.c. What is only stored is charged to none.
  */
 
 /* No OOM kill for a pool that is full, no page of another node. */
@@ -85,7 +80,7 @@ static void make_pool_page(struct page *page)
 	__folio_mark_uptodate(folio);
 	__folio_set_swapbacked(folio);
 	folio_set_dirty(folio);
-	folio->index = 0;
+	init_pool_rmap(folio, NULL);
 	WRITE_ONCE(folio->mapping, PAGE_MAPPING_POOL);
 }
 
@@ -168,63 +163,3 @@ void pool_pages_put(const struct pool_region *pool, const u32 *pages, unsigned l
 		folios_put(&batch);
 }
 EXPORT_SYMBOL_GPL(pool_pages_put);
-
-/* Charges the sole mapping of a folio that belongs to no memory cgroup to that of @mm. */
-static bool charge_mapped(struct folio *folio, struct mm_struct *mm)
-{
-	bool charged;
-
-	if (mem_cgroup_disabled())
-		return true;
-	if (folio_memcg(folio))
-		return mm_match_cgroup(mm, folio_memcg(folio));
-	__lruvec_stat_mod_folio(folio, NR_ANON_MAPPED, -1);
-	charged = !mem_cgroup_charge(folio, mm, GFP_NOWAIT | __GFP_NOWARN);
-	__lruvec_stat_mod_folio(folio, NR_ANON_MAPPED, 1);
-	return charged;
-}
-
-/**
- * folio_leave_pool - make a pool page ordinary memory of a process again
- * @folio: a folio for which folio_test_pool() is true
- * @vma: where it is mapped, by a process that is about to write
- * @addr: at this address; the caller holds the page-table lock
- *
- * Does so if neither a store nor another process has a reference; then the
- * writer may reuse the page like any anonymous one.
- */
-void folio_leave_pool(struct folio *folio, struct vm_area_struct *vma, unsigned long addr)
-{
-	bool leave;
-
-	/* It would have to be counted as locked again. */
-	if ((vma->vm_flags & VM_LOCKED) || folio_test_mlocked(folio))
-		return;
-	if (!folio_ref_freeze(folio, 1))
-		return;
-	leave = folio_test_pool(folio) && charge_mapped(folio, vma->vm_mm);
-	if (leave) {
-		folio->index = linear_page_index(vma, addr);
-		WRITE_ONCE(folio->mapping, (void *)vma->anon_vma + PAGE_MAPPING_ANON);
-	}
-	folio_ref_unfreeze(folio, 1);
-	if (leave)
-		folio_add_lru(folio);
-}
-
-/**
- * folio_pool_unmapped - the last process has unmapped a pool page
- * @folio: a folio for which folio_test_pool() is true; the caller has a reference
- *
- * Ends its charge to a memory cgroup. The lock keeps two callers from doing so at
- * the same time. Where it is taken the charge stays until the page is mapped again,
- * or freed: no harm is done.
- */
-void folio_pool_unmapped(struct folio *folio)
-{
-	if (!folio_memcg_charged(folio) || !folio_trylock(folio))
-		return;
-	if (!folio_mapped(folio))
-		mem_cgroup_uncharge(folio);
-	folio_unlock(folio);
-}

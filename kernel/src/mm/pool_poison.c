@@ -250,9 +250,6 @@ bool pool_memory_failure(struct folio *folio, int flags)
 	for (i = 0; i < SEARCHES && folio_mapped(folio); i++)
 		poison_all(folio, flags);
 	unmapped = !folio_mapped(folio);
-	/* The last reference is not going to be dropped. */
-	if (unmapped)
-		folio_pool_unmapped(folio);
 	blocking_notifier_call_chain(&pool_poison_chain, 0, &folio->page);
 	return unmapped;
 }

@@ -111,6 +111,7 @@ static void take_run(struct take *t, struct vm_area_struct *vma, unsigned long a
 	unsigned long i;
 
 	folio_unlock(page_folio(t->from[t->at]));
+	t->lru.family = vma->anon_vma->root;
 	flush_cache_range(vma, addr, end);
 	arch_enter_lazy_mmu_mode();
 	for (i = t->at; addr < end; i++, addr += PAGE_SIZE, pte++) {
@@ -187,6 +188,7 @@ static bool visit_shared(struct folio *folio, struct vm_area_struct *vma, unsign
 		t->seen[i]++;
 	}
 	flush_tlb_range(vma, start, addr);
+	t->lru.family = vma->anon_vma->root;	/* the same for all of them */
 	page_vma_mapped_walk_done(&pvmw);
 	return true;
 }
@@ -245,14 +247,16 @@ static void take_mapped_run(struct take *t, struct folio *folio)
 /* With the pipe's reference only there is no mapping, and no way to one. */
 static void take_unmapped(struct take *t, struct folio *folio)
 {
-	bool took = out_of_swap(folio) &&
-		    pool_take_sole(&t->lru, folio, PIPE_REFS, NULL, 0, NULL, __pte(0),
-				   BIT(PG_lru), BIT(PG_lru));
+	bool took;
 
+	t->lru.family = NULL;
+	took = out_of_swap(folio) &&
+	       pool_take_sole(&t->lru, folio, PIPE_REFS, NULL, 0, NULL, __pte(0), BIT(PG_lru),
+			      BIT(PG_lru));
 	pool_lru_unlock(&t->lru);
 	if (took) {
 		taken(t, t->at);
-		mem_cgroup_uncharge(folio);	/* as folio_pool_unmapped() would have done */
+		mem_cgroup_uncharge(folio);	/* nobody maps it */
 	}
 	folio_unlock(folio);
 }

@@ -26,7 +26,8 @@
  * its reference before and fails the freeze, or comes after and sees a changed
  * entry or PageAnonExclusive cleared. A page that fork() shares can not be frozen,
  * as the others may unmap it: it is locked, taken off the LRU, then counted; it
- * has no writable mapping and cannot be pinned.
+ * has no writable mapping and cannot be pinned. All who map it are of one family, see
+ * "Who is charged" in pool_rmap.c.
  */
 
 void pool_lru_unlock(struct pool_lru *lru)
@@ -59,18 +60,29 @@ void pool_lru_lock_other(struct pool_lru *lru, struct folio *folio)
  */
 bool pool_take_shared(struct pool_lru *lru, struct folio *folio, int mapcount, int others)
 {
+	bool kept;
+
 	if (folio_ref_count(folio) != mapcount + others || !folio_test_clear_lru(folio))
 		return false;
 	folio_get(folio);
 	pool_lru_lock(lru, folio);
+	/*
+	 * Counted as a mapping, this keeps whoever unmaps the folio from being the last
+	 * while what is to be done then changes.
+	 */
+	kept = atomic_inc_unless_negative(&folio->_mapcount);
 	/* Whoever finds the folio on the LRU has its reference counted below. */
 	smp_mb__after_atomic();
-	if (folio_ref_count(folio) == mapcount + others + 1 && folio_mapcount(folio) == mapcount &&
-	    !PageAnonExclusive(&folio->page)) {
+	if (kept && folio_ref_count(folio) == mapcount + others + 1 &&
+	    folio_mapcount(folio) == mapcount + 1 && !PageAnonExclusive(&folio->page)) {
 		lruvec_del_folio(lru->lruvec, folio);
 		make_pool_folio(lru, folio);
+		atomic_dec_return(&folio->_mapcount);	/* ordered */
+		folio_pool_rmap_removed(folio);
 		return true;
 	}
+	if (kept && atomic_add_negative(-1, &folio->_mapcount))
+		__lruvec_stat_mod_folio(folio, NR_ANON_MAPPED, -1);
 	folio_set_lru(folio);
 	folio_put(folio);
 	return false;

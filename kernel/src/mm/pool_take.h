@@ -12,6 +12,7 @@
 #include <linux/pool_pages.h>
 
 #include "internal.h"
+#include "pool_rmap.h"
 
 /* Pages taken off the LRU with interrupts disabled. */
 #define POOL_LRU_BATCH	64
@@ -19,6 +20,7 @@
 /**
  * struct pool_lru - pages on their way off the LRU; all zero at first but @pool
  * @pool: what they become pages of
+ * @family: root anon_vma of the VMAs that map them; NULL if none does
  * @lruvec: locked, or NULL; the fields below are for it
  * @memcg: the group whose it is
  * @zone: that of the pages in @nr_off
@@ -27,6 +29,7 @@
  */
 struct pool_lru {
 	const struct pool_region *pool;
+	struct anon_vma *family;
 	struct lruvec *lruvec;
 	struct mem_cgroup *memcg;
 	enum zone_type zone;
@@ -62,6 +65,7 @@ static __always_inline void make_pool_folio(const struct pool_lru *lru, struct f
 
 	if (test_bit(nr, lru->pool->written))
 		clear_bit(nr, lru->pool->written);
+	init_pool_rmap(folio, lru->family);
 	/* orders that before the next: from there on others may share the page */
 	set_mask_bits(&folio->flags, clear, set);
 	WRITE_ONCE(folio->mapping, PAGE_MAPPING_POOL);
@@ -88,10 +92,12 @@ static __always_inline bool pool_take_sole(struct pool_lru *lru, struct folio *f
 	if (pte && pte_write(ptent))
 		ptep_set_wrprotect(mm, addr, pte);
 	pool_lru_lock(lru, folio);
+	/* Its place in the lists may have changed before the lock was taken. */
+	flags = READ_ONCE(folio->flags);
 	if (likely((flags & (BIT(PG_swapbacked) | BIT(PG_unevictable) | LRU_GEN_MASK)) ==
 		   BIT(PG_swapbacked))) {
 		/* lruvec_del_folio(), with one update of the statistics for many folios */
-		list_del(&folio->lru);
+		__list_del_entry(&folio->lru);
 		lru->nr_off[flags & BIT(PG_active) ? LRU_ACTIVE_ANON : LRU_INACTIVE_ANON]++;
 	} else {
 		lruvec_del_folio(lru->lruvec, folio);

@@ -44,6 +44,30 @@ TEST_F(Copied, PagesWithAsManyReferencesAsThereMayBe) {
   EXPECT_EQ(Install(first.get(), reader.data() + kMiB, kMiB), memory.pages());
 }
 
+TEST_F(Copied, PagesWithAsManyReferencesAsThereMayBeByFork) {
+  Mapping memory(kMiB, node());
+  Fill(memory.data(), memory.bytes(), kOld);
+  UniqueFd self = SelfPidFd(), file = NewFile();
+  Capture(file.get(), self.get(), memory.data(), memory.bytes());
+  const auto frames = PageFrames(getpid(), memory.data(), memory.bytes());
+  const Child::Steps steps = {
+      {"bad", [&] { return CountBad(memory.data(), memory.bytes(), kOld); }}};
+  const std::string old = ReadFile(kMaxReferences);
+  ASSERT_TRUE(WriteFile(kMaxReferences, "3"));
+  Child third(steps), fourth(steps);
+  EXPECT_TRUE(WriteFile(kMaxReferences, old));
+  EXPECT_EQ(third.Do("bad"), 0);
+  EXPECT_EQ(fourth.Do("bad"), 0);
+  EXPECT_EQ(PageFrames(third.pid(), memory.data(), memory.bytes()), frames);
+  const auto others = PageFrames(fourth.pid(), memory.data(), memory.bytes());
+  for (size_t i = 0; i < memory.pages(); ++i) {
+    ASSERT_NE(others[i], frames[i]) << "page " << i << " has too many";
+  }
+  Fill(memory.data(), memory.bytes(), kNew);
+  EXPECT_EQ(fourth.Do("bad"), 0);
+  EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
+}
+
 TEST_F(Copied, PagesInAPipe) {
   constexpr size_t kPinned = 8;
   Mapping memory(2 * kMiB, node());

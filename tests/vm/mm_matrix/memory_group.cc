@@ -17,7 +17,6 @@ namespace {
 
 // Of its own, so that its count of dying groups is that of the tests.
 constexpr char kParent[] = "/sys/fs/cgroup/mm_matrix";
-constexpr char kGroup[] = "/sys/fs/cgroup/mm_matrix/group";
 
 long FieldOf(const std::string& path, const std::string& field) {
   std::ifstream file(path);
@@ -32,8 +31,9 @@ long FieldOf(const std::string& path, const std::string& field) {
 
 }  // namespace
 
-MemoryGroup::MemoryGroup() {
-  for (const std::string path : {kParent, kGroup}) {
+MemoryGroup::MemoryGroup(const std::string& name)
+    : path_(std::string(kParent) + "/" + name) {
+  for (const std::string& path : {std::string(kParent), path_}) {
     const std::string above = path.substr(0, path.rfind('/'));
     EXPECT_TRUE(WriteFile(above + "/cgroup.subtree_control", "+memory"))
         << above << ": " << std::strerror(errno);
@@ -48,27 +48,26 @@ void MemoryGroup::Remove() {
   if (removed_) return;
   removed_ = true;
   // A killed process is in its group for a while after it was reaped.
-  EXPECT_TRUE(WaitFor([] { return rmdir(kGroup) == 0; }))
-      << kGroup << ": " << std::strerror(errno);
+  EXPECT_TRUE(WaitFor([this] { return rmdir(path_.c_str()) == 0; }))
+      << path_ << ": " << std::strerror(errno);
 }
 
 void MemoryGroup::Add(pid_t pid) {
-  EXPECT_TRUE(
-      WriteFile(std::string(kGroup) + "/cgroup.procs", std::to_string(pid)))
+  EXPECT_TRUE(WriteFile(path_ + "/cgroup.procs", std::to_string(pid)))
       << std::strerror(errno);
 }
 
 bool MemoryGroup::Set(const std::string& file, const std::string& value) {
-  return WriteFile(std::string(kGroup) + "/" + file, value);
+  return WriteFile(path_ + "/" + file, value);
 }
 
 long MemoryGroup::Current() const {
-  return std::atol(ReadFile(std::string(kGroup) + "/memory.current").c_str());
+  return std::atol(ReadFile(path_ + "/memory.current").c_str());
 }
 
 long MemoryGroup::Field(const std::string& file,
                         const std::string& field) const {
-  return FieldOf(std::string(kGroup) + "/" + file, field);
+  return FieldOf(path_ + "/" + file, field);
 }
 
 long MemoryGroup::Dying() {

@@ -12,7 +12,7 @@ namespace daxsnap::vmtest {
 // which fails the test if a process is still in it.
 class MemoryGroup {
  public:
-  MemoryGroup();
+  explicit MemoryGroup(const std::string& name = "group");
   MemoryGroup(MemoryGroup&&) = delete;
   ~MemoryGroup();
 
@@ -28,6 +28,7 @@ class MemoryGroup {
   static long Dying();
 
  private:
+  std::string path_;
   bool removed_ = false;
 };
 

@@ -85,8 +85,9 @@ TEST_F(Reuse, WhatAFailedCaptureGaveBackIsWrittenBackByTheNext) {
   EXPECT_GE(Info().flushed_pages - before, kBytes / kPage);
 }
 
-// Copies and pages from before a reboot have never been charged to anybody.
-TEST_F(Reuse, PagesThatNobodyWasChargedForAreChargedToTheirWriter) {
+// Copies and pages from before a reboot are charged to who maps them, and stay
+// so.
+TEST_F(Reuse, PagesThatWereNobodysAreChargedOnceToTheirReaderAndWriter) {
   Mapping memory(kBytes, node());
   UniqueFd self = SelfPidFd();
   {
@@ -116,7 +117,9 @@ TEST_F(Reuse, PagesThatNobodyWasChargedForAreChargedToTheirWriter) {
     Delete();
     EXPECT_EQ(reader.Do("write"), 0);
     EXPECT_EQ(PageFrames(reader.pid(), memory.data(), kBytes), frames);
-    EXPECT_NEAR(static_cast<double>(group.Current() - before),
+    EXPECT_NEAR(static_cast<double>(before), static_cast<double>(kBytes),
+                static_cast<double>(kMiB));
+    EXPECT_NEAR(static_cast<double>(group.Current()),
                 static_cast<double>(kBytes), static_cast<double>(kMiB));
     EXPECT_TRUE(reader.Finish());
   }

@@ -71,12 +71,13 @@ static int kmemfs_capture_range(struct inode *inode, struct mm_struct *mm,
 {
 	struct kmemfs_inode *ki = KMEMFS_I(inode);
 	struct kmemfs *k = kmemfs_of(inode);
+	bool drained = false;
 	u64 done = 0;
 
 	while (done < c->len) {
 		unsigned long nr = min_t(u64, (c->len - done) >> PAGE_SHIFT, KMEMFS_CAPTURE_BATCH);
 		unsigned long index = (c->offset + done) >> PAGE_SHIFT;
-		struct pool_capture_stats stats = {};
+		struct pool_capture_stats stats = { .drained = drained };
 		int r;
 
 		r = kmemfs_prepare(ki, index, nr);
@@ -84,6 +85,7 @@ static int kmemfs_capture_range(struct inode *inode, struct mm_struct *mm,
 			r = kmemfs_capture_pages(k, mm, c->addr + done, nr, pages, &stats);
 		if (r)
 			return r;
+		drained = stats.drained;
 		if (!kmemfs_may_hold(k, pages, nr)) {
 			pool_pages_put(&k->region, pages, nr);
 			return -ENOSPC;

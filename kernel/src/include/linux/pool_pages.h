@@ -45,12 +45,15 @@ struct pool_region {
  * @shared: were pool pages already: one more reference
  * @copied: could not be taken; copied into new pool pages
  * @hole: without content
+ * @drained: the per-CPU LRU lists were emptied, which is done once; carry it over the
+ *	calls that make one capture
  */
 struct pool_capture_stats {
 	unsigned long new;
 	unsigned long shared;
 	unsigned long copied;
 	unsigned long hole;
+	bool drained;
 };
 
 /* References that one page may have for long, from stores and page tables */
@@ -69,15 +72,14 @@ static inline struct page *pool_page(const struct pool_region *pool, u32 nr)
 }
 
 /*
- * A pool page is what ksmd's pages are to the rest of mm, but has no stable
- * node and is not on an LRU list.
+ * A pool page is what ksmd's pages are to the rest of mm, but its mark stands where
+ * those have their stable node, or nothing yet. No such pointer has this bit.
  */
-#define PAGE_MAPPING_POOL	((struct address_space *)PAGE_MAPPING_KSM)
+#define PAGE_MAPPING_POOL	((struct address_space *)(PAGE_MAPPING_KSM | BIT(2)))
 
 static inline bool folio_test_pool(const struct folio *folio)
 {
-	return IS_ENABLED(CONFIG_POOL_PAGES) &&
-	       READ_ONCE(folio->mapping) == PAGE_MAPPING_POOL && !folio_test_lru(folio);
+	return IS_ENABLED(CONFIG_POOL_PAGES) && READ_ONCE(folio->mapping) == PAGE_MAPPING_POOL;
 }
 
 /**
@@ -120,16 +122,26 @@ static inline void pool_page_put(const struct pool_region *pool, u32 nr)
 	put_page(pool_page(pool, nr));
 }
 
-#ifdef CONFIG_POOL_PAGES
+/* Without CONFIG_POOL_PAGES there is no folio to call these for. */
 void folio_leave_pool(struct folio *folio, struct vm_area_struct *vma, unsigned long addr);
-void folio_pool_unmapped(struct folio *folio);
-#else
-static inline void folio_leave_pool(struct folio *folio, struct vm_area_struct *vma,
-				    unsigned long addr)
-{
-}
+void folio_remove_pool_rmap(struct folio *folio, struct vm_area_struct *vma);
+void folio_pool_rmap_removed(struct folio *folio);
+bool folio_try_dup_pool_rmap(struct folio *folio, struct vm_area_struct *dst_vma,
+			     struct vm_area_struct *src_vma);
 
-static inline void folio_pool_unmapped(struct folio *folio)
+#if defined(CONFIG_POOL_PAGES) && defined(CONFIG_MEMCG)
+extern atomic_t nr_pool_payers;
+
+void __mm_exit_pool(struct mm_struct *mm);
+
+/* Nothing is mapped any more. */
+static inline void mm_exit_pool(struct mm_struct *mm)
+{
+	if (unlikely(atomic_read(&nr_pool_payers)))
+		__mm_exit_pool(mm);
+}
+#else
+static inline void mm_exit_pool(struct mm_struct *mm)
 {
 }
 #endif
