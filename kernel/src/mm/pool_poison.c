@@ -15,7 +15,9 @@
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+#include <linux/slab.h>
 #include <linux/swapops.h>
+#include <linux/workqueue.h>
 #include <asm/tlbflush.h>
 
 #include "internal.h"
@@ -33,6 +35,10 @@
  * Processes that fork() or end meanwhile may be missed; so the search is repeated
  * while the page is mapped.
  *
+ * Any process can hold its mmap_lock for long, and must not keep others from learning
+ * of their memory failures. So the search waits for nobody's lock but that of the
+ * process that has met the failure; whose lock is taken is left to work that waits.
+ *
  * memory_failure() keeps its reference, and the allocator takes no page with
  * PageHWPoison back: the page is out of use until the next boot, and what then
  * becomes of it is for the hardware to say.
@@ -45,7 +51,7 @@ static BLOCKING_NOTIFIER_HEAD(pool_poison_chain);
 /**
  * pool_poison_register - be told of memory failures in pool pages
  * @nb: called with the struct page as data, in process context; no process maps
- *	the page any more, unless it could not be helped
+ *	the page any more, unless its mmap_lock is taken or it could not be helped
  *
  * Return: 0, or -EEXIST if it is registered already.
  */
@@ -159,20 +165,19 @@ static void tell(struct task_struct *task, unsigned long addr, int flags)
 	put_task_struct(t);
 }
 
+/* The mmap_lock is held for reading. */
 static void poison_mm(struct folio *folio, struct mm_struct *mm, struct task_struct *task,
 		      int flags)
 {
 	struct search search = { .pfn = folio_pfn(folio) };
 	unsigned long addr = 0;
 
-	mmap_read_lock(mm);
 	while (folio_mapped(folio) &&
 	       walk_page_range(mm, addr, TASK_SIZE_MAX, &search_ops, &search) > 0) {
 		if (poison_entry(folio, search.vma, search.addr))
 			tell(task, search.addr, flags);
 		addr = search.addr + PAGE_SIZE;
 	}
-	mmap_read_unlock(mm);
 }
 
 /* The first process from number *@nr on, with a reference; *@nr moves on. */
@@ -213,9 +218,11 @@ static struct mm_struct *mm_of(struct task_struct *process)
 	return mm;
 }
 
-static void poison_all(struct folio *folio, int flags)
+/* Returns false if a process was left out, as its lock is taken and we may not @wait. */
+static bool poison_all(struct folio *folio, int flags, bool wait)
 {
 	struct task_struct *process;
+	bool all = true;
 	int nr = 1;
 
 	while (folio_mapped(folio)) {
@@ -226,13 +233,53 @@ static void poison_all(struct folio *folio, int flags)
 			break;
 		mm = mm_of(process);
 		if (mm) {
-			poison_mm(folio, mm, process, flags);
-			/* Not here: who calls holds the lock of all memory failures. */
+			if (wait)
+				mmap_read_lock(mm);
+			if (wait || mmap_read_trylock(mm)) {
+				poison_mm(folio, mm, process, flags);
+				mmap_read_unlock(mm);
+			} else {
+				all = false;
+			}
+			/* Not here: it may take long. */
 			mmput_async(mm);
 		}
 		put_task_struct(process);
 		cond_resched();
 	}
+	return all;
+}
+
+struct late_search {
+	struct work_struct work;
+	struct folio *folio;
+	int flags;
+};
+
+static void search_late(struct work_struct *work)
+{
+	struct late_search *late = container_of(work, struct late_search, work);
+	int i;
+
+	for (i = 0; i < SEARCHES && folio_mapped(late->folio); i++)
+		poison_all(late->folio, late->flags, true);
+	if (folio_mapped(late->folio))
+		pr_err("Memory failure: %#lx: a process still maps it\n", folio_pfn(late->folio));
+	folio_put(late->folio);
+	kfree(late);
+}
+
+static bool queue_search(struct folio *folio, int flags)
+{
+	struct late_search *late = kmalloc(sizeof(*late), GFP_KERNEL);
+
+	if (!late)
+		return false;
+	INIT_WORK(&late->work, search_late);
+	folio_get(folio);
+	late->folio = folio;
+	late->flags = flags;
+	return queue_work(system_unbound_wq, &late->work);
 }
 
 /**
@@ -240,16 +287,25 @@ static void poison_all(struct folio *folio, int flags)
  * @folio: PageHWPoison is set; the caller has a reference, which it keeps
  * @flags: of memory_failure()
  *
- * Return: whether no process maps it any more.
+ * Context: may sleep; the caller holds no lock that a page fault may take.
+ *
+ * Return: whether no process maps it any more, or none will before long.
  */
 bool pool_memory_failure(struct folio *folio, int flags)
 {
-	bool unmapped;
+	struct mm_struct *mm = current->mm;
+	bool all = true, done;
 	int i;
 
+	/* Returning to user mode it would meet the failure again. */
+	if ((flags & MF_ACTION_REQUIRED) && mm) {
+		mmap_read_lock(mm);
+		poison_mm(folio, mm, current, flags);
+		mmap_read_unlock(mm);
+	}
 	for (i = 0; i < SEARCHES && folio_mapped(folio); i++)
-		poison_all(folio, flags);
-	unmapped = !folio_mapped(folio);
+		all = poison_all(folio, flags, false);
+	done = !folio_mapped(folio) || (!all && queue_search(folio, flags));
 	blocking_notifier_call_chain(&pool_poison_chain, 0, &folio->page);
-	return unmapped;
+	return done;
 }

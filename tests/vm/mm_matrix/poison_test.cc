@@ -12,9 +12,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <thread>
 
+#include "tests/vm/mm_matrix/stuck_process.h"
 #include "tests/vm/mm_matrix/support.h"
 
 namespace daxsnap::vmtest {
@@ -256,6 +259,38 @@ TEST_F(MemoryFailure, WithoutAnybodyWhoMapsItAndInOnesOwnMemory) {
                    return static_cast<long>(told);
                  }}});
   EXPECT_EQ(victim.Do("fail"), BUS_MCEERR_AR);
+}
+
+// The one whose mmap_lock is taken has the page too, and loses it when it goes
+// on.
+TEST_F(MemoryFailure, DoesNotWaitForAProcessThatIsStuck) {
+  Mapping memory(kBytes, node());
+  UniqueFd file = NewCapture(kBytes, kOld);
+  const auto read_all = [&] {
+    return static_cast<long>(pread(file.get(), memory.data(), kBytes, 0)) -
+           static_cast<long>(kBytes);
+  };
+  const auto sigbus = [&] { return SigbusAt(memory.page(kBad)); };
+  Child reader({{"read", read_all}, {"sigbus", sigbus}});
+  ASSERT_EQ(reader.Do("read"), 0);
+  const uint64_t frame = PageFrames(reader.pid(), memory.data(), kBytes)[kBad];
+  Child witness({{"fail", [&] { return Fail(frame) ? 0L : -1L; }}});
+  StuckProcess stuck("/run", read_all, [&] {
+    return WaitFor([&] { return sigbus() == BUS_MCEERR_AR; }) ? 0L : -1L;
+  });
+  std::atomic<bool> done = false;
+  std::thread failing([&] {
+    EXPECT_EQ(witness.Do("fail"), 0);
+    done = true;
+  });
+  EXPECT_TRUE(WaitFor([&] { return done.load(); }, 30))
+      << "a stranger's lock keeps a memory failure from being handled";
+  if (done) {
+    EXPECT_EQ(reader.Do("sigbus"), BUS_MCEERR_AR);
+    ExpectOnlyOneBadPage(file.get());
+  }
+  EXPECT_EQ(stuck.Release(), 0);
+  failing.join();
 }
 
 }  // namespace
