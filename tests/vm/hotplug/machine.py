@@ -117,9 +117,8 @@ class Machine:
         for offset in range(16 * 4096, size, 4 * MIB):
             self.write(offset // 4096, chance.randbytes(4096))
 
-    def digest(self):
-        """Of the whole file. A write of zeroes to a hole counts as a change."""
-        total = hashlib.sha256()
+    def chunks(self):
+        """(offset, bytes) of all of the file that is not a hole, from page to page."""
         with open(self.image, "rb") as file:
             end, at = self.image.stat().st_size, 0
             while at < end:
@@ -128,10 +127,20 @@ class Machine:
                 except OSError:
                     break
                 at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-                total.update(f"{start}-{at};".encode())
                 file.seek(start)
                 while start < at:
                     chunk = file.read(min(16 * MIB, at - start))
-                    total.update(chunk)
+                    yield start, chunk
                     start += len(chunk)
+
+    def digest(self):
+        """Of the whole file. A write of zeroes to a hole counts as a change."""
+        total = hashlib.sha256()
+        for start, chunk in self.chunks():
+            total.update(f"{start}-{start + len(chunk)};".encode())
+            total.update(chunk)
         return total.hexdigest()
+
+    def holds(self, marker):
+        """Whether the file has these bytes, within a page, somewhere."""
+        return any(marker in chunk for _, chunk in self.chunks())
