@@ -287,6 +287,10 @@ absl::Status Checkpoint::CheckFrozenTasks() {
 
 absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
   if (absl::Status status = CheckFrozenTasks(); !status.ok()) return status;
+  // If it ends here, nothing is stored any more.
+  absl::Status clean;
+  if (request_.leave_running()) clean = WriteBackMappings(*parts_.proc, tree_);
+  if (!clean.ok()) return clean;
   auto written = ReadWrittenFiles(*parts_.proc, tree_);
   if (!written.ok()) return written.status();
   written_files_ = *std::move(written);

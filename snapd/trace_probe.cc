@@ -3,30 +3,30 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <linux/sched.h>
-#include <poll.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
-#include <cstdint>
 #include <string>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "client/launch/unique_fd.h"
+#include "snapd/bounded_child.h"
 #include "snapd/errors.h"
 
 namespace daxsnap {
 namespace {
 
-// From here to Answer(): runs in the child of a process that has threads, so
-// only system calls and the stack may be used. Some wrappers of glibc would
-// have all threads change their IDs, of which the child has but one.
+struct Question {
+  uid_t uid;
+  gid_t gid;
+  // Ends with a null pointer.
+  char* const* paths;
+};
+
+// These two run in the child: see BoundedChild::Work. Some wrappers of glibc
+// would have all threads change their IDs, of which the child has but one.
 
 // File system IDs are those that /proc checks with. The real ones stay root's,
 // so that the user can neither trace the child nor send it signals.
@@ -48,92 +48,31 @@ bool TakeCredentials(uid_t uid, gid_t gid) {
 
 // One byte first: the errno of taking the credentials, or 0. Then one for each
 // path: the errno of opening it, or 0.
-[[noreturn]] void Answer(uid_t uid, gid_t gid, char* const* paths, int report) {
+void Answer(const void* argument, int report) {
+  const auto* question = static_cast<const Question*>(argument);
   unsigned char verdict = 0;
-  if (!TakeCredentials(uid, gid)) verdict = static_cast<unsigned char>(errno);
+  if (!TakeCredentials(question->uid, question->gid)) {
+    verdict = static_cast<unsigned char>(errno);
+  }
   bool written = write(report, &verdict, 1) == 1;
-  for (; written && verdict == 0 && *paths != nullptr; ++paths) {
-    const int fd = open(*paths, O_RDONLY | O_CLOEXEC);
-    unsigned char result = fd < 0 ? static_cast<unsigned char>(errno) : 0;
+  for (char* const* path = question->paths;
+       written && verdict == 0 && *path != nullptr; ++path) {
+    const int fd = open(*path, O_RDONLY | O_CLOEXEC);
+    const unsigned char result = fd < 0 ? static_cast<unsigned char>(errno) : 0;
     if (fd >= 0) close(fd);
     written = write(report, &result, 1) == 1;
   }
-  _exit(0);
 }
 
-// Killed and reaped with the object.
-class Probe {
- public:
-  static absl::StatusOr<Probe> Start(uid_t uid, gid_t gid,
-                                     const std::vector<std::string>& paths) {
-    std::vector<char*> pointers;
-    pointers.reserve(paths.size() + 1);
-    for (const std::string& path : paths) {
-      pointers.push_back(const_cast<char*>(path.c_str()));
-    }
-    pointers.push_back(nullptr);
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0) {
-      return ErrnoError(errno, "cannot make a pipe");
-    }
-    UniqueFd reader(ends[0]);
-    const UniqueFd writer(ends[1]);
-    int pidfd = -1;
-    // No memory is shared: a change of IDs makes memory undumpable.
-    clone_args args = {};
-    args.flags = CLONE_PIDFD;
-    args.pidfd = reinterpret_cast<uintptr_t>(&pidfd);
-    args.exit_signal = SIGCHLD;
-    const long child = syscall(SYS_clone3, &args, sizeof(args));
-    if (child < 0) return ErrnoError(errno, "cannot start a process");
-    if (child == 0) Answer(uid, gid, pointers.data(), writer.get());
-    return Probe(UniqueFd(pidfd), std::move(reader));
-  }
-
-  Probe(Probe&&) noexcept = default;
-  Probe& operator=(Probe&&) = delete;
-  ~Probe() {
-    if (!pidfd_.valid()) return;
-    syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
-    siginfo_t info;
-    while (waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED) !=
-               0 &&
-           errno == EINTR) {
-    }
-  }
-
-  // The next byte of its answer: an errno or 0.
-  absl::StatusOr<int> Next(absl::Time deadline) {
-    for (;;) {
-      pollfd poll_for = {.fd = reader_.get(), .events = POLLIN, .revents = 0};
-      const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
-      const int ready =
-          left_ms <= 0 ? 0 : poll(&poll_for, 1, static_cast<int>(left_ms));
-      if (ready < 0 && errno == EINTR) continue;
-      if (ready < 0) return ErrnoError(errno, "cannot wait for a process");
-      if (ready == 0) {
-        return MakeError(
-            {.code = absl::StatusCode::kUnavailable,
-             .reason = reason::kOverloaded,
-             .message = "the kernel does not say in time who may trace a task",
-             .hint = "try again; a task in the middle of execve(2) may be slow "
-                     "to read its program"});
-      }
-      unsigned char byte = 0;
-      const ssize_t got = read(reader_.get(), &byte, 1);
-      if (got == 1) return byte;
-      if (got < 0 && errno == EINTR) continue;
-      return absl::InternalError("the child that asks the kernel ended early");
-    }
-  }
-
- private:
-  Probe(UniqueFd pidfd, UniqueFd reader)
-      : pidfd_(std::move(pidfd)), reader_(std::move(reader)) {}
-
-  UniqueFd pidfd_;
-  UniqueFd reader_;
-};
+absl::Status Explain(const absl::Status& status) {
+  if (!absl::IsDeadlineExceeded(status)) return status;
+  return MakeError(
+      {.code = absl::StatusCode::kUnavailable,
+       .reason = reason::kOverloaded,
+       .message = "the kernel does not say in time who may trace a task",
+       .hint = "try again; a task in the middle of execve(2) may be slow to "
+               "read its program"});
+}
 
 // Whether the thread is gone or has given up its memory.
 absl::StatusOr<bool> HasEnded(const ProcFs& proc, pid_t thread) {
@@ -153,15 +92,22 @@ absl::StatusOr<std::optional<pid_t>> FindUntraceable(
   for (const pid_t thread : threads) {
     paths.push_back(absl::StrCat(proc.root(), "/", thread, "/mem"));
   }
+  std::vector<char*> pointers;
+  pointers.reserve(paths.size() + 1);
+  for (const std::string& path : paths) {
+    pointers.push_back(const_cast<char*>(path.c_str()));
+  }
+  pointers.push_back(nullptr);
+  const Question question = {.uid = uid, .gid = gid, .paths = pointers.data()};
   const absl::Time deadline = absl::Now() + timeout;
-  auto probe = Probe::Start(uid, gid, paths);
+  auto probe = BoundedChild::Start(Answer, &question);
   if (!probe.ok()) return probe.status();
   auto ready = probe->Next(deadline);
-  if (!ready.ok()) return ready.status();
+  if (!ready.ok()) return Explain(ready.status());
   if (*ready != 0) return ErrnoError(*ready, "cannot take a user's IDs");
   for (const pid_t thread : threads) {
     auto error = probe->Next(deadline);
-    if (!error.ok()) return error.status();
+    if (!error.ok()) return Explain(error.status());
     if (*error == 0 || *error == ENOENT || *error == ESRCH) continue;
     if (*error != EACCES && *error != EPERM) {
       return ErrnoError(*error,

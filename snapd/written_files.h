@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "snapd/proc.h"
@@ -38,12 +39,18 @@ struct WrittenFile {
   bool append_only = false;
 };
 
+// Has the kernel write back what tasks of the tree, which stands still, have
+// stored in shared mappings of files: the next store to a page that is clean
+// changes the file's time, one to a dirty page does not. UNAVAILABLE,
+// OVERLOADED if a device takes longer than `timeout`.
+absl::Status WriteBackMappings(const ProcFs& proc,
+                               const std::vector<TaskInfo>& tree,
+                               absl::Duration timeout = absl::Seconds(30));
+
 // The regular files, by path, that tasks of the tree have open for writing, or
-// mapped shared so that they can write there. The tree stands still, and what
-// it has stored in shared mappings has been written back before: only then does
-// the next store change the time. Left out are files that their path does not
-// lead to, such as deleted ones, and those on FUSE, whose server may be in the
-// tree.
+// mapped shared so that they can write there. The tree stands still. Left out
+// are files that their path does not lead to, such as deleted ones, and those
+// on FUSE, whose server may be in the tree.
 absl::StatusOr<std::map<std::string, WrittenFile>> ReadWrittenFiles(
     const ProcFs& proc, const std::vector<TaskInfo>& tree);
 

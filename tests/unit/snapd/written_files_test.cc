@@ -4,12 +4,15 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
+#include <ctime>
 #include <functional>
 
 #include "snapd/errors.h"
@@ -205,6 +208,68 @@ TEST_F(WrittenFilesTest, AreNotLeftOutWhenTheyCannotBeRead) {
     const absl::Status status = Read([this] { Open("a", O_RDWR); }).status();
     EXPECT_EQ(ErrnoNameOf(status), "EIO") << name << ": " << status;
   }
+}
+
+// A child that stores to a shared mapping of "a" when it is told to.
+TEST_F(WrittenFilesTest, StoresAfterTheWriteBackChangeTheTime) {
+  struct statfs fs;
+  ASSERT_EQ(statfs(temp_.path().c_str(), &fs), 0);
+  if (fs.f_type == TMPFS_MAGIC) GTEST_SKIP() << "tmpfs never changes the time";
+  int tell[2];
+  int done[2];
+  ASSERT_EQ(pipe2(tell, O_CLOEXEC), 0);
+  ASSERT_EQ(pipe2(done, O_CLOEXEC), 0);
+  const Prepared task([&] {
+    const int fd = open(Path("a").c_str(), O_RDWR);
+    auto* at = static_cast<volatile char*>(
+        mmap(nullptr, 5, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+    at[0] = 'x';
+    if (fork() != 0) return;
+    close(tell[1]);
+    char byte = 0;
+    while (read(tell[0], &byte, 1) == 1) {
+      at[0] = byte;
+      (void)!write(done[1], "d", 1);
+    }
+    _exit(0);
+  });
+  close(tell[0]);
+  auto tree = ProcFs().ReadTree(task.pid());
+  ASSERT_TRUE(tree.ok());
+  const auto store = [&] {
+    char byte = 'y';
+    EXPECT_EQ(write(tell[1], &byte, 1), 1);
+    EXPECT_EQ(read(done[0], &byte, 1), 1);
+  };
+  store();
+  const absl::Status clean = WriteBackMappings(ProcFs(), *tree);
+  ASSERT_TRUE(clean.ok()) << clean;
+  auto before = ReadWrittenFiles(ProcFs(), *tree);
+  ASSERT_TRUE(before.ok()) << before.status();
+  // At least one tick of the clock that files get their times from.
+  timespec now = {};
+  do {
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  } while (absl::TimeFromTimespec(now) <=
+           (*before)[Path("a")].state.modify_time + absl::Milliseconds(10));
+  store();
+  auto after = ReadFileState(Path("a"));
+  ASSERT_TRUE(after.ok());
+  EXPECT_GT(after->modify_time, (*before)[Path("a")].state.modify_time);
+  close(tell[1]);
+  close(done[0]);
+  close(done[1]);
+}
+
+TEST_F(WrittenFilesTest, WriteBackHasAnEnd) {
+  const Prepared task(
+      [this] { Map(Path("a"), O_RDWR, PROT_READ | PROT_WRITE, MAP_SHARED); });
+  auto tree = ProcFs().ReadTree(task.pid());
+  ASSERT_TRUE(tree.ok());
+  const absl::Status late =
+      WriteBackMappings(ProcFs(), *tree, absl::ZeroDuration());
+  EXPECT_TRUE(absl::IsUnavailable(late)) << late;
+  EXPECT_EQ(ErrorReasonOf(late), reason::kOverloaded);
 }
 
 // "ID PARENT MAJOR:MINOR ..." of mounts, of which one is of FUSE: its server

@@ -92,6 +92,30 @@ def older_over_newer_written(machine):
     older_over_newer(machine, "write")
 
 
+@test("ChangedFiles.OlderSnapshotOverNewerMappedDataIsRefusedUnlessAccepted", timeout=400)
+def older_over_newer_mapped(machine):
+    older_over_newer(machine, "map")
+
+
+@test("ChangedFiles.UnchangedSinceTheSnapshotGoOnAfterAPowerCut", timeout=600)
+def unchanged(machine):
+    counters = [Counter(machine, how) for how in ("write", "map")]
+    counts = []
+    for counter in counters:
+        counter.checkpoint(f"{counter.path.rsplit('/', 1)[1]}-cut")
+        counts.append(counter.count())
+    machine.sh("sync")
+    machine.power_cycle()
+    machine.ensure_snapd()
+    for counter, count in zip(counters, counts):
+        expect(counter.count() == count, f"{counter.path} was {count}, is {counter.count()}")
+        name = f"{counter.path.rsplit('/', 1)[1]}-cut"
+        machine.snapctl("restore", name)
+        counter.advance()
+        counter.kill()
+        machine.snapctl("rm", name)
+
+
 @test("ChangedFiles.OtherSizesAreRefusedWhateverIsAsked", timeout=300)
 def other_size(machine):
     """CRIU does not take them: said before it is asked. A log that has grown is taken."""
