@@ -35,11 +35,17 @@ struct DaxctlUnref {
 void IgnoreLog(daxctl_ctx*, int, const char*, int, const char*, const char*,
                va_list) {}
 
-Driver CurrentDriver(const std::string& name) {
+// Without a driver only if it is known to have none: who believed that of
+// memory in use would write over it.
+absl::StatusOr<Driver> CurrentDriver(const std::string& name) {
   std::error_code error;
   const std::filesystem::path link = std::filesystem::read_symlink(
       absl::StrCat(kBus, "/devices/", name, "/driver"), error);
-  if (error) return Driver::kNone;
+  if (error == std::errc::no_such_file_or_directory) return Driver::kNone;
+  if (error) {
+    return absl::ErrnoToStatus(error.value(),
+                               absl::StrCat(name, ": cannot tell its driver"));
+  }
   if (link.filename() == "kmem") return Driver::kKmem;
   return Driver::kDeviceDax;
 }
@@ -64,13 +70,18 @@ absl::Status WriteDriverFile(absl::string_view driver, absl::string_view file,
   return absl::OkStatus();
 }
 
+bool IsMemory(const std::string& name) {
+  const absl::StatusOr<Driver> driver = CurrentDriver(name);
+  return driver.ok() && *driver == Driver::kKmem;
+}
+
 absl::Status BindToKmem(const Device& device) {
   // Devices of persistent memory are not of kmem's kind, so kmem must be told
   // of this one; telling it also makes it try. Its verdict is the driver link.
   absl::Status told = WriteDriverFile("kmem", "new_id", device.name);
-  if (CurrentDriver(device.name) == Driver::kKmem) return absl::OkStatus();
+  if (IsMemory(device.name)) return absl::OkStatus();
   absl::Status bound = WriteDriverFile("kmem", "bind", device.name);
-  if (CurrentDriver(device.name) == Driver::kKmem) return absl::OkStatus();
+  if (IsMemory(device.name)) return absl::OkStatus();
   // Else a later rescan of the bus would try again behind our back.
   WriteDriverFile("kmem", "remove_id", device.name).IgnoreError();
   if (!told.ok()) return told;
@@ -113,7 +124,9 @@ absl::StatusOr<std::vector<Device>> ListDevices() {
       const unsigned long align = daxctl_dev_get_align(dev);
       device.align = align != 0 ? align : daxctl_region_get_align(region);
       device.target_node = daxctl_dev_get_target_node(dev);
-      device.driver = CurrentDriver(device.name);
+      absl::StatusOr<Driver> driver = CurrentDriver(device.name);
+      if (!driver.ok()) return driver.status();
+      device.driver = *driver;
       devices.push_back(std::move(device));
     }
   }
@@ -144,11 +157,12 @@ absl::StatusOr<Device> FindDevice(absl::string_view name) {
 }
 
 absl::Status BindTo(const Device& device, Driver driver) {
-  const Driver current = CurrentDriver(device.name);
-  if (current == driver) return absl::OkStatus();
-  if (current != Driver::kNone) {
+  const absl::StatusOr<Driver> current = CurrentDriver(device.name);
+  if (!current.ok()) return current.status();
+  if (*current == driver) return absl::OkStatus();
+  if (*current != Driver::kNone) {
     absl::Status status =
-        WriteDriverFile(DriverName(current), "unbind", device.name);
+        WriteDriverFile(DriverName(*current), "unbind", device.name);
     if (!status.ok()) return status;
   }
   KernelLog log;

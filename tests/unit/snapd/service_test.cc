@@ -15,12 +15,15 @@
 
 #include <atomic>
 #include <future>
+#include <memory>
+#include <vector>
 
 #include "daxsnap/v1/pool.grpc.pb.h"
 #include "daxsnap/v1/snapshot.grpc.pb.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "snapd/errors.h"
+#include "snapd/files.h"
 #include "snapd/operations.h"
 #include "snapd/socket_server.h"
 #include "tests/unit/snapd/operations_test_base.h"
@@ -96,6 +99,46 @@ class ServiceTest : public OperationsTestBase {
   std::atomic<Caller> caller_{Caller{.uid = 0, .gid = 0}};
   std::unique_ptr<SocketServer> server_;
 };
+
+// A full pool would be another matter, and have other remedies.
+TEST_F(ServiceTest, LackOfThreadsIsNoLackOfSpace) {
+  // As many as snapd runs at once; each waits in the file layer.
+  constexpr int kCalls = 256;
+  std::promise<void> go_on;
+  std::shared_future<void> gone_on = go_on.get_future().share();
+  std::atomic<int> waiting = 0;
+  std::promise<void> all_wait;
+  const ScopedFileFault hold([&](absl::string_view call, const std::string&) {
+    if (call != "list" || waiting >= kCalls) return 0;
+    if (++waiting == kCalls) all_wait.set_value();
+    gone_on.wait();
+    return 0;
+  });
+  struct Call {
+    grpc::ClientContext context;
+    v1::ListSnapshotsRequest request;
+    v1::ListSnapshotsResponse response;
+    std::promise<grpc::Status> status;
+  };
+  auto stub = Stub();
+  std::vector<std::unique_ptr<Call>> calls;
+  for (int i = 0; i < kCalls; ++i) {
+    Call* call = calls.emplace_back(std::make_unique<Call>()).get();
+    stub->async()->ListSnapshots(
+        &call->context, &call->request, &call->response,
+        [call](const grpc::Status& status) { call->status.set_value(status); });
+  }
+  all_wait.get_future().wait();
+  grpc::ClientContext context;
+  v1::ListSnapshotsResponse response;
+  const grpc::Status status = stub->ListSnapshots(&context, {}, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ReasonOf(status), "OVERLOADED");
+  go_on.set_value();
+  for (const auto& call : calls) {
+    EXPECT_TRUE(call->status.get_future().get().ok());
+  }
+}
 
 TEST_F(ServiceTest, CreateStreamsProgressThenTheResult) {
   auto stub = Stub();
