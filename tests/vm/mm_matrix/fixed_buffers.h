@@ -3,41 +3,47 @@
 #define DAXSNAP_TESTS_VM_MM_MATRIX_FIXED_BUFFERS_H_
 
 #include <linux/io_uring.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <unistd.h>
+#include <sys/types.h>
 
-#include <cerrno>
 #include <cstddef>
+#include <cstdint>
 
 #include "client/launch/unique_fd.h"
 
 namespace daxsnap::vmtest {
 
-// Fixed buffers: pinned for as long as they are registered. The kernel may
-// first move them out of the pool's zone; either way they are copied.
+// Fixed buffers of io_uring: pinned for as long as they are registered. The
+// kernel may first move them out of the pool's zone; either way they are
+// copied.
 class FixedBuffers {
  public:
-  FixedBuffers() : ring_(Setup()) {}
+  FixedBuffers();
+  FixedBuffers(FixedBuffers&&) = delete;
+  ~FixedBuffers();
+
   // 0 or an errno.
-  int Register(char* data, size_t bytes) {
-    const iovec buffer = {data, bytes};
-    return Call(IORING_REGISTER_BUFFERS, &buffer, 1);
+  int Register(char* data, size_t bytes);
+  int Unregister();
+  // Between the registered memory and the start of a file; the bytes
+  // transferred, or -errno.
+  long Read(int fd, char* data, size_t bytes) {
+    return Transfer(IORING_OP_READ_FIXED, fd, data, bytes);
   }
-  int Unregister() { return Call(IORING_UNREGISTER_BUFFERS, nullptr, 0); }
+  long Write(int fd, char* data, size_t bytes) {
+    return Transfer(IORING_OP_WRITE_FIXED, fd, data, bytes);
+  }
 
  private:
-  static int Setup() {
-    io_uring_params params = {};
-    return static_cast<int>(syscall(SYS_io_uring_setup, 4, &params));
-  }
-  int Call(unsigned what, const void* argument, unsigned count) {
-    return syscall(SYS_io_uring_register, ring_.get(), what, argument, count) ==
-                   0
-               ? 0
-               : errno;
-  }
+  int Call(unsigned what, const void* argument, unsigned count);
+  long Transfer(uint8_t operation, int fd, char* data, size_t bytes);
+  void* Map(size_t bytes, off_t offset);
+  uint32_t* At(uint32_t offset) const;
+
+  io_uring_params params_ = {};
   UniqueFd ring_;
+  size_t ring_bytes_ = 0, entries_bytes_ = 0;
+  char* rings_ = nullptr;  // both queues' heads and tails, and completions
+  io_uring_sqe* entries_ = nullptr;
 };
 
 }  // namespace daxsnap::vmtest

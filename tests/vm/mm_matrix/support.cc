@@ -88,6 +88,8 @@ Mapping::Mapping(size_t bytes, int node, Pages pages)
 
 void Mapping::Bind(int node) { SetPolicy(MPOL_BIND, node); }
 
+void Mapping::Prefer(int node) { SetPolicy(MPOL_PREFERRED, node); }
+
 void Mapping::Anywhere() {
   if (syscall(SYS_mbind, data_, bytes_, MPOL_DEFAULT, nullptr, 0UL, 0U) != 0) {
     Die("mbind");

@@ -39,6 +39,8 @@ class Mapping {
 
   // From now on memory comes from that node or not at all.
   void Bind(int node);
+  // As in the beginning, for memory that was mapped over it.
+  void Prefer(int node);
   // From now on the kernel decides where memory comes from, and moves to.
   void Anywhere();
 
