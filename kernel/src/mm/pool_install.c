@@ -148,7 +148,7 @@ static unsigned long install_table(const struct pool_region *pool, struct vm_are
 			break;
 		}
 		VM_WARN_ON_ONCE_PAGE(!pool_page_test(pool, page), page);
-		pool_add_rmap(page_folio(page), family, charge);
+		pool_add_rmap((struct folio *)page, family, charge);	/* never a tail */
 		set_pte_at(mm, addr + i * PAGE_SIZE, pte + i,
 			   pte_mksoft_dirty(pfn_pte(pfn, prot)));
 		pages[i] = 0;

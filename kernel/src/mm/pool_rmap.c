@@ -47,27 +47,17 @@ static void settle(struct folio *folio)
 	pool_uncharge_home(folio, guests ? 0 : -1);
 }
 
-static void add_guest(struct folio *folio)
-{
-	*pool_rmap_word(folio) += POOL_GUEST;
-	smp_mb__before_atomic();	/* guests first, see above */
-	atomic_inc(&folio->_mapcount);
-}
-
-/* pool_add_rmap() for a page that is mapped, or was so a moment ago */
+/* pool_add_rmap() for a page of which whoever ended the family's last mapping has no lock yet */
 void pool_add_other_rmap(struct folio *folio, struct anon_vma *family, struct pool_charge *charge)
 {
-	/* Whoever ended the last mapping may not have got the lock yet. */
 	settle(folio);
 	if (atomic_read(&folio->_mapcount) < 0) {
 		set_pool_family(folio, family);
 		pool_charge_folio(folio, charge->memcg);
 		atomic_set(&folio->_mapcount, 0);
 		charge->homes++;
-	} else if (pool_family(folio) == family) {
-		atomic_inc(&folio->_mapcount);
 	} else {
-		add_guest(folio);
+		pool_add_guest(folio);
 		charge->guests++;
 	}
 }
@@ -134,7 +124,7 @@ bool folio_try_dup_pool_rmap(struct folio *folio, struct vm_area_struct *dst_vma
 	if (!pool_charge_dup(folio, dst_vma->vm_mm, src_vma->vm_mm))
 		return false;
 	lock_pool_rmap(folio);
-	add_guest(folio);
+	pool_add_guest(folio);
 	unlock_pool_rmap(folio);
 	return true;
 }

@@ -58,6 +58,14 @@ static inline void init_pool_rmap(struct folio *folio, struct anon_vma *family)
 
 struct pool_payer;
 
+/* The rmap is locked. Guests first, see "Who is charged". */
+static __always_inline void pool_add_guest(struct folio *folio)
+{
+	*pool_rmap_word(folio) += POOL_GUEST;
+	smp_mb__before_atomic();
+	atomic_inc(&folio->_mapcount);
+}
+
 /**
  * struct pool_charge - charges for mappings that are about to be made
  * @payer: of the mm that is charged
@@ -140,14 +148,24 @@ void pool_add_other_rmap(struct folio *folio, struct anon_vma *family,
 static __always_inline void pool_add_rmap(struct folio *folio, struct anon_vma *family,
 					  struct pool_charge *charge)
 {
+	struct anon_vma *owner;
+	int mapcount;
+
 	lock_pool_rmap(folio);
-	if (likely(!pool_family(folio) && atomic_read(&folio->_mapcount) < 0)) {
+	owner = pool_family(folio);
+	mapcount = atomic_read(&folio->_mapcount);
+	if (!owner && mapcount < 0) {
 		set_pool_family(folio, family);
 		pool_charge_folio(folio, charge->memcg);
 		atomic_set(&folio->_mapcount, 0);
 		charge->homes++;
-	} else {
+	} else if (unlikely(owner && mapcount < (int)pool_guests(folio))) {
 		pool_add_other_rmap(folio, family, charge);
+	} else if (owner == family) {
+		atomic_inc(&folio->_mapcount);
+	} else {
+		pool_add_guest(folio);
+		charge->guests++;
 	}
 	unlock_pool_rmap(folio);
 }

@@ -39,6 +39,7 @@ class MemoryGroups : public PoolTest {
     PoolTest::SetUp();
     if (HasFatalFailure()) return;
     group_ = std::make_unique<MemoryGroup>();
+    // Never touched here: what fork() shares of a VMA is one family.
     memory_ = std::make_unique<Mapping>(2 * kBytes, node());
   }
   void TearDown() override {
