@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in the guest: what the hotplug tests do to dax0.0 and its node.
 
-    guest_device.py create ALIGN | offset | bind | unbind | state | blocks STATE | use MIB [PAGE] | memmap 0|1 |
-                    bad [PAGE...]
+    guest_device.py create ALIGN | offset | bind | bind_in_race | unbind | state | blocks STATE | use MIB [PAGE] |
+                    memmap 0|1 | bad [PAGE...] | distances | tiers
     guest_device.py serve
 
 Prints one JSON object. `serve` takes commands, each a JSON array in a line, from its standard
 input: to start Python takes a second in an emulated machine.
 """
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -17,6 +18,7 @@ import mmap
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,7 +45,29 @@ def driver():
 
 
 def target_node():
-    return int((BUS / "devices" / DEVICE / "target_node").read_text())
+    """None: the device has none, as its place is of none that the kernel knows."""
+    file = BUS / "devices" / DEVICE / "target_node"
+    return int(file.read_text()) if file.exists() else None
+
+
+def race(done):
+    """What an eager rule of udev would do: each memory block goes online as soon as it is there."""
+    while not done.is_set():
+        for block in MEMORY.glob("memory[0-9]*"):
+            with contextlib.suppress(OSError):  # a directory comes before what is in it
+                if (block / "state").read_text() == "offline\n":
+                    store(block / "state", "online_kernel")
+
+
+def bind_in_race():
+    done = threading.Event()
+    racer = threading.Thread(target=race, args=(done,))
+    racer.start()
+    try:
+        return bind()
+    finally:
+        done.set()
+        racer.join()
 
 
 def create(align):
@@ -175,7 +199,18 @@ def use_in_child(*arguments):
     return json.loads(done.stdout)
 
 
-COMMANDS = {"second": second, "bind_plain": bind_plain, "create": create, "offset": offset, "bind": bind,
+def distances():
+    """{node: its distances to the nodes that are online}"""
+    return {int(d.parent.name[4:]): [int(n) for n in d.read_text().split()] for d in NODES.glob("node[0-9]*/distance")}
+
+
+def tiers():
+    """The nodes of each memory tier"""
+    return [t.read_text().strip() for t in Path("/sys/devices/virtual/memory_tiering").glob("memory_tier*/nodelist")]
+
+
+COMMANDS = {"bind_in_race": bind_in_race, "distances": distances, "tiers": tiers, "second": second,
+            "bind_plain": bind_plain, "create": create, "offset": offset, "bind": bind,
             "unbind": unbind, "state": state, "blocks": blocks, "use": lambda mib, *page: use(int(mib), *map(bytes.fromhex, page)), "memmap": memmap, "bad": bad}
 
 

@@ -544,6 +544,10 @@ static int kmem_blk_check(struct kmem_persist *kp, struct kmem_persist_why *why)
 	u64 nr_used;
 	int r;
 
+	if (kmem_persist_is_async(kp)) {
+		kmem_persist_why_set(why, "type blk cannot ask the device to sync");
+		return -EOPNOTSUPP;
+	}
 	r = check_readable(kp, KMEM_BLK_SUPER_PAGE, KMEM_BLK_MAP_PAGE, why);
 	if (!r)
 		r = read_layout(kp, kp->image, &layout, why);

@@ -7,7 +7,7 @@
  * the type that knows which. Probe goes through
  *
  *   open:   read the header; refuse the device unless everything about it is
- *           understood, its node has no other memory, and the type, looking at
+ *           understood, there is a node for it alone, and the type, looking at
  *           a mapping of the device, accepts what is stored. Nothing was added.
  *   add:    the kmem driver adds the memory with MHP_ALLOCATE, so no page of it
  *           can be allocated, and all of it is online.
@@ -17,6 +17,10 @@
  * by nobody but the type then. Whatever can fail comes before the memory is
  * added; if something fails later nevertheless, the memory is taken out again,
  * and if that fails too, it stays allocated, unused, and unharmed.
+ *
+ * A type allocates by node, so the device has to be alone on one. If the node
+ * that it is on by its place has other memory, it gets a spare one (see
+ * mm/numa_spare.c), until it is unbound or the machine is booted anew.
  *
  * A memory notifier holds off what would break this: offlining memory that
  * holds data, and other memory coming online on the node, which is the pool
@@ -38,6 +42,7 @@
 #include <linux/mmzone.h>
 #include <linux/mutex.h>
 #include <linux/notifier.h>
+#include <linux/numa_spare.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vmstat.h>
@@ -132,6 +137,7 @@ void kmem_persist_put(struct kmem_persist *kp)
 	kvfree(kp->bad);
 	if (kp->head)
 		memunmap(kp->head);
+	dax_region_put(kp->region);
 	put_device(kp->dev);
 	kfree(kp->name);
 	kfree(kp);
@@ -214,19 +220,62 @@ static int match_node(struct memory_block *mem, void *nid)
 	return mem->nid == *(int *)nid ? -EEXIST : 0;
 }
 
-/* The type allocates by node, so all memory of the node has to be the device's. */
-static int check_node_empty(struct kmem_persist *kp)
+static int check_node_empty(int nid)
 {
 	int rc = 0;
 
 	lock_device_hotplug();
-	if (kp->nid < 0 || !node_possible(kp->nid))
+	if (nid < 0 || !node_possible(nid))
 		rc = -EINVAL;
-	else if (node_state(kp->nid, N_MEMORY) || node_present_pages(kp->nid))
+	else if (node_state(nid, N_MEMORY) || node_present_pages(nid))
 		rc = -EEXIST;
 	else
-		rc = for_each_memory_block(&kp->nid, match_node);
+		rc = for_each_memory_block(&nid, match_node);
 	unlock_device_hotplug();
+	return rc;
+}
+
+/* From here on, no other memory comes online on the node. False: it is another device's. */
+static bool enlist(struct kmem_persist *kp)
+{
+	const struct kmem_persist *other;
+
+	guard(mutex)(&kmem_persist_lock);
+	list_for_each_entry(other, &kmem_persist_devices, list)
+		if (other->nid == kp->nid)
+			return false;
+	list_add_tail(&kp->list, &kmem_persist_devices);
+	return true;
+}
+
+/* The type allocates by node, so all memory of the node has to be the device's. */
+static int take_node(struct kmem_persist *kp, struct dev_dax *dev_dax,
+		     struct kmem_persist_why *why)
+{
+	int rc = check_node_empty(kp->nid);
+	int nid;
+
+	if (rc || !enlist(kp)) {
+		nid = numa_claim_spare_node(kp->nid);
+		if (nid == NUMA_NO_NODE) {
+			kmem_persist_why_set(why, rc == -EINVAL ?
+					     "there is no node %d, and no spare one" :
+					     "node %d has other memory, and there is no spare one",
+					     kp->nid);
+			return rc ?: -EEXIST;
+		}
+		kp->nid = nid;
+		rc = dev_dax_set_target_node(dev_dax, nid);
+		if (rc || !enlist(kp)) {
+			kmem_persist_why_set(why, "spare node %d cannot be used", nid);
+			return rc ?: -EEXIST;
+		}
+	}
+	/* Some may have come before it was on the list. */
+	rc = check_node_empty(kp->nid);
+	if (rc)
+		kmem_persist_why_set(why, "node %d has other memory, and must have none",
+				     kp->nid);
 	return rc;
 }
 
@@ -291,25 +340,17 @@ static int check_device(struct kmem_persist *kp, struct dev_dax *dev_dax,
 	kp->first = PHYS_PFN(usable->start) - kp->start_pfn;
 	kp->end = PHYS_PFN(usable->end + 1) - kp->start_pfn;
 
-	scoped_guard(mutex, &kmem_persist_lock) {
+	scoped_guard(mutex, &kmem_persist_lock)
 		kp->type = find_type(le32_to_cpu(kp->header.type));
-		/* From here on, no other memory comes online on the node. */
-		if (kp->type)
-			list_add_tail(&kp->list, &kmem_persist_devices);
-	}
 	if (!kp->type) {
 		kmem_persist_why_set(&why, "type %u is not built into this kernel",
 				     le32_to_cpu(kp->header.type));
 		return refuse(kp, -EOPNOTSUPP, why.text);
 	}
 
-	rc = check_node_empty(kp);
-	if (rc) {
-		kmem_persist_why_set(&why,
-				     rc == -EINVAL ? "there is no node %d" :
-				     "node %d has other memory, and must have none", kp->nid);
+	rc = take_node(kp, dev_dax, &why);
+	if (rc)
 		return refuse(kp, rc, why.text);
-	}
 
 	rc = check_stored(kp, &why);
 	if (rc)
@@ -358,7 +399,9 @@ struct kmem_persist *kmem_persist_open(struct dev_dax *dev_dax, const struct ran
 	refcount_set(&kp->refs, 1);
 	INIT_LIST_HEAD(&kp->list);
 	kp->dev = get_device(&dev_dax->dev);
-	kp->nid = dev_dax->target_node;
+	kp->region = dax_region_get(dev_dax->region);
+	kp->own_nid = dev_dax->target_node;
+	kp->nid = kp->own_nid;
 	kp->start_pfn = PHYS_PFN(range->start);
 	kp->nr_pages = PHYS_PFN(range_len(range));
 	kp->nr_head = KMEM_PERSIST_HEAD_PAGES;
@@ -450,6 +493,8 @@ int kmem_persist_attach(struct kmem_persist *kp, int mgid, void *drvdata)
 		kp->drvdata = drvdata;
 		kp->state = KP_ATTACHED;
 	}
+	if (kmem_persist_show(kp))
+		dev_warn(kp->dev, "cannot show in sysfs what is stored\n");
 	dev_info(kp->dev, "attached as %s, uuid %pUb, node %d: %lu pages free, %lu kept\n",
 		 kp->type->name, kp->header.uuid, kp->nid, freed, kp->end - kp->first - freed);
 	return 0;
@@ -582,6 +627,12 @@ void kmem_persist_close(struct kmem_persist *kp)
 		if (kp->state == KP_STUCK)
 			return;
 		list_del(&kp->list);
+	}
+	if (kp->drvdata)
+		kmem_persist_hide(kp);
+	if (kp->nid != kp->own_nid) {
+		dev_dax_set_target_node(to_dev_dax(kp->dev), kp->own_nid);
+		numa_release_spare_node(kp->nid);
 	}
 	kmem_persist_put(kp);
 }

@@ -22,6 +22,10 @@ void kmem_persist_guard(struct dev_dax *dev_dax, int mgid);
 /* kmem_persist_bad.c */
 int kmem_persist_find_bad(struct kmem_persist *kp, struct dev_dax *dev_dax);
 void kmem_persist_mark_bad(struct kmem_persist *kp);
+
+/* kmem_persist_sysfs.c */
+int kmem_persist_show(struct kmem_persist *kp);
+void kmem_persist_hide(struct kmem_persist *kp);
 #else
 static inline void *kmem_persist_rebind(struct dev_dax *dev_dax)
 {

@@ -6,10 +6,15 @@
  * after a write-back and then a fence, and may become so at any moment before:
  * the two functions here are their only way to either. What a fence waits for
  * is what the same task has written back before.
+ *
+ * On some devices that is not all: after the fence, kmem_persist_make_durable()
+ * asks them, and tells if they cannot.
  */
+#include <linux/device.h>
 #include <linux/kmem_persist.h>
 #include <linux/libnvdimm.h>
 #include <asm/barrier.h>
+#include "dax-private.h"
 
 /**
  * kmem_persist_write_back - start to write bytes back from the CPU caches
@@ -40,4 +45,42 @@ void kmem_persist_fence(const struct kmem_persist *kp, enum kmem_persist_step st
 	kmem_persist_record_fence(kp, step);
 	if (!kmem_persist_without(step))
 		pmem_wmb();
+}
+
+/**
+ * kmem_persist_make_durable - wait until what was written back is durable
+ * @kp: the device, attached or being attached
+ *
+ * For most devices a fence is all that it takes; others have write queues, or a
+ * host to ask, which may be slow. Whoever fails to write may forget what it was,
+ * so once this has failed it always does.
+ *
+ * Context: process; takes no lock that is held while memory is reclaimed.
+ * Return: 0, or -EIO: then nothing is known of what was written since the last
+ * success.
+ */
+int kmem_persist_make_durable(struct kmem_persist *kp)
+{
+	int rc;
+
+	if (READ_ONCE(kp->not_durable))
+		return -EIO;
+	rc = dax_region_make_durable(kp->region);
+	if (!rc)
+		return 0;
+	WRITE_ONCE(kp->not_durable, true);
+	dev_err(kp->dev, "the device cannot make data durable: error %d; nothing more is stored until the next boot\n",
+		rc);
+	return -EIO;
+}
+
+/**
+ * kmem_persist_is_async - whether writing back makes nothing durable
+ * @kp: the device
+ *
+ * Return: true if only kmem_persist_make_durable() does.
+ */
+bool kmem_persist_is_async(const struct kmem_persist *kp)
+{
+	return kp->region->async;
 }

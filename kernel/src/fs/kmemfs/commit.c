@@ -14,7 +14,9 @@
  * this as committed and lets changes go on, which from now on go to other
  * pages. Then it writes the data back and the root slot that does not rule,
  * retires the other, and only when both are durable lets go of what the commit
- * before had.
+ * before had. Where writing back is not all, the device is asked between these
+ * steps. If it cannot make them durable, the pool is read-only, and nothing that
+ * either root leads to is let go of until the next boot.
  */
 
 #define pr_fmt(fmt) "kmemfs: " fmt
@@ -452,24 +454,48 @@ static void kmemfs_too_early(struct kmemfs_commit *c, struct kmemfs_root *old_sl
 		kmemfs_retire(&c->sink, old_slot);
 }
 
-static void kmemfs_finish(struct kmemfs_commit *c)
+/* Each step only when the device says that the one before is durable */
+static int kmemfs_write_roots(struct kmemfs_commit *c, unsigned int slot)
 {
 	struct kmemfs *k = c->k;
 	struct kmemfs_root *slots = k->kp->head + KMEMFS_PAGE_SIZE;
-	unsigned int slot = !k->slot;
+	int r;
 
 	if (!kmem_persist_without(KMEM_ORDER_FS_DATA_FIRST))
 		kmemfs_flush_data(k);
-	kmemfs_too_early(c, &slots[k->slot]);
+	kmemfs_too_early(c, &slots[!slot]);
+	r = kmem_persist_make_durable(k->kp);
+	if (r)
+		return r;
 	kmemfs_publish(&c->sink, &slots[slot], &c->root);
 	if (kmem_persist_without(KMEM_ORDER_FS_DATA_FIRST))
 		kmemfs_flush_data(k);
-	kmemfs_retire(&c->sink, &slots[k->slot]);
-	k->slot = slot;
-	k->root = c->root;
-	kmemfs_release(k, &c->old);
-	kmemfs_put_pending(k, &c->pending, true);
+	r = kmem_persist_make_durable(k->kp);
+	if (r)
+		return r;
+	kmemfs_retire(&c->sink, &slots[!slot]);
+	return kmem_persist_make_durable(k->kp);
+}
+
+static int kmemfs_finish(struct kmemfs_commit *c)
+{
+	struct kmemfs *k = c->k;
+	const unsigned int slot = !k->slot;
+	int r = kmemfs_write_roots(c, slot);
+
+	if (r) {
+		/* Either root may rule after a crash: what both lead to stays as it is. */
+		kmemfs_stop(k, "commit failed", "the device cannot make data durable");
+		kvfree(c->old.page);
+		kmemfs_put_pending(k, &c->pending, false);
+	} else {
+		k->slot = slot;
+		k->root = c->root;
+		kmemfs_release(k, &c->old);
+		kmemfs_put_pending(k, &c->pending, true);
+	}
 	kvfree(c->fresh.page);
+	return r;
 }
 
 static int kmemfs_commit_locked(struct kmemfs *k)
@@ -510,7 +536,7 @@ static int kmemfs_commit_locked(struct kmemfs *k)
 	if (r)
 		kmemfs_changed(k);
 	else
-		kmemfs_finish(&c);
+		r = kmemfs_finish(&c);
 	xa_destroy(&c.leaves);
 	return r;
 }
@@ -518,7 +544,7 @@ static int kmemfs_commit_locked(struct kmemfs *k)
 /*
  * Make everything durable that has been done so far. Return 0, or -ENOSPC,
  * -ENOMEM, -EUCLEAN or, later, -EROFS: then the last commit still holds, and so
- * do the changes in memory.
+ * do the changes in memory. Or -EIO: then this one holds, or the last.
  */
 int kmemfs_commit(struct kmemfs *k)
 {

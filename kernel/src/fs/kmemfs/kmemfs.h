@@ -285,6 +285,7 @@ static inline void kmemfs_unhold(struct kmemfs *k, const u32 *pages, unsigned lo
 
 /* super.c */
 void kmemfs_fail(struct kmemfs *k, const char *why);
+void kmemfs_stop(struct kmemfs *k, const char *what, const char *why);
 int kmemfs_writable(const struct inode *inode);
 void kmemfs_changed(struct kmemfs *k);
 void kmemfs_iterate_supers(void (*f)(struct super_block *sb, void *arg), void *arg);

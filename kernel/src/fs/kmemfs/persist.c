@@ -198,12 +198,13 @@ void kmemfs_fence(struct kmemfs_sink *s, enum kmem_persist_step step)
 }
 
 /* The power may have gone between a commit and the end of the root before it */
-static void kmemfs_retire_other(struct kmemfs *k)
+static int kmemfs_retire_other(struct kmemfs *k)
 {
 	struct kmemfs_sink sink = { .flush = kmemfs_flush, .fence = kmemfs_fence, .ctx = k };
 	struct kmemfs_root *slots = k->kp->head + KMEMFS_PAGE_SIZE;
 
 	kmemfs_retire(&sink, &slots[!k->slot]);
+	return kmem_persist_make_durable(k->kp);
 }
 
 static int kmemfs_persist_attach(struct kmem_persist *kp)
@@ -220,9 +221,11 @@ static int kmemfs_persist_attach(struct kmem_persist *kp)
 	if (!r)
 		r = kmemfs_walk(&m, &k->root, &kmemfs_keep_visitor, kp, &why);
 	if (!r && !kmem_persist_without(KMEM_ORDER_FS_ATTACH_RETIRE))
-		kmemfs_retire_other(k);
+		r = kmemfs_retire_other(k);
 	if (r) {
-		dev_err(kp->dev, "the device changed while it was attached: %s\n", why.text);
+		if (why.text[0])
+			dev_err(kp->dev, "the device changed while it was attached: %s\n",
+				why.text);
 		kmemfs_free(k);
 		return r;
 	}

@@ -45,14 +45,19 @@ void kmemfs_changed(struct kmemfs *k)
 }
 
 /* What is stored cannot be trusted any more: what the last commit has shall stay as it is */
-void kmemfs_fail(struct kmemfs *k, const char *why)
+void kmemfs_stop(struct kmemfs *k, const char *what, const char *why)
 {
 	if (k->failed)
 		return;
 	k->failed = true;
 	k->sb->s_flags |= SB_RDONLY;
-	pr_crit("%s: committed metadata is damaged: %s; read-only from now on, generation %llu stays the last\n",
-		k->kp->name, why, k->root.generation);
+	pr_crit("%s: %s: %s; read-only from now on, generation %llu stays the last\n",
+		k->kp->name, what, why, k->root.generation);
+}
+
+void kmemfs_fail(struct kmemfs *k, const char *why)
+{
+	kmemfs_stop(k, "committed metadata is damaged", why);
 }
 
 /* For those who have a file open since before it failed */

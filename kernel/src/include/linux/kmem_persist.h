@@ -13,6 +13,7 @@
 #include <linux/mm.h>
 #include <linux/refcount.h>
 
+struct dax_region;
 struct device;
 struct kmem_persist;
 
@@ -56,6 +57,7 @@ struct kmem_persist_type {
  * @name: of the DAX device, "dax0.0"
  * @dev: the DAX device; for messages
  * @nid: the device's NUMA node; all memory of this node is the device's
+ * @own_nid: the node that it is on by its place; @nid, or @nid is a spare node
  * @header: copy of the device's header, verified
  * @start_pfn: page frame of device page 0
  * @nr_pages: of the device
@@ -77,6 +79,7 @@ struct kmem_persist {
 	const char *name;
 	struct device *dev;
 	int nid;
+	int own_nid;
 	struct kmem_persist_header header;
 	unsigned long start_pfn;
 	unsigned long nr_pages;
@@ -96,6 +99,8 @@ struct kmem_persist {
 	int state;
 	bool managed;
 	void *drvdata;
+	struct dax_region *region;
+	bool not_durable;
 };
 
 /* Device pages outside [first, end) have no struct page. */
@@ -118,6 +123,8 @@ struct kmem_persist *kmem_persist_get(const char *name, u32 type_id);
 void kmem_persist_put(struct kmem_persist *kp);
 
 unsigned long kmem_persist_free_pages(const struct kmem_persist *kp);
+int kmem_persist_make_durable(struct kmem_persist *kp);
+bool kmem_persist_is_async(const struct kmem_persist *kp);
 
 void kmem_persist_write_back(const struct kmem_persist *kp, enum kmem_persist_step step,
 			     const void *addr, size_t len);
