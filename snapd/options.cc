@@ -23,8 +23,9 @@ Usage: snapd [OPTION]...
 
 The pool (at most one of these; without one snapd serves the pool that is
 mounted on /run/daxsnap/pool, as soon as there is one):
-  --pool-device=DEVICE  bring up the DAX device DEVICE, for example dax0.0: bind
-                        it to kmem, put its memory online, mount its kmemfs on
+  --pool-device=DEVICE  bring up the DAX device DEVICE, for example dax0.0, or
+                        that of the pool with this label or UUID: bind it to
+                        kmem, put its memory online, mount its kmemfs on
                         /run/daxsnap/pool, and use that
   --pool=DIRECTORY      use DIRECTORY. On kmemfs pages are taken by reference;
                         on any other file system they are copied

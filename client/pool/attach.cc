@@ -7,9 +7,11 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "client/pool/device.h"
@@ -19,6 +21,18 @@ namespace daxsnap::pool {
 namespace {
 
 constexpr char kFileSystem[] = "kmemfs";
+
+// Another kernel's kmem driver would make plain memory of any device.
+absl::Status CheckKernelKnows(PoolType type) {
+  if (type != PoolType::kFs) return absl::OkStatus();
+  std::ifstream file("/proc/filesystems");
+  for (std::string line; std::getline(file, line);) {
+    if (absl::EndsWith(line, kFileSystem)) return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      "this kernel has no kmemfs: it would make plain memory of the pool, and "
+      "all that is stored would be lost; boot one built by kernel/build");
+}
 
 // Decides from the header whether the device may become memory.
 absl::StatusOr<PoolType> CheckBeforeBinding(const Device& device) {
@@ -41,7 +55,9 @@ absl::StatusOr<PoolType> BringUp(Device* device) {
   }
   absl::StatusOr<PoolType> type = CheckBeforeBinding(*device);
   if (!type.ok()) return type;
-  absl::Status status = BindTo(*device, Driver::kKmem);
+  absl::Status status = CheckKernelKnows(*type);
+  if (!status.ok()) return status;
+  status = BindTo(*device, Driver::kKmem);
   if (!status.ok()) {
     BindTo(*device, Driver::kDeviceDax).IgnoreError();
     return status;
@@ -128,12 +144,12 @@ absl::StatusOr<Attached> Attach(absl::string_view name,
                                 const AttachOptions& given) {
   AttachOptions options = given;
   options.mount_point = AsListed(given.mount_point);
-  absl::StatusOr<Device> device = FindDevice(name);
+  absl::StatusOr<Device> device = FindPool(name);
   if (!device.ok()) return device.status();
   absl::StatusOr<UniqueFd> lock = LockDevice(*device);
   if (!lock.ok()) return lock.status();
   // Somebody may have changed it before we had the lock.
-  device = FindDevice(name);
+  device = FindDevice(std::string(device->name));
   if (!device.ok()) return device.status();
 
   Attached attached;
@@ -144,6 +160,9 @@ absl::StatusOr<Attached> Attach(absl::string_view name,
     absl::StatusOr<PoolType> found = BringUp(&*device);
     if (!found.ok()) return found.status();
     type = *found;
+    // Its node may be another one now.
+    device = FindDevice(std::string(device->name));
+    if (!device.ok()) return device.status();
   }
   attached.device = *device;
   absl::StatusOr<std::optional<BlockDevice>> block = FindBlockDevice(*device);

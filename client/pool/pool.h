@@ -67,6 +67,16 @@ struct Header {
 // newer or of an unknown type: DATA_LOSS or UNIMPLEMENTED with the reason.
 absl::StatusOr<std::optional<Header>> ReadHeader(const Device& device);
 
+// What the header says, wherever it can be read now: of an attached device the
+// kernel tells, of one that is bound to device_dax the device. nullopt: no
+// pool, or bound to nothing. As ReadHeader() for the rest.
+absl::StatusOr<std::optional<Header>> Identify(const Device& device);
+
+// The device of the pool that `name` names: a DAX device, or UUID or label of a
+// pool. A device's name comes first. NOT_FOUND with what there is;
+// FAILED_PRECONDITION if several pools have this label.
+absl::StatusOr<Device> FindPool(absl::string_view name);
+
 enum class Overwrite { kRefuse, kForce };
 
 struct CreateOptions {
@@ -130,12 +140,13 @@ struct Attached {
   bool was_attached = false;  // nothing had to be done
 };
 
-// Brings the device up: binds it to kmem, whose driver puts its memory online
-// and keeps what is stored, and mounts its kmemfs. Steps done already are not
-// repeated. Refuses a device without a header of ours (FAILED_PRECONDITION): it
-// would become plain memory. If the kernel refuses it, the error carries the
-// kernel's reason from its log, and the device is bound to device_dax again.
-absl::StatusOr<Attached> Attach(absl::string_view device,
+// Brings the device up, which is named as for FindPool(): binds it to kmem,
+// whose driver puts its memory online and keeps what is stored, and mounts its
+// kmemfs. Steps done already are not repeated. Refuses a device without a
+// header of ours (FAILED_PRECONDITION): it would become plain memory. If the
+// kernel refuses it, the error carries the kernel's reason from its log, and
+// the device is bound to device_dax again.
+absl::StatusOr<Attached> Attach(absl::string_view name,
                                 const AttachOptions& options);
 
 // Commits and unmounts the pool at `mount_point`. The memory stays system

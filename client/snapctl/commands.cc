@@ -29,13 +29,14 @@ void AddCommands(CLI::App* app, Context* context, Action* action) {
   app->fallthrough();
   app->require_subcommand(1);
   CLI::App* pool =
-      app->add_subcommand("pool", "Make, attach, detach and show pools");
+      app->add_subcommand("pool", "Make, attach, detach, show and check pools");
   pool->fallthrough();
   pool->require_subcommand(1);
   AddPoolCreate(pool, context, action);
   AddPoolAttach(pool, context, action);
   AddPoolDetach(pool, context, action);
   AddPoolShow(pool, context, action);
+  AddPoolKexecCheck(pool, context, action);
   AddRun(app, context, action);
   AddCheckpoint(app, context, action);
   AddRestore(app, context, action);

@@ -36,6 +36,7 @@ void AddVersion(CLI::App* app, Context* context, Action* action);
 void AddPoolCreate(CLI::App* pool, Context* context, Action* action);
 void AddPoolAttach(CLI::App* pool, Context* context, Action* action);
 void AddPoolDetach(CLI::App* pool, Context* context, Action* action);
+void AddPoolKexecCheck(CLI::App* pool, Context* context, Action* action);
 void AddPoolShow(CLI::App* pool, Context* context, Action* action);
 
 }  // namespace daxsnap::snapctl

@@ -12,15 +12,14 @@ namespace daxsnap::snapctl {
 namespace {
 
 struct Options {
-  std::string device;
+  std::string name;
   pool::AttachOptions attach;
 };
 
 absl::Status Attach(const Options& options, const Context& context) {
   const absl::StatusOr<pool::Attached> attached = [&] {
-    const ProgressLine line(context,
-                            absl::StrCat("attaching ", options.device));
-    return pool::Attach(options.device, options.attach);
+    const ProgressLine line(context, absl::StrCat("attaching ", options.name));
+    return pool::Attach(options.name, options.attach);
   }();
   if (!attached.ok()) return attached.status();
   const pool::Device& device = attached->device;
@@ -58,7 +57,9 @@ void AddPoolAttach(CLI::App* pool, Context* context, Action* action) {
       "attach",
       "Turn a pool's device into memory and mount its file system, if it is of "
       "type fs");
-  command->add_option("DEV", options->device, "DAX device, for example dax0.0")
+  command
+      ->add_option("POOL", options->name,
+                   "Its DAX device, for example dax0.0, its label or its UUID")
       ->required();
   command
       ->add_option("-m,--mount-point", options->attach.mount_point,

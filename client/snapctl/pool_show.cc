@@ -67,8 +67,6 @@ std::string FormatBlocks(std::uint64_t blocks) {
 }
 
 void AddBlockDevice(const pool::BlockDevice& block, Fields* fields) {
-  fields->Add("pool type",
-              std::string(pool::PoolTypeName(pool::PoolType::kBlk)));
   fields->Add("block device", block.path);
   fields->Add("capacity", FormatBytes(block.capacity));
   fields->Add("stored", FormatBlocks(block.mapped));
@@ -77,20 +75,15 @@ void AddBlockDevice(const pool::BlockDevice& block, Fields* fields) {
 }
 
 absl::Status ShowDevice(const std::string& name, const Context& context) {
-  absl::StatusOr<pool::Device> device = pool::FindDevice(name);
+  absl::StatusOr<pool::Device> device = pool::FindPool(name);
   if (!device.ok()) return device.status();
-  std::optional<pool::Header> header;
-  if (device->driver == pool::Driver::kDeviceDax) {
-    absl::StatusOr<std::optional<pool::Header>> found =
-        pool::ReadHeader(*device);
-    if (!found.ok()) return found.status();
-    header = *std::move(found);
-  }
+  absl::StatusOr<std::optional<pool::Header>> header = pool::Identify(*device);
+  if (!header.ok()) return header.status();
   absl::StatusOr<std::optional<pool::BlockDevice>> block =
       pool::FindBlockDevice(*device);
   if (!block.ok()) return block.status();
   if (context.format == Format::kJson) {
-    PrintJson(DeviceJson(*device, header, *block), *context.out);
+    PrintJson(DeviceJson(*device, *header, *block), *context.out);
     return absl::OkStatus();
   }
   Fields fields;
@@ -98,20 +91,17 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
   fields.Add("size", FormatBytes(device->size));
   fields.Add("NUMA node", absl::StrCat(device->target_node));
   fields.Add("driver", std::string(pool::DriverName(device->driver)));
-  if (*block) {
-    AddBlockDevice(**block, &fields);
-  } else if (header) {
-    fields.Add("pool type", std::string(pool::PoolTypeName(header->type)));
-    fields.Add("uuid", header->uuid);
-    fields.Add("label", header->label.empty() ? "-" : Printable(header->label));
+  if (*header) {
+    const pool::Header& found = **header;
+    fields.Add("pool type", std::string(pool::PoolTypeName(found.type)));
+    fields.Add("uuid", found.uuid);
+    fields.Add("label", found.label.empty() ? "-" : Printable(found.label));
   } else {
-    fields.Add(
-        "pool",
-        device->driver == pool::Driver::kDeviceDax
-            ? "none"
-            : "not readable while the device is not bound to device_dax; of "
-              "one that is mounted see `snapctl pool show`");
+    fields.Add("pool", device->driver == pool::Driver::kNone
+                           ? "not readable while the device has no driver"
+                           : "none");
   }
+  if (*block) AddBlockDevice(**block, &fields);
   fields.Print(*context.out);
   return absl::OkStatus();
 }
@@ -121,9 +111,11 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
 void AddPoolShow(CLI::App* pool, Context* context, Action* action) {
   auto device = std::make_shared<std::string>();
   CLI::App* command =
-      pool->add_subcommand("show", "Show the pool that is open, or a device");
-  command->add_option("DEV", *device,
-                      "DAX device to look at instead, for example dax0.0");
+      pool->add_subcommand("show", "Show the pool that is open, or another");
+  command->add_option(
+      "DEV", *device,
+      "Another to look at: a DAX device, for example dax0.0, or "
+      "the label or UUID of a pool");
   command->callback([=] {
     *action = [=] {
       return device->empty() ? ShowPool(*context)

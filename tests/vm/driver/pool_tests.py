@@ -3,7 +3,7 @@
 
 import json
 
-from error_tests import REFUSED, refused
+from error_tests import NOT_FOUND, REFUSED, refused
 from machine import POOL, expect
 from registry import test
 
@@ -26,9 +26,13 @@ def detach_attach(machine):
     machine.snapctl("pool", "detach", f"{POOL}/")
     expect(machine.run("mountpoint", "-q", POOL, check=False).returncode != 0, "it is still mounted")
     refused(machine, REFUSED, "", "pool", "create", "dax0.0")
-    for was_attached in (False, True):
-        answer = machine.snapctl_json("pool", "attach", "dax0.0", "--mount-point", f"{POOL}/")
-        expect(answer["was_attached"] == was_attached, f"{answer}")
+    refused(machine, NOT_FOUND, "", "pool", "attach", "daxsnap-tes", text="(daxsnap-test, ")
+    # By each of its names.
+    for name, was_attached in ((before["uuid"].upper(), False), ("daxsnap-test", True), ("dax0.0", True)):
+        answer = machine.snapctl_json("pool", "attach", name, "--mount-point", f"{POOL}/")
+        expect((answer["device"], answer["was_attached"]) == ("dax0.0", was_attached), f"{answer}")
+    shown = machine.snapctl_json("pool", "show", "daxsnap-test")
+    expect(shown["header"]["uuid"] == before["uuid"], f"pool show: {shown}")
     machine.sh(f"sha256sum <{POOL}/stored | cmp - /run/stored.sum")
     after = machine.snapctl_json("pool", "show")
     expect(after["uuid"] == before["uuid"], f"another pool: {json.dumps(after)}")
