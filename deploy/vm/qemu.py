@@ -60,29 +60,50 @@ def boots_under_kvm(kernel):
     return works
 
 
+def below_4g(options):
+    """How much RAM comes before the hole for devices, where the firmware keeps its tables."""
+    return min(options.ram, 2 << 30)
+
+
+def memory(state, options):
+    """(arguments of QEMU, kernel parameters) for RAM and the pool's memory."""
+    size = options.nvdimm + ALIGNMENT_LOSS
+    if options.memory == "memmap":
+        # The end of the RAM; the rest of it comes before and after the hole.
+        start = (4 << 30) + options.ram - below_4g(options)
+        return (["-machine", f"q35,max-ram-below-4g={below_4g(options)}", "-m", f"{(options.ram + size) // MIB}M"],
+                # norandmaps: TCG keeps what it made of the code of each process, by address, and
+                # looks through all of it at each store when kexec puts a kernel over it.
+                [f"memmap={size // MIB}M!{start // MIB}M", "numa_spare_nodes=1", "norandmaps"])
+    file = ["-object", f"memory-backend-file,id=nv0,share=on,mem-path={state}/nv.img,size={size}"]
+    room = ["-m", f"{options.ram // MIB}M,slots=4,maxmem={(options.ram + size) // MIB + 1024}M"]
+    if options.memory == "virtio-pmem":
+        return (["-machine", "q35", *room, *file, "-device", "virtio-pmem-pci,id=nvdimm0,memdev=nv0"],
+                ["numa_spare_nodes=1"])
+    return (["-machine", "q35,nvdimm=on", *room, "-object", f"memory-backend-ram,id=ram0,size={options.ram}",
+             "-numa", f"node,nodeid=0,cpus=0-{options.smp - 1},memdev=ram0", "-numa", "node,nodeid=1",
+             *file, "-device", f"nvdimm,id=nvdimm0,memdev=nv0,node={options.nvdimm_node}"], [])
+
+
 def command_line(state, options, kernel):
     """options: as `up` parses them."""
     accel, cpu = accelerator(kernel)
-    nvdimm = options.nvdimm + ALIGNMENT_LOSS
+    memory_arguments, memory_parameters = memory(state, options)
     # tsc=reliable: on a busy host the guest would distrust a clock that QEMU derives
     # from the host's own, and fall back to the HPET, which costs an exit a reading.
     # no_timer_check: nor must it panic when its first timer ticks come late.
     append = ["console=ttyS0", "root=/dev/vda", "rw", "rootfstype=ext4", "net.ifnames=0", "panic=-1",
               "oops=panic", "systemd.show_status=error", "systemd.log_target=journal",
-              "rcupdate.rcu_cpu_stall_timeout=120", "tsc=reliable", "no_timer_check", *options.append]
+              "rcupdate.rcu_cpu_stall_timeout=120", "tsc=reliable", "no_timer_check", *memory_parameters,
+              *options.append]
     return [
-        BINARY, "-name", "daxsnap", "-machine", "q35,nvdimm=on", "-accel", accel, "-cpu", cpu,
+        BINARY, "-name", "daxsnap", "-accel", accel, "-cpu", cpu, *memory_arguments,
         "-smp", str(options.smp), "-nodefaults", "-display", "none", "-no-reboot",
-        "-m", f"{options.ram // MIB}M,slots=4,maxmem={(options.ram + nvdimm) // MIB + 1024}M",
-        "-object", f"memory-backend-ram,id=ram0,size={options.ram}",
-        "-numa", f"node,nodeid=0,cpus=0-{options.smp - 1},memdev=ram0", "-numa", "node,nodeid=1",
-        "-object", f"memory-backend-file,id=nv0,share=on,mem-path={state}/nv.img,size={nvdimm}",
-        "-device", f"nvdimm,id=nvdimm0,memdev=nv0,node={options.nvdimm_node}",
         # The file lives on when QEMU is killed, so nothing need wait for the host's disk.
         "-drive", f"file={state}/root.img,format=raw,if=virtio,cache=unsafe,discard=unmap",
         "-netdev", "user,id=net0,hostfwd=tcp:127.0.0.1:0-:22", "-device", "virtio-net-pci,netdev=net0",
         "-device", "virtio-rng-pci", "-device", "virtio-serial-pci",
-        "-chardev", f"socket,id=ready,path={state}/ready.sock",
+        "-chardev", f"socket,id=ready,path={state}/ready.sock,reconnect=1",
         "-device", "virtserialport,chardev=ready,name=daxsnap.ready",
         "-chardev", f"file,id=console,path={state}/console.log,append=on", "-serial", "chardev:console",
         "-qmp", f"unix:{state}/qmp.sock,server=on,wait=off",
@@ -90,13 +111,19 @@ def command_line(state, options, kernel):
     ]
 
 
+def listen(state):
+    """Where QEMU connects to, within a second or so, with what the guest has to report."""
+    (state / "ready.sock").unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(state / "ready.sock"))
+    listener.listen(1)
+    listener.settimeout(30)
+    return listener
+
+
 def start(state, command):
     """Starts QEMU; returns it and the connection on which the guest reports."""
-    (state / "ready.sock").unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX) as listener, open(state / "qemu.log", "w") as log:
-        listener.bind(str(state / "ready.sock"))
-        listener.listen(1)
-        listener.settimeout(30)
+    with listen(state) as listener, open(state / "qemu.log", "w") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                    start_new_session=True)
         (state / "qemu.pid").write_text(f"{process.pid}\n")

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +25,8 @@ MIB = 1 << 20
 # KMEM aligns both ends of the device to memory blocks of 128 MiB, and the devdax
 # info block takes the first 2 MiB: that much of the file is never usable.
 ALIGNMENT_LOSS = 128 * MIB
+# Generous: a busy host makes a boot ten times slower, and a dead guest is noticed at once.
+BOOT_SECONDS = {"base": 600, "debug": 1800}
 START = time.monotonic()
 
 
@@ -83,6 +86,25 @@ def console_tail(state, lines=40):
     except OSError:
         return "(no console output)"
     return "\n".join(text.replace("\r", "").splitlines()[-lines:])
+
+
+def note_boot(state, how):
+    """A line on the console between boots."""
+    with open(state / "console.log", "a") as console:
+        console.write(f"\n=== boot of {datetime.now():%F %T}, {how} ===\n")
+
+
+def wait_ready(state, guest, flavour):
+    """Until the guest says on its connection that it is up, dies, or takes too long."""
+    seconds = BOOT_SECONDS[flavour]
+    guest.settimeout(seconds)
+    try:
+        said = guest.recv(64)
+    except TimeoutError:
+        raise VmError(f"the guest is not up after {seconds} s; its console:\n{console_tail(state)}") from None
+    if not said.startswith(b"ready"):
+        raise VmError(f"the guest died while booting; {(state / 'qemu.log').read_text()}"
+                      f"its console:\n{console_tail(state)}")
 
 
 def qmp(state, command, **arguments):
