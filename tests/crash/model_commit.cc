@@ -231,8 +231,7 @@ bool ModelFs::WriteTable(Plan* plan) {
   const size_t before = plan->sink.taken.size();
   kmemfs_tree_init(&tree, &plan->sink, 0);
   for (const auto& [leaf, page] : plan->leaves) {
-    while (tree.leaves < leaf)
-      if (kmemfs_tree_add_leaf(&tree, 0)) return false;
+    if (kmemfs_tree_skip_leaves(&tree, leaf - tree.leaves)) return false;
     if (kmemfs_tree_add_leaf(&tree, page)) return false;
   }
   if (kmemfs_tree_finish(&tree, &top, &height)) return false;

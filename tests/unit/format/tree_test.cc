@@ -95,13 +95,85 @@ TEST(InodeTable, MayLackWholeIndexPages) {
   const kmemfs_root_info root =
       image.Commit({RootDirectory(), File(ino, "f", {})});
   ASSERT_EQ(root.itable_height, 2U);
-  image.As<kmemfs_index>(root.itable)->page[1] = 0;
-  image.Seal(root.itable);
-  image.slot(1)->nr_meta_pages = htole64(root.nr_meta_pages - 1);
-  image.Seal(2);
+  EXPECT_EQ(image.As<kmemfs_index>(root.itable)->page[1], 0U);
+  // Two leaves, and the way to them.
+  EXPECT_EQ(root.nr_meta_pages, 5U);
   const Recovery recovery = Recover(image.media());
   ASSERT_THAT(recovery, Taken());
   EXPECT_EQ(recovery.inodes.at(ino).name, "f");
+}
+
+// An inode with a very large number, which a device may have that others made,
+// must not cost the next commit an index of all the numbers below.
+TEST(InodeTable, IsSmallWhateverTheNumbersAre) {
+  constexpr uint64_t kLast = (uint64_t{1} << 31) - 1;
+  Image image(64);
+  const std::vector<Inode> inodes = {RootDirectory(), File(kLast, "f", {})};
+  const kmemfs_root_info root = image.Commit(inodes);
+  EXPECT_EQ(root.itable_height, 4U);
+  EXPECT_EQ(root.nr_meta_pages, 2U + 1 + 3 * 2);
+  EXPECT_LE(root.nr_meta_pages,
+            2 + kmemfs_table_index_pages(2, root.nr_inode_pages));
+  const Recovery recovery = Recover(image.media());
+  ASSERT_THAT(recovery, Taken());
+  EXPECT_EQ(recovery.inodes.at(kLast), inodes[1]);
+  EXPECT_EQ(BrokenRule(recovery, image.media()), "");
+}
+
+// Leaf by leaf, and in one step.
+TEST(InodeTable, SkippedLeavesAreAbsentOnes) {
+  for (const uint64_t skipped :
+       {1U, 2U, 502U, 503U, 504U, 505U, 1007U, 1008U, 504U * 504, 600000U}) {
+    std::vector<std::vector<unsigned char>> written;
+    for (const bool at_once : {false, true}) {
+      Image image(64);
+      kmemfs_sink sink = image.Sink(2);
+      kmemfs_tree tree;
+      __u64 top = 0;
+      __u32 height = 0;
+      kmemfs_tree_init(&tree, &sink, 0);
+      ASSERT_EQ(kmemfs_tree_add_leaf(&tree, 7), 0);
+      if (at_once) {
+        ASSERT_EQ(kmemfs_tree_skip_leaves(&tree, skipped), 0);
+      } else {
+        for (uint64_t i = 0; i < skipped; i++)
+          ASSERT_EQ(kmemfs_tree_add_leaf(&tree, 0), 0);
+      }
+      ASSERT_EQ(kmemfs_tree_add_leaf(&tree, 8), 0);
+      EXPECT_EQ(tree.leaves, skipped + 2);
+      ASSERT_EQ(kmemfs_tree_finish(&tree, &top, &height), 0);
+      EXPECT_LE(sink.nr_meta_pages, kmemfs_table_index_pages(2, skipped + 2));
+      std::vector<unsigned char> pages;
+      for (uint64_t page = 3; page < 3 + sink.nr_meta_pages; page++) {
+        const auto* bytes = image.As<unsigned char>(page);
+        pages.insert(pages.end(), bytes, bytes + KMEMFS_PAGE_SIZE);
+      }
+      pages.push_back(static_cast<unsigned char>(top));
+      pages.push_back(static_cast<unsigned char>(height));
+      written.push_back(std::move(pages));
+    }
+    EXPECT_EQ(written[0] == written[1], true) << skipped;
+  }
+}
+
+// What the kernel puts aside for a commit is what it takes.
+TEST_P(ExtentTree, TakesAsManyPagesAsIsSaidBefore) {
+  const uint64_t nr_runs = GetParam();
+  Image image(nr_runs / KMEMFS_RUNS_PER_PAGE + 64);
+  const uint64_t data = image.Allocate();
+  const kmemfs_root_info root =
+      image.Commit({RootDirectory(), File(2, "f", SingleRuns(nr_runs, data))});
+  EXPECT_EQ(root.nr_meta_pages, 1 + kmemfs_extents_pages(nr_runs));
+}
+
+TEST_P(InodeTable, TakesNoMorePagesThanIsSaidBefore) {
+  const uint64_t last = GetParam();
+  Image image(last / 7 / 504 + 64);
+  const kmemfs_root_info root =
+      image.Commit({RootDirectory(), File(last, "f", {})});
+  const uint64_t leaves = last < 7 ? 1 : 2;
+  EXPECT_LE(root.nr_meta_pages,
+            leaves + kmemfs_table_index_pages(leaves, root.nr_inode_pages));
 }
 
 TEST(Tree, KeepsEveryFieldOfAnInode) {

@@ -302,17 +302,12 @@ static int kmemfs_write_itable(struct kmemfs_commit *c)
 
 		if (!page)
 			continue;
-		for (; next < n; next++) {
-			r = kmemfs_tree_add_leaf(&t, 0);
-			if (r)
-				return r;
-			if (!(next % KMEMFS_INDEX_ENTRIES))
-				cond_resched();
-		}
-		r = kmemfs_tree_add_leaf(&t, page);
+		r = kmemfs_tree_skip_leaves(&t, n - next);
+		if (!r)
+			r = kmemfs_tree_add_leaf(&t, page);
 		if (r)
 			return r;
-		next++;
+		next = n + 1;
 	}
 	r = kmemfs_tree_finish(&t, &c->root.itable, &c->root.itable_height);
 	if (r)

@@ -375,9 +375,10 @@ struct kmemfs_sink {
  * struct kmemfs_tree - an inode table or extent tree being written, bottom up
  * @sink: where
  * @owner: for the pages' heads
- * @index: index page being filled, a level; NULL: none yet
+ * @index: index page being filled, a level; NULL: none yet, all its entries are absent
  * @index_page: its number
- * @nr: its entries
+ * @index_first: its first leaf
+ * @nr: its entries; 0: the level has not been started
  * @leaves: leaves added so far
  * @leaf: extents page being filled
  * @leaf_page: its number
@@ -393,6 +394,7 @@ struct kmemfs_tree {
 	__u64 owner;
 	struct kmemfs_index *index[KMEMFS_MAX_HEIGHT];
 	__u64 index_page[KMEMFS_MAX_HEIGHT];
+	__u64 index_first[KMEMFS_MAX_HEIGHT];
 	__u32 nr[KMEMFS_MAX_HEIGHT];
 	__u64 leaves;
 	struct kmemfs_extents *leaf;
@@ -413,10 +415,20 @@ int kmemfs_tree_add_run(struct kmemfs_tree *t, __u64 file_page, __u64 count, __u
 /* Add a leaf (INODES page; 0: absent) to an inode table, in order; 0, -ENOSPC or -EFBIG */
 int kmemfs_tree_add_leaf(struct kmemfs_tree *t, __u64 page);
 /*
+ * Add @nr absent leaves to an inode table; 0, -ENOSPC or -EFBIG. Index pages that
+ * would lead to nothing else are not written but absent, too.
+ */
+int kmemfs_tree_skip_leaves(struct kmemfs_tree *t, __u64 nr);
+/*
  * Seal and flush what is left. *top is 0, and *height too, for a tree without
  * leaves. 0, -ENOSPC or -EFBIG. The tree is done then, whatever is returned.
  */
 int kmemfs_tree_finish(struct kmemfs_tree *t, __u64 *top, __u32 *height);
+
+/* Pages of an extent tree of @nr_runs runs */
+__u64 kmemfs_extents_pages(__u64 nr_runs);
+/* Index pages that an inode table of @leaves leaves has at most, if @present are not absent */
+__u64 kmemfs_table_index_pages(__u64 present, __u64 leaves);
 
 /*
  * Start an INODES leaf of the numbers [7 * leaf, 7 * leaf + 7) in @page, which

@@ -4,9 +4,11 @@
  *
  * A tree is written bottom up and left to right, into pages that nothing on
  * media refers to yet. A level above is started only when the one below needs
- * a second page, so trees are as low as they can be. A page is flushed when it
- * is full, once; the root slot comes last, after a fence, and makes it all
- * count at once. Then the root before it is retired.
+ * a second page, so trees are as low as they can be. An index page is written
+ * only if an entry of it is not absent, so a table with few inodes is small
+ * whatever their numbers are. A page is flushed when it is full, once; the root
+ * slot comes last, after a fence, and makes it all count at once. Then the root
+ * before it is retired.
  */
 #include "format_internal.h"
 
@@ -49,54 +51,63 @@ void kmemfs_tree_init(struct kmemfs_tree *t, struct kmemfs_sink *sink, __u64 own
 	t->owner = owner;
 }
 
-static void index_seal(struct kmemfs_tree *t, u32 i)
+/* The index page of t->index[i]: the first entry that is not absent needs it */
+static int index_page_alloc(struct kmemfs_tree *t, u32 i)
 {
-	t->index[i]->head.nr = cpu_to_le32(t->nr[i]);
-	page_seal(t->sink, KMEM_STEP_FS_INDEX, &t->index[i]->head);
-}
-
-/* Start the index page of t->index[i], whose first leaf is @first */
-static int index_start(struct kmemfs_tree *t, u32 i, u64 first)
-{
-	t->nr[i] = 0;
 	t->index[i] = page_alloc(t->sink, &t->index_page[i]);
 	if (!t->index[i])
 		return -ENOSPC;
-	head_fill(&t->index[i]->head, t->sink, KMEMFS_KIND_INDEX, t->owner, 0, i + 1, first);
+	head_fill(&t->index[i]->head, t->sink, KMEMFS_KIND_INDEX, t->owner, 0, i + 1,
+		  t->index_first[i]);
 	return 0;
 }
 
-static void index_append(struct kmemfs_tree *t, u32 i, u64 page)
+/* An entry of level @i, where the caller knows that there is room; 0: absent */
+static int index_append(struct kmemfs_tree *t, u32 i, u64 page)
 {
-	t->index[i]->page[t->nr[i]++] = cpu_to_le64(page);
+	int err = 0;
+
+	if (page && !t->index[i])
+		err = index_page_alloc(t, i);
+	if (err)
+		return err;
+	if (page)
+		t->index[i]->page[t->nr[i]] = cpu_to_le64(page);
+	t->nr[i]++;
+	return 0;
 }
 
-/* Add a page of level @level, whose first leaf is @first, to the index above it */
+/* The page of level @i + 1 that is full or the last: its number; 0 if all below is absent */
+static u64 index_seal(struct kmemfs_tree *t, u32 i)
+{
+	if (!t->index[i])
+		return 0;
+	t->index[i]->head.nr = cpu_to_le32(t->nr[i]);
+	page_seal(t->sink, KMEM_STEP_FS_INDEX, &t->index[i]->head);
+	t->index[i] = NULL;
+	return t->index_page[i];
+}
+
+/* Add a page of level @level (0: absent), whose first leaf is @first, to the index above it */
 static int index_add(struct kmemfs_tree *t, u32 level, u64 page, u64 first)
 {
 	u64 full, full_first;
+	bool starts;
 	u32 i;
 	int err;
 
 	for (i = level; i < KMEMFS_MAX_HEIGHT; i++) {
-		if (!t->index[i]) {
-			err = index_start(t, i, first);
-			if (!err)
-				index_append(t, i, page);
-			return err;
-		}
-		if (t->nr[i] < KMEMFS_INDEX_ENTRIES) {
-			index_append(t, i, page);
-			return 0;
-		}
+		starts = !t->nr[i];
+		if (!starts && t->nr[i] < KMEMFS_INDEX_ENTRIES)
+			return index_append(t, i, page);
 		/* Start the next page of this level; the full one goes up */
-		index_seal(t, i);
-		full = t->index_page[i];
-		full_first = le64_to_cpu(t->index[i]->head.first);
-		err = index_start(t, i, first);
-		if (err)
+		full = index_seal(t, i);
+		full_first = t->index_first[i];
+		t->index_first[i] = first;
+		t->nr[i] = 0;
+		err = index_append(t, i, page);
+		if (err || starts)
 			return err;
-		index_append(t, i, page);
 		page = full;
 		first = full_first;
 	}
@@ -122,6 +133,51 @@ int kmemfs_tree_add_leaf(struct kmemfs_tree *t, __u64 page)
 	if (!err)
 		t->leaves++;
 	return err;
+}
+
+int kmemfs_tree_skip_leaves(struct kmemfs_tree *t, __u64 nr)
+{
+	u64 room;
+	int err = 0;
+
+	while (nr && !err) {
+		/* The first two, and the first of an index page, may start levels */
+		room = t->leaves > 1 ? KMEMFS_INDEX_ENTRIES - t->nr[0] : 0;
+		if (room > nr)
+			room = nr;
+		t->nr[0] += room;
+		t->leaves += room;
+		nr -= room;
+		if (nr) {
+			err = kmemfs_tree_add_leaf(t, 0);
+			nr--;
+		}
+		cond_resched();
+	}
+	return err;
+}
+
+__u64 kmemfs_extents_pages(__u64 nr_runs)
+{
+	u64 level = nr_runs / KMEMFS_RUNS_PER_PAGE + !!(nr_runs % KMEMFS_RUNS_PER_PAGE);
+	u64 pages = level;
+
+	while (level > 1) {
+		level = (level + KMEMFS_INDEX_ENTRIES - 1) / KMEMFS_INDEX_ENTRIES;
+		pages += level;
+	}
+	return pages;
+}
+
+__u64 kmemfs_table_index_pages(__u64 present, __u64 leaves)
+{
+	u64 pages = 0;
+
+	while (leaves > 1) {
+		leaves = (leaves + KMEMFS_INDEX_ENTRIES - 1) / KMEMFS_INDEX_ENTRIES;
+		pages += leaves < present ? leaves : present;
+	}
+	return pages;
 }
 
 static int extents_seal(struct kmemfs_tree *t)
@@ -202,16 +258,14 @@ int kmemfs_tree_finish(struct kmemfs_tree *t, __u64 *top, __u32 *height)
 		*height = 0;
 		return 0;
 	}
-	for (i = 0; i + 1 < KMEMFS_MAX_HEIGHT && t->index[i + 1]; i++) {
-		index_seal(t, i);
-		page = t->index_page[i];
-		first = le64_to_cpu(t->index[i]->head.first);
+	for (i = 0; i + 1 < KMEMFS_MAX_HEIGHT && t->nr[i + 1]; i++) {
+		first = t->index_first[i];
+		page = index_seal(t, i);
 		err = index_add(t, i + 1, page, first);
 		if (err)
 			return err;
 	}
-	index_seal(t, i);
-	*top = t->index_page[i];
+	*top = index_seal(t, i);
 	*height = i + 1;
 	return 0;
 }
