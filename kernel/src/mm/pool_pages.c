@@ -90,15 +90,25 @@ static void make_pool_page(struct page *page)
  * @gfp: whether it may sleep and reclaim (GFP_KERNEL, GFP_NOFS, GFP_NOWAIT), and
  *	__GFP_ZERO; without the latter the content is undefined
  *
- * Never calls the OOM killer. The cpuset of the calling task applies.
+ * Never calls the OOM killer. What is stored is no memory of the calling task: its
+ * memory policy does not apply, and neither does its cpuset, unless that is a
+ * hardwall (cgroup v1).
  *
  * Return: the page number; the caller has the only reference. 0 if the region
  * has no free page.
  */
 u32 pool_page_alloc(const struct pool_region *pool, gfp_t gfp)
 {
-	struct page *page = __alloc_pages(gfp | POOL_GFP, 0, pool->nid, NULL);
 	unsigned long nr;
+	struct page *page;
+
+	gfp = (gfp | POOL_GFP) & ~__GFP_HARDWALL;
+	page = __alloc_pages(gfp, 0, pool->nid, NULL);
+	if (unlikely(!page) && gfpflags_allow_blocking(gfp)) {
+		/* What other CPUs have in their lists reclaim finds only if it finds more. */
+		drain_all_pages(page_zone(pool_page(pool, pool->first)));
+		page = __alloc_pages(gfp & ~__GFP_DIRECT_RECLAIM, 0, pool->nid, NULL);
+	}
 
 	if (!page)
 		return 0;

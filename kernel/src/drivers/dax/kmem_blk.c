@@ -165,6 +165,11 @@ static struct page *take_page(struct kmem_blk *b, bool overwrite)
 	const struct kmem_blk_layout *layout = &b->media.layout;
 	struct page *page = alloc_pages_node(b->kp->nid, KMEM_BLK_GFP, 0);
 
+	if (!page && !overwrite) {
+		/* What other CPUs have in their lists reclaim finds only if it finds more. */
+		drain_all_pages(page_zone(numbered_page(b, layout->first)));
+		page = alloc_pages_node(b->kp->nid, KMEM_BLK_GFP & ~__GFP_DIRECT_RECLAIM, 0);
+	}
 	if (page) {
 		if (page_number(b, page) >= layout->first && page_number(b, page) < layout->end)
 			return page;
