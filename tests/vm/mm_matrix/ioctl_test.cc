@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <signal.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -195,6 +196,40 @@ TEST_F(Ioctl, ReadOnlyDescriptorsAreRefused) {
   ExpectRefusedOn(reader.get(), good(), {EBADF, EPERM});
   UniqueFd path(open(Path("file").c_str(), O_PATH | O_CLOEXEC));
   ExpectRefusedOn(path.get(), good(), {EBADF});
+}
+
+// It would write where the caller says, and so over what is there.
+TEST_F(Ioctl, DescriptorsForAppendingAreRefused) {
+  UniqueFd append(open(Path("file").c_str(), O_RDWR | O_APPEND | O_CLOEXEC));
+  ASSERT_TRUE(append.valid());
+  ASSERT_EQ(write(append.get(), "kept", 4), 4);
+  ExpectRefusedOn(append.get(), good(), {EBADF});
+  char bytes[5] = {};
+  EXPECT_EQ(pread(file(), bytes, sizeof(bytes), 0), 4);
+  EXPECT_STREQ(bytes, "kept");
+}
+
+TEST_F(Ioctl, WhoWatchesTheFileIsTold) {
+  UniqueFd watch(inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+  ASSERT_GE(inotify_add_watch(watch.get(), Path("file").c_str(), IN_MODIFY), 0);
+  kmemfs_capture c = good();
+  ASSERT_EQ(ioctl(file(), KMEMFS_IOC_CAPTURE, &c), 0) << std::strerror(errno);
+  inotify_event event = {};
+  EXPECT_EQ(read(watch.get(), &event, sizeof(event)),
+            static_cast<ssize_t>(sizeof(event)))
+      << std::strerror(errno);
+  EXPECT_EQ(event.mask, static_cast<uint32_t>(IN_MODIFY));
+}
+
+TEST_F(Ioctl, WithOSyncItIsDurable) {
+  UniqueFd sync(open(Path("file").c_str(), O_RDWR | O_SYNC | O_CLOEXEC));
+  ASSERT_TRUE(sync.valid());
+  const uint64_t generation = Info().generation;
+  kmemfs_capture c = good();
+  ASSERT_EQ(ioctl(sync.get(), KMEMFS_IOC_CAPTURE, &c), 0)
+      << std::strerror(errno);
+  EXPECT_GT(Info().generation, generation);
+  EXPECT_EQ(Info().dirty, 0U);
 }
 
 TEST_F(Ioctl, DirectoriesAreRefused) {

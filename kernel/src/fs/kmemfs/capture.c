@@ -4,6 +4,7 @@
  */
 
 #include <linux/capability.h>
+#include <linux/fsnotify.h>
 #include <linux/mount.h>
 #include <linux/pagemap.h>
 #include <linux/pid.h>
@@ -41,7 +42,7 @@ static int kmemfs_capture_check(struct file *file, const struct kmemfs_capture *
 
 	if (!S_ISREG(inode->i_mode))
 		return -EISDIR;
-	if (!(file->f_mode & FMODE_WRITE))
+	if (!(file->f_mode & FMODE_WRITE) || (file->f_flags & O_APPEND))
 		return -EBADF;
 	if (IS_APPEND(inode))
 		return -EPERM;
@@ -136,6 +137,31 @@ static int kmemfs_do_capture(struct file *file, struct mm_struct *mm, struct kme
 	return r;
 }
 
+/* What write(2) does around the write itself */
+static int kmemfs_capture_write(struct file *file, struct mm_struct *mm, struct kmemfs_capture *c)
+{
+	loff_t pos = c->offset;
+	struct kiocb iocb;
+	int r;
+
+	r = rw_verify_area(WRITE, file, &pos, c->len);
+	if (r)
+		return r;
+	r = mnt_want_write_file(file);
+	if (r)
+		return r;
+	r = kmemfs_do_capture(file, mm, c);
+	mnt_drop_write_file(file);
+	/* it may have failed midway */
+	if (c->pages_by_reference || c->pages_shared || c->pages_copied || c->pages_hole)
+		fsnotify_modify(file);
+	if (r)
+		return r;
+	init_sync_kiocb(&iocb, file);
+	iocb.ki_pos = c->offset + c->len;
+	return min_t(ssize_t, generic_write_sync(&iocb, c->len), 0);
+}
+
 int kmemfs_ioc_capture(struct file *file, struct kmemfs_capture __user *arg)
 {
 	struct kmemfs_capture c;
@@ -154,11 +180,7 @@ int kmemfs_ioc_capture(struct file *file, struct kmemfs_capture __user *arg)
 	mm = kmemfs_target_mm(c.pidfd);
 	if (IS_ERR(mm))
 		return PTR_ERR(mm);
-	r = mnt_want_write_file(file);
-	if (!r) {
-		r = kmemfs_do_capture(file, mm, &c);
-		mnt_drop_write_file(file);
-	}
+	r = kmemfs_capture_write(file, mm, &c);
 	mmput(mm);
 	if (copy_to_user(arg, &c, sizeof(c)))
 		return -EFAULT;
