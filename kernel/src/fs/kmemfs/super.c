@@ -184,6 +184,7 @@ static const struct fs_parameter_spec kmemfs_param_spec[] = {
 /**
  * struct kmemfs_context - a mount being made
  * @kp: the device, until the super block has it
+ * @given: bit per enum kmemfs_param: the option was given
  * @byref: option
  * @commit: option, seconds
  * @size: option, pages; or percent of the device
@@ -191,6 +192,7 @@ static const struct fs_parameter_spec kmemfs_param_spec[] = {
  */
 struct kmemfs_context {
 	struct kmem_persist *kp;
+	unsigned long given;
 	bool byref;
 	unsigned int commit;
 	struct kmemfs_amount {
@@ -232,6 +234,8 @@ static int kmemfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
 	struct fs_parse_result result;
 	int opt = fs_parse(fc, kmemfs_param_spec, param, &result);
 
+	if (opt >= 0)
+		ctx->given |= BIT(opt);
 	switch (opt) {
 	case OPT_BYREF:
 		ctx->byref = result.uint_32;
@@ -299,10 +303,47 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	return r;
 }
 
+/* An option of a further mount that is another one's there; NULL if there is none */
+static const char *kmemfs_other_option(const struct fs_context *fc)
+{
+	const struct kmemfs *k = KMEMFS_SB(fc->root->d_sb);
+	const struct kmemfs_context *ctx = fc->fs_private;
+	const unsigned long given = ctx->given;
+
+	if ((fc->sb_flags ^ k->sb->s_flags) & SB_RDONLY)
+		return sb_rdonly(k->sb) ? "rw" : "ro";
+	if ((given & BIT(OPT_BYREF)) && ctx->byref != k->byref)
+		return "byref=";
+	if ((given & BIT(OPT_COMMIT)) && ctx->commit != k->commit_interval)
+		return "commit=";
+	if ((given & BIT(OPT_SIZE)) && kmemfs_amount(k, &ctx->size) != k->max_pages)
+		return "size=";
+	if ((given & BIT(OPT_RESERVE)) && kmemfs_amount(k, &ctx->reserve) != k->reserve.data)
+		return "reserve=";
+	return NULL;
+}
+
+/* The device is mounted already: its options are those of all mounts */
+static int kmemfs_mounted_again(struct fs_context *fc)
+{
+	const char *other = kmemfs_other_option(fc);
+	struct super_block *sb = fc->root->d_sb;
+
+	if (!other)
+		return 0;
+	errorfc(fc, "%s is mounted already, with another %s: remount that to change it",
+		KMEMFS_SB(sb)->kp->name, other);
+	dput(fc->root);
+	fc->root = NULL;
+	deactivate_locked_super(sb);
+	return -EBUSY;
+}
+
 static int kmemfs_get_tree(struct fs_context *fc)
 {
 	struct kmemfs_context *ctx = fc->fs_private;
 	const char *name;
+	int r;
 
 	if (!fc->source)
 		return invalfc(fc, "no device given");
@@ -312,7 +353,9 @@ static int kmemfs_get_tree(struct fs_context *fc)
 		errorfc(fc, "%s is not an attached device with a kmemfs pool", name);
 		return -ENODEV;
 	}
-	return get_tree_keyed(fc, kmemfs_fill_super, ctx->kp->private);
+	r = get_tree_keyed(fc, kmemfs_fill_super, ctx->kp->private);
+	/* a new mount has taken it over */
+	return !r && ctx->kp ? kmemfs_mounted_again(fc) : r;
 }
 
 static int kmemfs_reconfigure(struct fs_context *fc)
