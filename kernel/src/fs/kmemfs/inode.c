@@ -71,12 +71,18 @@ struct inode *kmemfs_create_inode(struct mnt_idmap *idmap, struct inode *dir,
 
 	if (name->len > KMEMFS_NAME_MAX)
 		return ERR_PTR(-ENAMETOOLONG);
+	r = kmemfs_charge_table(k, KMEMFS_INODE_BYTES);
+	if (r)
+		return ERR_PTR(r);
 	ino = ida_alloc_min(&k->inos, KMEMFS_ROOT_INO + 1, GFP_KERNEL);
-	if (ino < 0)
+	if (ino < 0) {
+		kmemfs_uncharge_table(k, KMEMFS_INODE_BYTES);
 		return ERR_PTR(ino);
+	}
 	inode = kmemfs_new_inode(dir->i_sb, idmap, dir, mode, ino);
 	if (!inode) {
 		ida_free(&k->inos, ino);
+		kmemfs_uncharge_table(k, KMEMFS_INODE_BYTES);
 		return ERR_PTR(-ENOMEM);
 	}
 	inode->i_generation = get_random_u32();
@@ -106,6 +112,7 @@ void kmemfs_evict_inode(struct inode *inode)
 	kmemfs_drop_all(ki);
 	kfree(ki->name);
 	ki->name = NULL;
+	kmemfs_uncharge_table(k, KMEMFS_INODE_BYTES);
 	if (!inode->i_nlink)
 		ida_free(&k->inos, inode->i_ino);
 }

@@ -151,6 +151,7 @@ enum kmemfs_counter {
  * @flushing: bit per device page: the commit being written must write it back
  * @reserve: pages for a commit when there is no other
  * @file_pages: entries of all page tables
+ * @table_bytes: memory of inodes and page tables
  * @counter: for KMEMFS_IOC_INFO
  */
 struct kmemfs {
@@ -184,6 +185,7 @@ struct kmemfs {
 	struct kmemfs_reserve reserve;
 
 	atomic64_t file_pages;
+	atomic64_t table_bytes;
 	atomic64_t counter[KMEMFS_NR_COUNTERS];
 };
 
@@ -268,7 +270,17 @@ void __kmemfs_hold(struct kmemfs *k, const u32 *pages, unsigned long nr);
 void __kmemfs_unhold(struct kmemfs *k, const u32 *pages, unsigned long nr);
 bool kmemfs_may_hold(struct kmemfs *k, const u32 *pages, unsigned long nr);
 u32 kmemfs_alloc_page(struct kmemfs *k, gfp_t gfp);
-bool kmemfs_free_deleted(struct kmemfs *k);
+u64 kmemfs_max_table_bytes(const struct kmemfs *k, bool mounting);
+int kmemfs_charge_table(struct kmemfs *k, size_t bytes);
+bool kmemfs_make_space(struct kmemfs *k);
+
+static inline void kmemfs_uncharge_table(struct kmemfs *k, size_t bytes)
+{
+	atomic64_sub(bytes, &k->table_bytes);
+}
+
+/* What an inode takes besides its page table */
+#define KMEMFS_INODE_BYTES	(sizeof(struct kmemfs_inode) + sizeof(struct dentry))
 
 /* Entries of a page table or pending ones come into being, or go */
 static inline void kmemfs_hold(struct kmemfs *k, const u32 *pages, unsigned long nr)

@@ -16,12 +16,24 @@
  * only if there is a limit. A write that exceeds the limit fails; writes at the
  * same time may exceed it by what each of them is about to add.
  *
- * What was deleted is space again after a commit, and who lacks space makes one.
+ * Inodes and page tables of files are kernel memory of another kind, and all of them
+ * are there while the device is mounted. Who needs more than half of what there is gets
+ * no space; a mount may take two thirds. So what can be made can be mounted again.
+ *
+ * What was deleted is space again after a commit, and so is what the reserve keeps for
+ * the commit of changed files; who lacks space makes one.
  */
 
 #include <linux/highmem.h>
+#include <linux/mm.h>
+#include <linux/moduleparam.h>
+#include <linux/swap.h>
 #include <linux/vmalloc.h>
 #include "kmemfs.h"
+
+static unsigned int max_tables;
+module_param(max_tables, uint, 0600);
+MODULE_PARM_DESC(max_tables, "Kernel memory to count on for inodes and page tables, MiB; 0: what there is");
 
 /* Count owners from now on; no page has any */
 int kmemfs_limit_init(struct kmemfs *k)
@@ -85,7 +97,38 @@ bool kmemfs_may_hold(struct kmemfs *k, const u32 *pages, unsigned long nr)
 {
 	if (!k->owners || kmemfs_within_limit(k, pages, nr))
 		return true;
-	return kmemfs_free_deleted(k) && kmemfs_within_limit(k, pages, nr);
+	return kmemfs_make_space(k) && kmemfs_within_limit(k, pages, nr);
+}
+
+/* Kernel memory that does not come from the pool's own node, which may be full */
+static u64 kmemfs_other_memory(const struct kmemfs *k)
+{
+	struct zone *zone;
+	u64 pages = 0;
+
+	for_each_populated_zone(zone)
+		if (zone_to_nid(zone) != k->region.nid && zone_idx(zone) <= ZONE_NORMAL)
+			pages += zone_managed_pages(zone);
+	return pages << PAGE_SHIFT;
+}
+
+/* What inodes and page tables may take. The second is never less on the same machine. */
+u64 kmemfs_max_table_bytes(const struct kmemfs *k, bool mounting)
+{
+	u64 bytes = (u64)READ_ONCE(max_tables) << 20;
+
+	if (mounting)
+		return (bytes ?: (u64)nr_free_buffer_pages() << PAGE_SHIFT) / 3 * 2;
+	return (bytes ?: kmemfs_other_memory(k)) / 2;
+}
+
+/* An inode or a part of a page table comes into being, when it has not been mounted */
+int kmemfs_charge_table(struct kmemfs *k, size_t bytes)
+{
+	if (atomic64_add_return(bytes, &k->table_bytes) <= kmemfs_max_table_bytes(k, false))
+		return 0;
+	kmemfs_uncharge_table(k, bytes);
+	return -ENOSPC;
 }
 
 static u32 kmemfs_try_alloc(struct kmemfs *k, gfp_t gfp)

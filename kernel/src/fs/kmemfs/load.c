@@ -8,7 +8,6 @@
 #include <linux/dcache.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
-#include <linux/swap.h>
 #include "kmemfs.h"
 
 /**
@@ -18,8 +17,7 @@
  * @media: the device
  * @ki: the inode whose runs come
  * @next_chunk: of its page table: the chunks before are there, or will not be
- * @bytes: memory that all takes so far
- * @most: that it may take
+ * @most: memory that all may take
  */
 struct kmemfs_loading {
 	struct kmemfs *k;
@@ -27,7 +25,6 @@ struct kmemfs_loading {
 	struct kmemfs_media media;
 	struct kmemfs_inode *ki;
 	u64 next_chunk;
-	u64 bytes;
 	u64 most;
 };
 
@@ -37,8 +34,7 @@ struct kmemfs_loading {
  */
 static int kmemfs_load_charge(struct kmemfs_loading *l, u64 bytes)
 {
-	l->bytes += bytes;
-	if (l->bytes <= l->most)
+	if (atomic64_add_return(bytes, &l->k->table_bytes) <= l->most)
 		return 0;
 	pr_err("%s: not mounted: inodes and page tables of its files need more than %llu MiB of memory\n",
 	       l->k->kp->name, l->most >> 20);
@@ -78,7 +74,7 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 
 	if (ino > INT_MAX)
 		return -EOVERFLOW;	/* no such number was given out here */
-	r = kmemfs_load_charge(l, sizeof(*ki) + sizeof(struct dentry));
+	r = kmemfs_load_charge(l, KMEMFS_INODE_BYTES);
 	if (r)
 		return r;
 	inode = kmemfs_new_inode(l->sb, &nop_mnt_idmap, NULL, le32_to_cpu(record->mode), ino);
@@ -142,6 +138,7 @@ static int kmemfs_load_empty(struct kmemfs_loading *l)
 	inode = kmemfs_new_inode(l->sb, &nop_mnt_idmap, NULL, S_IFDIR | 0700, KMEMFS_ROOT_INO);
 	if (!inode)
 		return -ENOMEM;
+	atomic64_add(KMEMFS_INODE_BYTES, &l->k->table_bytes);
 	ki = KMEMFS_I(inode);
 	ki->btime = simple_inode_init_ts(inode);
 	ki->parent = KMEMFS_ROOT_INO;
@@ -237,7 +234,7 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 	struct kmemfs_loading l = {
 		.k = k,
 		.sb = sb,
-		.most = (u64)nr_free_buffer_pages() * 2 / 3 << PAGE_SHIFT,
+		.most = kmemfs_max_table_bytes(k, true),
 	};
 	struct kmem_persist_why why = {};
 	int r;

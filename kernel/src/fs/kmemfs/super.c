@@ -289,6 +289,7 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	INIT_DELAYED_WORK(&k->commit_work, kmemfs_commit_work);
 	kmemfs_reserve_init(&k->reserve);
 	atomic64_set(&k->file_pages, 0);
+	atomic64_set(&k->table_bytes, 0);
 	for (i = 0; i < KMEMFS_NR_COUNTERS; i++)
 		atomic64_set(&k->counter[i], 0);
 	kmemfs_apply_options(k, ctx);

@@ -76,20 +76,31 @@ unsigned long kmemfs_get_pages(struct kmemfs_inode *ki, unsigned long index, uns
 	return nr;
 }
 
-static struct kmemfs_chunk *kmemfs_new_chunk(struct kmemfs_inode *ki, unsigned long index,
-					     int *error)
+/* -EBUSY: a store through a mapping was faster */
+static int kmemfs_new_chunk(struct kmemfs_inode *ki, unsigned long index)
 {
 	struct kmemfs_chunk *chunk = kmem_cache_zalloc(kmemfs_chunk_cache, GFP_KERNEL_ACCOUNT);
+	int r;
 
-	*error = -ENOMEM;
 	if (!chunk)
-		return NULL;
-	*error = xa_insert(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT, chunk, GFP_KERNEL);
-	if (!*error)
-		return chunk;
-	kmem_cache_free(kmemfs_chunk_cache, chunk);
-	/* a store through a mapping may have been faster */
-	return *error == -EBUSY ? kmemfs_chunk_of(ki, index) : NULL;
+		return -ENOMEM;
+	r = xa_insert(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT, chunk, GFP_KERNEL);
+	if (r)
+		kmem_cache_free(kmemfs_chunk_cache, chunk);
+	return r;
+}
+
+static int kmemfs_add_chunk(struct kmemfs_inode *ki, unsigned long index)
+{
+	struct kmemfs *k = kmemfs_of(&ki->vfs);
+	int r = kmemfs_charge_table(k, sizeof(struct kmemfs_chunk));
+
+	if (r)
+		return r;
+	r = kmemfs_new_chunk(ki, index);
+	if (r)
+		kmemfs_uncharge_table(k, sizeof(struct kmemfs_chunk));
+	return r == -EBUSY ? 0 : r;
 }
 
 /*
@@ -103,8 +114,10 @@ int kmemfs_prepare(struct kmemfs_inode *ki, unsigned long index, unsigned long n
 	while (nr) {
 		unsigned long span = kmemfs_chunk_span(index, nr);
 
-		if (!kmemfs_chunk_of(ki, index) && !kmemfs_new_chunk(ki, index, &error))
-			return error;
+		if (!kmemfs_chunk_of(ki, index))
+			r = kmemfs_add_chunk(ki, index);
+		if (r)
+			return r;
 		index += span;
 		nr -= span;
 	}
@@ -300,6 +313,7 @@ static void kmemfs_drop_chunk(struct kmemfs *k, struct kmemfs_chunk *chunk, bool
 {
 	unsigned int i, kept = 0;
 
+	kmemfs_uncharge_table(k, sizeof(*chunk));
 	for (i = 0; i < KMEMFS_CHUNK_SIZE; i++) {
 		u32 entry = chunk->entry[i];
 
@@ -390,9 +404,10 @@ void kmemfs_drop_all(struct kmemfs_inode *ki)
 	}
 	xa_destroy(&ki->chunks);
 	kmemfs_account(ki, -(long)ki->nr_pages);
+	kmemfs_trees_done(ki, &(struct kmemfs_tree_ref){});
 }
 
-/* A run of the last commit; its references are the commit's */
+/* A run of the last commit; its references are the commit's. Its memory has been charged. */
 int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long count, u32 page)
 {
 	struct kmemfs *k = kmemfs_of(&ki->vfs);
@@ -404,10 +419,12 @@ int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long 
 		unsigned long i, span = kmemfs_chunk_span(index, count);
 		struct kmemfs_chunk *chunk = kmemfs_chunk_of(ki, index);
 
-		if (!chunk)
-			chunk = kmemfs_new_chunk(ki, index, &error);
-		if (!chunk)
-			return error;
+		if (!chunk) {
+			r = kmemfs_new_chunk(ki, index);
+			if (r)
+				return r;
+			chunk = kmemfs_chunk_of(ki, index);
+		}
 		for (i = 0; i < span; i++)
 			chunk->entry[kmemfs_slot(index) + i] = page++;
 		kmemfs_hold(k, &chunk->entry[kmemfs_slot(index)], span);
