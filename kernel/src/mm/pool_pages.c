@@ -109,7 +109,6 @@ u32 pool_page_alloc(const struct pool_region *pool, gfp_t gfp)
 		drain_all_pages(page_zone(pool_page(pool, pool->first)));
 		page = __alloc_pages(gfp & ~__GFP_DIRECT_RECLAIM, 0, pool->nid, NULL);
 	}
-
 	if (!page)
 		return 0;
 	nr = page_to_pfn(page) - pool->start_pfn;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mount options that share the node out, and a pool that is damaged while it is mounted."""
 
+import contextlib
 import os
 import struct
 
@@ -108,45 +109,6 @@ def remount_interval(machine):
         fresh(machine, "commit=0")
 
 
-# So many runs that the reserve for commits does not hold their extent pages, and no page for
-# others: each processor has free pages in a list of its own.
-SCATTER = """
-import errno, os, sys
-scattered = os.open(sys.argv[1] + "/scattered", os.O_CREAT | os.O_WRONLY)
-for i in range(160000):
-    os.pwrite(scattered, b"x", i * 8192)
-ballast = os.open(sys.argv[1] + "/ballast", os.O_CREAT | os.O_WRONLY)
-for size in (1 << 20, 4096, 4096):
-    for cpu in range(os.cpu_count()):
-        os.sched_setaffinity(0, {cpu})
-        try:
-            while True:
-                os.write(ballast, bytes(size))
-        except OSError as e:
-            assert e.errno == errno.ENOSPC, e
-try:
-    os.fsync(ballast)
-    print("committed")
-except OSError as e:
-    print(os.strerror(e.errno))
-"""
-
-
-@test("Mount.UnmountWhoseCommitFailsKeepsTheLastOne", timeout=600)
-def unmount_fails_to_commit(machine):
-    fresh(machine, "commit=0")
-    machine.sh(f"echo kept >{POOL}/kept; mkdir {POOL}/dir; sync -f {POOL}")
-    free = node_free(machine)
-    said = machine.run("python3", "-c", SCATTER, POOL).stdout.strip()
-    expect(said == "No space left on device", f"a commit without a page for metadata: {said}")
-    machine.sh(f"umount {POOL}; dmesg | grep -q 'changes since generation .* are lost: commit failed (-28)'")
-    machine.sh(f"mount -t kmemfs -o commit=0 dax0.0 {POOL}")
-    names = machine.sh(f"ls -A {POOL}").split()
-    expect(names == ["dir", "kept"] and machine.sh(f"cat {POOL}/kept") == "kept", f"the last commit had not {names}")
-    expect(node_free(machine) > free - 8192, f"{free} KiB were free, {node_free(machine)} are")
-    fresh(machine, "commit=0")
-
-
 def extent_page(machine, ino):
     """Offset in the NVDIMM's file of the newest extent page of an inode."""
     found = (0, 0)
@@ -167,11 +129,10 @@ def extent_page(machine, ino):
     return found[1]
 
 
-@test("Mount.DamagedMetadataMakesItReadOnly", timeout=300)
-def damaged(machine):
-    fresh(machine, "commit=0")
-    machine.sh(f"head -c 1M /dev/urandom >{POOL}/victim; echo good >{POOL}/other; sync -f {POOL}")
-    ino = int(machine.sh(f"stat -c %i {POOL}/victim"))
+@contextlib.contextmanager
+def damaged_extents(machine, path):
+    """The newest extent page of a file has a wrong bit meanwhile."""
+    ino = int(machine.sh(f"stat -c %i {path}"))
     page = extent_page(machine, ino)
     expect(page, "the file's extents are not found")
     with open(machine.nvdimm(), "r+b") as file:
@@ -181,21 +142,109 @@ def damaged(machine):
         file.write(bytes([byte ^ 1]))
         file.flush()
         try:
-            # Who had a file open since before can change it no more.
-            done = machine.run("sh", "-c", f"exec 3<>{POOL}/other; rm {POOL}/victim && sync -f {POOL};"
-                               " python3 -c 'import os; os.ftruncate(3, 0)'", check=False)
-            expect("Structure needs cleaning" in done.stderr, f"the damage went unnoticed: {done}")
-            expect("Read-only file system" in done.stderr, f"still truncated: {done}")
-            done = machine.run("sh", "-c", f"echo x >{POOL}/new", check=False)
-            expect("Read-only file system" in done.stderr, f"still writable: {done}")
-            expect(machine.sh(f"cat {POOL}/other") == "good", "nothing can be read any more")
-            machine.sh("dmesg | grep -q 'committed metadata is damaged: .*wrong crc; read-only from now on'")
-            done = machine.run("mount", "-o", "remount,rw", POOL, check=False)
-            expect(done.returncode != 0, "writable again though damaged")
-            machine.sh(f"umount {POOL}")
+            yield
         finally:
-            # What the last commit had is still there, once the damage is mended.
             file.seek(page + 100)
             file.write(bytes([byte]))
+
+
+@test("Mount.DamagedMetadataMakesItReadOnly", timeout=300)
+def damaged(machine):
+    fresh(machine, "commit=0")
+    machine.sh(f"head -c 1M /dev/urandom >{POOL}/victim; echo good >{POOL}/other; sync -f {POOL}")
+    with damaged_extents(machine, f"{POOL}/victim"):
+        # Who had a file open since before can change it no more.
+        done = machine.run("sh", "-c", f"exec 3<>{POOL}/other; rm {POOL}/victim && sync -f {POOL};"
+                           " python3 -c 'import os; os.ftruncate(3, 0)'", check=False)
+        expect("Structure needs cleaning" in done.stderr, f"the damage went unnoticed: {done}")
+        expect("Read-only file system" in done.stderr, f"still truncated: {done}")
+        done = machine.run("sh", "-c", f"echo x >{POOL}/new", check=False)
+        expect("Read-only file system" in done.stderr, f"still writable: {done}")
+        expect(machine.sh(f"cat {POOL}/other") == "good", "nothing can be read any more")
+        machine.sh("dmesg | grep -q 'committed metadata is damaged: .*wrong crc; read-only from now on'")
+        done = machine.run("mount", "-o", "remount,rw", POOL, check=False)
+        expect(done.returncode != 0, "writable again though damaged")
+        machine.sh(f"umount {POOL}")
+    # What the last commit had is still there, once the damage is mended.
     machine.sh(f"mount -t kmemfs -o commit=0 dax0.0 {POOL}; test $(stat -c %s {POOL}/victim) = 1048576")
     machine.sh(f"rm {POOL}/victim; sync -f {POOL}")
+
+
+@test("Mount.UnmountWhoseCommitFailsKeepsTheLastOne", timeout=300)
+def unmount_fails_to_commit(machine):
+    fresh(machine, "commit=0")
+    machine.sh(f"echo kept >{POOL}/kept; mkdir {POOL}/dir; head -c 1M /dev/urandom >{POOL}/victim; sync -f {POOL}")
+    free = node_free(machine)
+    with damaged_extents(machine, f"{POOL}/victim"):
+        machine.sh(f"rm {POOL}/victim; head -c 64M /dev/zero >{POOL}/new; umount {POOL};"
+                   " dmesg | grep -q 'changes since generation .* are lost: commit failed (-117)'")
+    machine.sh(f"mount -t kmemfs -o commit=0 dax0.0 {POOL}")
+    names = machine.sh(f"ls -A {POOL}").split()
+    expect(names == ["dir", "kept", "victim"] and machine.sh(f"cat {POOL}/kept") == "kept",
+           f"the last commit had not {names}")
+    expect(node_free(machine) > free - 8192, f"{free} KiB were free, {node_free(machine)} are")
+    fresh(machine, "commit=0")
+
+
+# Page tables without content: one stored page, and clones that have it every 4 MiB.
+TABLES = """
+import errno, fcntl, os, struct, sys
+FICLONE, FICLONERANGE, STEP, STEPS = 0x40049409, 0x4020940d, 4 << 20, 256
+first = os.open(sys.argv[1] + "/first", os.O_CREAT | os.O_RDWR)
+os.write(first, bytes(4096))
+try:
+    for i in range(1, STEPS):
+        fcntl.ioctl(first, FICLONERANGE, struct.pack("=qQQQ", first, 0, 4096, i * STEP))
+    for i in range(1000000):
+        clone = os.open(sys.argv[1] + "/clone%d" % i, os.O_CREAT | os.O_RDWR)
+        fcntl.ioctl(clone, FICLONE, first)
+        os.close(clone)
+    sys.exit("no limit")
+except OSError as e:
+    print(i, os.strerror(e.errno))
+"""
+
+
+@test("Mount.WhateverCanBeMadeCanBeMounted", timeout=600)
+def tables(machine):
+    """Page tables and inodes need kernel memory, all of it at the mount."""
+    limit = "/sys/module/kmemfs/parameters/max_tables"
+    fresh(machine, "commit=0")
+    machine.sh(f"echo 64 >{limit}")
+    try:
+        made, why = machine.run("python3", "-c", TABLES, POOL).stdout.strip().split(maxsplit=1)
+        expect(why == "No space left on device", why)
+        expect(25 <= int(made) <= 35, f"{made} clones of 1 MiB of tables in half of 64 MiB")
+        machine.remount("commit=0")
+        last = int(made) - 1
+        machine.sh(f"cmp {POOL}/first {POOL}/clone{last}; rm {POOL}/clone{last}; echo x >{POOL}/again; sync -f {POOL}")
+    finally:
+        machine.sh(f"echo 0 >{limit}")
+        fresh(machine, "commit=0")
+
+
+@test("Mount.OtherOptionsOfASecondMountAreRefused", timeout=300)
+def second_mount(machine):
+    fresh(machine, "commit=0,byref=off,size=64M")
+    place = f"{POOL}-again"
+    machine.sh(f"mkdir -p {place}")
+
+    def again(options):
+        done = machine.run("mount", "-t", "kmemfs", "-o", options, "dax0.0", place, check=False)
+        if done.returncode == 0:
+            machine.sh(f"umount {place}")
+        return done
+
+    try:
+        for options in ("defaults", "commit=0", "byref=off,size=64M"):
+            expect(again(options).returncode == 0, f"{options}: refused")
+        for options, other in (("byref=on", "byref="), ("commit=7", "commit="), ("size=32M", "size="),
+                               ("reserve=1M", "reserve="), ("ro", "ro")):
+            done = again(options)
+            expect(done.returncode != 0, f"{options}: another mount's option was taken, and ignored")
+            said = done.stderr + machine.sh("dmesg | tail -n 5")  # as mount(8) is old or new
+            expect(f"dax0.0 is mounted already, with another {other}" in said, f"{options}: {said}")
+        machine.sh(f"grep ' {POOL} ' /proc/mounts | grep -q byref=off; echo x >{POOL}/file; sync -f {POOL}")
+    finally:
+        machine.sh(f"umount {place} 2>/dev/null || true; rmdir {place}")
+        fresh(machine, "commit=0")

@@ -224,24 +224,28 @@ TEST_F(SharedMap, CaptureReplacesWhatIsMapped) {
 }
 
 TEST_F(SharedMap, StoreWithoutSpaceGetsSigbus) {
+  constexpr size_t kPages = 4096;
   UniqueFd sparse = Open("sparse");
-  ASSERT_EQ(ftruncate(sparse.get(), 16 * kPage), 0);
+  ASSERT_EQ(ftruncate(sparse.get(), kPages * kPage), 0);
   UniqueFd ballast = Open("ballast");
   FillUp(ballast.get());
-  Map map(sparse.get(), 16 * kPage);
+  Map map(sparse.get(), kPages * kPage);
   EXPECT_EQ(map.data()[0], 0) << "reading needs no space";
   const pid_t child = fork();
   if (child == 0) {
-    // A page or two may have come back to the node meanwhile.
-    for (size_t i = 0; i < 16; ++i) map.data()[i * kPage] = 'x';
+    // A few more find space: this file needs less for its commit than the
+    // other.
+    for (size_t i = 0; i < kPages; ++i) map.data()[i * kPage] = 'x';
     _exit(0);
   }
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS) << status;
   ASSERT_EQ(ftruncate(ballast.get(), 0), 0);
-  map.data()[15 * kPage] = 'y';
-  EXPECT_EQ(Read(sparse.get(), 1, 15 * kPage), std::vector<char>{'y'});
+  const size_t last = (kPages - 1) * kPage;
+  map.data()[last] = 'y';
+  EXPECT_EQ(Read(sparse.get(), 1, static_cast<off_t>(last)),
+            std::vector<char>{'y'});
 }
 
 // Stores and writes to different bytes of the same pages.

@@ -36,6 +36,9 @@ void FsTest::TearDown() {
   std::filesystem::remove_all(dir_, error);
   EXPECT_FALSE(error) << error.message();
   EXPECT_FALSE(std::filesystem::exists(dir_));
+  // The next test may want what a commit frees, and be no store.
+  UniqueFd root(open(RootStorage().c_str(), O_RDONLY | O_DIRECTORY));
+  EXPECT_EQ(syncfs(root.get()), 0) << std::strerror(errno);
 }
 
 UniqueFd FsTest::Open(const std::string& name, int flags, mode_t mode) {

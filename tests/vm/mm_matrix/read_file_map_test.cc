@@ -168,6 +168,34 @@ TEST_F(ReadFileMap, RacesWithTruncateLeaveNothingBeyondTheEnd) {
   RecordProperty("reads_that_came_first", full);
 }
 
+// The same with a file of the pool, which has many pages to let go of.
+TEST_F(ReadFileMap, RacesWithTruncateOfAPoolFileLeaveNothingBeyondTheEnd) {
+  constexpr int kRounds = 5;
+  constexpr off_t kLong = off_t{64} << 20;
+  UniqueFd other = NewFile("other");
+  char* map = static_cast<char*>(mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE, other.get(), 0));
+  ASSERT_NE(map, MAP_FAILED);
+  for (int round = 0; round < kRounds; ++round) {
+    ASSERT_EQ(fallocate(other.get(), 0, 0, kLong), 0) << std::strerror(errno);
+    std::atomic<bool> cut = false;
+    std::thread cutter([&] {
+      if (ftruncate(other.get(), kPage) != 0) ADD_FAILURE();
+      cut = true;
+    });
+    while (!cut) {
+      const ssize_t n = pread(stored(), map, kBytes, 0);
+      EXPECT_TRUE(n > 0 || errno == EFAULT) << std::strerror(errno);
+    }
+    cutter.join();
+    const auto frames = PageFrames(getpid(), map, kBytes);
+    ASSERT_EQ(std::count(frames.begin() + 1, frames.end(), 0U),
+              static_cast<long>(kPages) - 1)
+        << "round " << round;
+  }
+  munmap(map, kBytes);
+}
+
 TEST_F(ReadFileMap, ReadOnlyMappingsFault) {
   ASSERT_EQ(mprotect(map(), kBytes, PROT_READ), 0);
   EXPECT_EQ(ReadAll(), -1);

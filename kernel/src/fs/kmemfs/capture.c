@@ -61,7 +61,7 @@ static int kmemfs_capture_pages(struct kmemfs *k, struct mm_struct *mm, unsigned
 {
 	int r = pool_capture(&k->region, mm, addr, nr, pages, stats);
 
-	if (r == -ENOSPC && kmemfs_free_deleted(k))
+	if (r == -ENOSPC && kmemfs_make_space(k))
 		r = pool_capture(&k->region, mm, addr, nr, pages, stats);
 	return r;
 }
@@ -79,6 +79,7 @@ static int kmemfs_capture_range(struct inode *inode, struct mm_struct *mm,
 		unsigned long nr = min_t(u64, (c->len - done) >> PAGE_SHIFT, KMEMFS_CAPTURE_BATCH);
 		unsigned long index = (c->offset + done) >> PAGE_SHIFT;
 		struct pool_capture_stats stats = { .drained = drained };
+		unsigned long runs;
 		int r;
 
 		r = kmemfs_prepare(ki, index, nr);
@@ -87,18 +88,19 @@ static int kmemfs_capture_range(struct inode *inode, struct mm_struct *mm,
 		if (r)
 			return r;
 		drained = stats.drained;
-		if (!kmemfs_may_hold(k, pages, nr)) {
+		runs = kmemfs_count_runs(pages, nr);
+		r = kmemfs_may_hold(k, pages, nr) ? 0 : -ENOSPC;
+		if (!r)
+			r = kmemfs_replace_begin(inode, index, nr, runs);
+		if (r) {
 			pool_pages_put(&k->region, pages, nr);
-			return -ENOSPC;
+			return r;
 		}
-		kmemfs_replace_begin(inode, index, nr);
-		down_read(&k->commit_sem);
 		kmemfs_set_entries(ki, index, nr, pages);
 		done += (u64)nr << PAGE_SHIFT;
 		if (c->offset + done > i_size_read(inode))
 			i_size_write(inode, c->offset + done);
-		up_read(&k->commit_sem);
-		kmemfs_replace_end(inode);
+		kmemfs_replace_end(inode, runs);
 
 		c->pages_by_reference += stats.new;
 		c->pages_shared += stats.shared;

@@ -10,7 +10,8 @@
  * (commit_sem) it writes the extent trees of changed files, the inode table's
  * leaves that have changed inodes, and its inner pages, all to fresh pages, and
  * notes which data pages must be written back. If it runs out of anything it
- * gives the fresh pages back, and nothing has happened. Otherwise it marks all
+ * gives the fresh pages back, and nothing has happened; pages it does not run out of
+ * (reserve.c). Otherwise it marks all
  * this as committed and lets changes go on, which from now on go to other
  * pages. Then it writes the data back and the root slot that does not rule,
  * retires the other, and only when both are durable lets go of what the commit
@@ -67,13 +68,14 @@ int kmemfs_pages_add(struct kmemfs_pages *list, u32 page)
 }
 
 /* Metadata pages that nothing refers to any more */
-static void kmemfs_release(struct kmemfs *k, struct kmemfs_pages *list)
+static void kmemfs_release(struct kmemfs *k, struct kmemfs_pages *list,
+			   void (*release)(struct kmemfs *k, u32 page))
 {
 	size_t i;
 
 	kmem_persist_record_free(k->kp, list->page, list->nr);
 	for (i = 0; i < list->nr; i++)
-		kmemfs_reserve_give(k, list->page[i]);
+		release(k, list->page[i]);
 	kvfree(list->page);
 	*list = (struct kmemfs_pages) {};
 }
@@ -84,10 +86,11 @@ static void *kmemfs_sink_alloc(struct kmemfs_sink *s, __u64 *number)
 {
 	struct kmemfs_commit *c = container_of(s, struct kmemfs_commit, sink);
 	struct kmemfs *k = c->k;
-	u32 page = pool_page_alloc(&k->region, GFP_NOFS | __GFP_MOVABLE | __GFP_NOWARN);
+	u32 page = kmemfs_reserve_take(k);
 
+	/* it was not filled, or memory of it failed */
 	if (!page)
-		page = kmemfs_reserve_take(k);
+		page = pool_page_alloc(&k->region, GFP_NOFS | __GFP_MOVABLE | __GFP_NOWARN);
 	if (!page)
 		return NULL;
 	if (kmemfs_pages_add(&c->fresh, page)) {
@@ -349,10 +352,9 @@ static void kmemfs_mark_committed(struct kmemfs_inode *ki)
 	unsigned long ci;
 	int i;
 
-	ki->tree = ki->new_tree;
 	if (!ki->data_dirty)
 		return;
-	ki->data_dirty = false;
+	kmemfs_trees_done(ki, &ki->new_tree);
 	xa_for_each(&ki->chunks, ci, chunk) {
 		spin_lock(&ki->lock);
 		for (i = 0; i < KMEMFS_CHUNK_SIZE; i++)
@@ -403,6 +405,7 @@ static void kmemfs_collected(struct kmemfs_commit *c, u32 *index)
 	k->index.nr = c->fresh.nr - c->first_index;
 	k->index.room = k->index.nr;
 	memcpy(index, c->fresh.page + c->first_index, k->index.nr * sizeof(u32));
+	kmemfs_reserve_committed(k, k->index.nr, c->root.nr_inode_pages, c->old.nr);
 	kmemfs_take_pending(k, &c->pending);
 }
 
@@ -415,7 +418,7 @@ static void kmemfs_undo(struct kmemfs_commit *c)
 	xa_for_each(&c->leaves, n, v)
 		xa_set_mark(&k->leaves, n, KMEMFS_LEAF_DIRTY);
 	bitmap_zero(k->flushing, k->region.end);
-	kmemfs_release(k, &c->fresh);
+	kmemfs_release(k, &c->fresh, kmemfs_reserve_give);
 	kvfree(c->old.page);
 }
 
@@ -442,7 +445,7 @@ static void kmemfs_flush_data(struct kmemfs *k)
 static void kmemfs_too_early(struct kmemfs_commit *c, struct kmemfs_root *old_slot)
 {
 	if (kmem_persist_without(KMEM_ORDER_FS_KEEP_META))
-		kmemfs_release(c->k, &c->old);
+		kmemfs_release(c->k, &c->old, kmemfs_reserve_return);
 	if (kmem_persist_without(KMEM_ORDER_FS_KEEP_DATA))
 		kmemfs_put_pending(c->k, &c->pending, true);
 	if (kmem_persist_without(KMEM_ORDER_FS_ROOT_FIRST))
@@ -486,7 +489,8 @@ static int kmemfs_finish(struct kmemfs_commit *c)
 	} else {
 		k->slot = slot;
 		k->root = c->root;
-		kmemfs_release(k, &c->old);
+		kmemfs_release(k, &c->old, kmemfs_reserve_return);
+		kmemfs_reserve_trim(k);
 		kmemfs_put_pending(k, &c->pending, true);
 	}
 	kvfree(c->fresh.page);

@@ -28,7 +28,7 @@ static int kmemfs_begin_link(struct kmemfs *k, unsigned long ino)
 		if (!r)
 			return 0;
 		up_read(&k->commit_sem);
-		if (r != -ENOSPC || !again || !kmemfs_free_deleted(k))
+		if (r != -ENOSPC || !again || !kmemfs_make_space(k))
 			return r;
 		again = false;
 	}
@@ -82,6 +82,7 @@ static void kmemfs_forget_name(struct inode *inode)
 	kfree(ki->name);
 	ki->name = NULL;
 	clear_nlink(inode);
+	kmemfs_trees_forget(ki);
 	inode_set_ctime_current(inode);
 }
 

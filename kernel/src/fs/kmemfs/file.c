@@ -206,7 +206,7 @@ int kmemfs_copy_page(struct inode *inode, unsigned long index, u32 *page)
 }
 
 /* The file's page @index is @page now, and the file ends at @end or later */
-void kmemfs_set_page(struct inode *inode, unsigned long index, u32 page, loff_t end)
+static void kmemfs_set_page(struct inode *inode, unsigned long index, u32 page, loff_t end)
 {
 	u32 entry = page | POOL_PAGE_NEW;
 
@@ -216,7 +216,7 @@ void kmemfs_set_page(struct inode *inode, unsigned long index, u32 page, loff_t 
 }
 
 /* Take a fresh page with its content, up to @end, into the table, or free it. */
-static int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t end)
+int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t end)
 {
 	struct kmemfs *k = kmemfs_of(inode);
 	int r;
@@ -224,13 +224,14 @@ static int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, 
 	if (!page)
 		return -ENOSPC;
 	r = kmemfs_prepare(KMEMFS_I(inode), index, 1);
+	if (!r)
+		r = kmemfs_begin(inode, 1);
 	if (r) {
 		pool_page_put(&k->region, page);
 		return r;
 	}
-	down_read(&k->commit_sem);
 	kmemfs_set_page(inode, index, page, end);
-	up_read(&k->commit_sem);
+	kmemfs_end(inode, 1);
 	return 0;
 }
 
@@ -251,8 +252,12 @@ int kmemfs_own_page(struct inode *inode, unsigned long index)
 	return r ?: kmemfs_set_fresh(inode, index, page, 0);
 }
 
-/* Give a page of the table other content. Nobody else changes it: its folio is locked. */
-int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data)
+/*
+ * Give a page of the table other content. Nobody else changes it: its folio is locked.
+ * @spare: a page for that, planned, if one is needed; then it is used up. 0: none.
+ * Return 1 if it was used, 0 if not, or an error.
+ */
+int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data, u32 spare)
 {
 	struct kmemfs_inode *ki = KMEMFS_I(inode);
 	struct kmemfs *k = kmemfs_of(inode);
@@ -271,6 +276,13 @@ int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data
 	up_read(&k->commit_sem);
 	if (page)
 		return 0;
+	if (spare && !kmemfs_damaged(k, spare)) {
+		memcpy(kmemfs_addr(k, spare), data, PAGE_SIZE);
+		kmemfs_begin_planned(inode, 1);
+		kmemfs_set_page(inode, index, spare, 0);
+		kmemfs_end(inode, 1);
+		return 1;
+	}
 	fresh = kmemfs_alloc_page(k, GFP_NOFS);
 	if (fresh)
 		memcpy(kmemfs_addr(k, fresh), data, PAGE_SIZE);
@@ -394,20 +406,11 @@ out:
 int kmemfs_store(struct inode *inode, const void *data, size_t len)
 {
 	struct kmemfs *k = kmemfs_of(inode);
-	u32 page;
-	int r;
+	u32 page = kmemfs_alloc_page(k, KMEMFS_GFP | __GFP_ZERO);
 
-	r = kmemfs_prepare(KMEMFS_I(inode), 0, 1);
-	if (r)
-		return r;
-	page = kmemfs_alloc_page(k, KMEMFS_GFP | __GFP_ZERO);
-	if (!page)
-		return -ENOSPC;
-	memcpy(kmemfs_addr(k, page), data, len);
-	down_read(&k->commit_sem);
-	kmemfs_set_page(inode, 0, page, len);
-	up_read(&k->commit_sem);
-	return 0;
+	if (page)
+		memcpy(kmemfs_addr(k, page), data, len);
+	return kmemfs_set_fresh(inode, 0, page, len);
 }
 
 const struct file_operations kmemfs_file_fops = {

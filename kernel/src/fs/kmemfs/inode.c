@@ -3,6 +3,8 @@
  * kmemfs: inodes in memory, their attributes, their end
  */
 
+#define pr_fmt(fmt) "kmemfs: " fmt
+
 #include <linux/pagemap.h>
 #include <linux/posix_acl.h>
 #include <linux/slab.h>
@@ -107,6 +109,10 @@ void kmemfs_evict_inode(struct inode *inode)
 	struct kmemfs *k = kmemfs_of(inode);
 	struct kmemfs_inode *ki = KMEMFS_I(inode);
 
+	/* at umount; who has pinned pages of a mapping may make them dirty when he likes */
+	if (inode->i_nlink && mapping_tagged(&inode->i_data, PAGECACHE_TAG_DIRTY))
+		pr_err("%s: inode %lu (%s): what was stored through a mapping is lost: no space\n",
+		       k->kp->name, inode->i_ino, ki->name ?: "");
 	truncate_inode_pages_final(&inode->i_data);
 	clear_inode(inode);
 	kmemfs_drop_all(ki);
@@ -124,16 +130,36 @@ void kmemfs_touch(struct inode *inode)
 	kmemfs_dirty_inode(inode, 0);
 }
 
-/* The caller has removed the folios of what is cut off, and zeroed the rest of the last page */
-void kmemfs_set_size(struct inode *inode, loff_t size)
+/*
+ * What read(2) installed in private mappings of the file while it was still longer
+ * goes; it looks at the size under the lock of each page table.
+ */
+void kmemfs_unmap_beyond(struct inode *inode, loff_t size)
+{
+	unmap_mapping_range(inode->i_mapping, round_up(size, PAGE_SIZE), 0, 1);
+}
+
+/*
+ * Make the file shorter, which is planned with no runs. The caller has removed the
+ * folios of what is cut off, and zeroed the rest of the last page.
+ */
+void kmemfs_cut(struct inode *inode, loff_t size)
+{
+	/* no page beyond the end, in no commit */
+	kmemfs_begin_planned(inode, 0);
+	kmemfs_drop_range(KMEMFS_I(inode), DIV_ROUND_UP_ULL(size, PAGE_SIZE),
+			  KMEMFS_MAX_FILE_PAGES);
+	i_size_write(inode, size);
+	kmemfs_touch(inode);
+	kmemfs_end(inode, 0);
+	kmemfs_unmap_beyond(inode, size);
+}
+
+static void kmemfs_grow(struct inode *inode, loff_t size)
 {
 	struct kmemfs *k = kmemfs_of(inode);
 
-	/* no page beyond the end, in no commit */
 	down_read(&k->commit_sem);
-	if (size < i_size_read(inode))
-		kmemfs_drop_range(KMEMFS_I(inode), DIV_ROUND_UP_ULL(size, PAGE_SIZE),
-				  KMEMFS_MAX_FILE_PAGES);
 	i_size_write(inode, size);
 	kmemfs_touch(inode);
 	up_read(&k->commit_sem);
@@ -152,19 +178,29 @@ int kmemfs_truncate_locked(struct inode *inode, loff_t size)
 	r = inode_newsize_ok(inode, size);
 	if (r || size == old)
 		return r;
+	if (size < old)
+		r = kmemfs_plan(inode, 0, size ? KMEMFS_FREES : KMEMFS_FREES_ALL);
+	if (r)
+		return r;
 	/* what lies beyond the end must read as zero if the file grows, now or later */
 	if (!PAGE_ALIGNED(end)) {
 		folio = kmemfs_lock_cached(inode, end >> PAGE_SHIFT);
-		if (IS_ERR(folio))
-			return PTR_ERR(folio);
+		r = PTR_ERR_OR_ZERO(folio);
 	}
-	if (size < old)
+	if (!r && size < old)
 		r = kmemfs_zero_tail(inode, size);
-	if (!r) {
+	if (r) {
+		if (size < old)
+			kmemfs_unplan(inode, 0);
+	} else {
 		truncate_pagecache(inode, round_up(end, PAGE_SIZE));
-		kmemfs_set_size(inode, size);
+		if (size < old)
+			kmemfs_cut(inode, size);
+		else
+			kmemfs_grow(inode, size);
 	}
-	kmemfs_unlock_cached(inode, folio);
+	if (!IS_ERR(folio))
+		kmemfs_unlock_cached(inode, folio);
 	return r;
 }
 

@@ -59,8 +59,12 @@ struct kmemfs_tree_ref {
  * @chunks: page table, by page number >> KMEMFS_CHUNK_SHIFT. Chunks go under
  *	i_rwsem and invalidate_lock, when no folio of theirs is left.
  * @nr_pages: entries that are not holes
+ * @max_runs: that the page table has at most, or @nr_pages if that is less. @lock.
+ * @new_runs: that changes being made may add besides (reserve.c). @lock.
+ * @planned_runs: that planned ones may. @lock.
+ * @reserved: pages in the reserve for extent trees of this file. @lock.
  * @data_dirty: the page table differs from @tree's. kmemfs.commit_sem.
- * @tree: the extent tree of the last commit. kmemfs.commit_lock.
+ * @tree: the extent tree of the last commit. kmemfs.commit_lock, and @lock to change it.
  * @new_tree: that of the commit being written
  * @parent: inode number of the directory. kmemfs.commit_sem.
  * @name: its name there, KMEMFS_NAME_MAX at most; NULL once unlinked.
@@ -70,9 +74,13 @@ struct kmemfs_tree_ref {
  */
 struct kmemfs_inode {
 	struct inode vfs;
-	spinlock_t lock;	/* page table */
+	spinlock_t lock;	/* page table, and what its commit needs */
 	struct xarray chunks;
 	unsigned long nr_pages;
+	unsigned long max_runs;
+	unsigned long new_runs;
+	unsigned long planned_runs;
+	unsigned long reserved;
 	bool data_dirty;
 	struct kmemfs_tree_ref tree;
 	struct kmemfs_tree_ref new_tree;
@@ -91,21 +99,32 @@ struct kmemfs_pages {
 
 /**
  * struct kmemfs_reserve - pages that are held for commits
- * @lock: guards all
+ * @lock: guards all; inside of kmemfs_inode.lock
  * @pages: by page.lru
  * @nr: how many
+ * @coming: pages that the commit being written gives back
  * @leaves: of the inode table, in memory
  * @new_leaves: of them, not on media yet
+ * @span: leaves of the inode table, absent ones included, at most
+ * @index: its index pages on media
+ * @trees: pages for extent trees: kmemfs_inode.reserved of all
  * @data: pages to hold for data besides
  */
 struct kmemfs_reserve {
 	spinlock_t lock;	/* all */
 	struct list_head pages;
 	unsigned long nr;
+	unsigned long coming;
 	unsigned long leaves;
 	unsigned long new_leaves;
+	unsigned long span;
+	unsigned long index;
+	unsigned long trees;
 	unsigned long data;
 };
+
+/* What a change of a file does to its size: it adds pages, may free some, leaves none */
+enum kmemfs_change { KMEMFS_ADDS, KMEMFS_FREES, KMEMFS_FREES_ALL };
 
 enum kmemfs_counter {
 	KMEMFS_CAPTURED_BY_REFERENCE,
@@ -255,13 +274,24 @@ void kmemfs_unload(struct kmemfs *k);
 /* reserve.c */
 void kmemfs_reserve_init(struct kmemfs_reserve *r);
 void kmemfs_reserve_give(struct kmemfs *k, u32 page);
+void kmemfs_reserve_return(struct kmemfs *k, u32 page);
 u32 kmemfs_reserve_take(struct kmemfs *k);
 u32 kmemfs_reserve_take_data(struct kmemfs *k);
 void kmemfs_reserve_set_data(struct kmemfs *k, unsigned long nr);
-void kmemfs_reserve_fill(struct kmemfs *k);
+bool kmemfs_reserve_fill(struct kmemfs *k);
 void kmemfs_reserve_drop(struct kmemfs *k);
+void kmemfs_reserve_trim(struct kmemfs *k);
 void kmemfs_reserve_count(struct kmemfs *k, long leaves, long new_leaves);
+void kmemfs_reserve_committed(struct kmemfs *k, unsigned long index, unsigned long span,
+			      unsigned long coming);
 int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n);
+int kmemfs_plan(struct inode *inode, unsigned long runs, enum kmemfs_change what);
+void kmemfs_unplan(struct inode *inode, unsigned long runs);
+void kmemfs_begin_planned(struct inode *inode, unsigned long runs);
+int kmemfs_begin(struct inode *inode, unsigned long runs);
+void kmemfs_end(struct inode *inode, unsigned long runs);
+void kmemfs_trees_done(struct kmemfs_inode *ki, const struct kmemfs_tree_ref *tree);
+void kmemfs_trees_forget(struct kmemfs_inode *ki);
 
 /* limit.c */
 int kmemfs_limit_init(struct kmemfs *k);
@@ -312,7 +342,8 @@ void kmemfs_abort_inode(struct inode *inode);
 void kmemfs_dirty_inode(struct inode *inode, int flags);
 void kmemfs_evict_inode(struct inode *inode);
 void kmemfs_touch(struct inode *inode);
-void kmemfs_set_size(struct inode *inode, loff_t size);
+void kmemfs_unmap_beyond(struct inode *inode, loff_t size);
+void kmemfs_cut(struct inode *inode, loff_t size);
 int kmemfs_truncate(struct inode *inode, loff_t size);
 int kmemfs_truncate_locked(struct inode *inode, loff_t size);
 int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr *attr);
@@ -330,6 +361,7 @@ bool kmemfs_any_entry(struct kmemfs_inode *ki, unsigned long index, unsigned lon
 unsigned long kmemfs_get_pages(struct kmemfs_inode *ki, unsigned long index, unsigned long nr,
 			       u32 *pages);
 int kmemfs_prepare(struct kmemfs_inode *ki, unsigned long index, unsigned long nr);
+unsigned long kmemfs_count_runs(const u32 *pages, unsigned long nr);
 void kmemfs_set_entries(struct kmemfs_inode *ki, unsigned long index, unsigned long nr,
 			u32 *pages);
 void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned long end);
@@ -346,10 +378,10 @@ void kmemfs_put_pending(struct kmemfs *k, struct list_head *chunks, bool release
 
 /* file.c */
 int kmemfs_copy_page(struct inode *inode, unsigned long index, u32 *page);
-void kmemfs_set_page(struct inode *inode, unsigned long index, u32 page, loff_t end);
+int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t end);
 int kmemfs_store(struct inode *inode, const void *data, size_t len);
 int kmemfs_own_page(struct inode *inode, unsigned long index);
-int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data);
+int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data, u32 spare);
 extern const struct file_operations kmemfs_file_fops;
 
 /* space.c */
@@ -379,8 +411,9 @@ void kmemfs_unlock_cached(struct inode *inode, struct folio *folio);
 int kmemfs_clean_end(struct inode *inode);
 int kmemfs_write_begin(struct inode *inode, loff_t pos);
 void kmemfs_drop_cached(struct inode *inode, unsigned long index, unsigned long nr);
-void kmemfs_replace_begin(struct inode *inode, unsigned long index, unsigned long nr);
-void kmemfs_replace_end(struct inode *inode);
+int kmemfs_replace_begin(struct inode *inode, unsigned long index, unsigned long nr,
+			 unsigned long runs);
+void kmemfs_replace_end(struct inode *inode, unsigned long runs);
 bool kmemfs_any_cached(struct inode *inode, loff_t pos, size_t len);
 ssize_t kmemfs_read_cached(struct inode *inode, loff_t pos, size_t len, struct iov_iter *to);
 extern const struct address_space_operations kmemfs_aops;

@@ -70,13 +70,14 @@ void __kmemfs_unhold(struct kmemfs *k, const u32 *pages, unsigned long nr)
 }
 
 /*
- * Space is short: make that of deleted files free. False if there was none to be had.
+ * Space is short: make free what a commit frees. False if there was none to be had.
  * Caller does not hold commit_sem.
  */
-bool kmemfs_free_deleted(struct kmemfs *k)
+bool kmemfs_make_space(struct kmemfs *k)
 {
 	/* a commit that runs is about to free some */
-	if (list_empty_careful(&k->pending) && !mutex_is_locked(&k->commit_lock))
+	if (list_empty_careful(&k->pending) && !READ_ONCE(k->reserve.trees) &&
+	    !mutex_is_locked(&k->commit_lock))
 		return false;
 	return !kmemfs_commit(k);
 }
@@ -154,7 +155,7 @@ u32 kmemfs_alloc_page(struct kmemfs *k, gfp_t gfp)
 {
 	u32 page = kmemfs_try_alloc(k, gfp);
 
-	if (!page && kmemfs_free_deleted(k))
+	if (!page && kmemfs_make_space(k))
 		page = kmemfs_try_alloc(k, gfp);
 	return page;
 }

@@ -93,6 +93,7 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 	ki->tree.top = le64_to_cpu(record->extents);
 	ki->tree.height = le32_to_cpu(record->extents_height);
 	ki->tree.nr_runs = le64_to_cpu(record->nr_runs);
+	ki->max_runs = ki->tree.nr_runs;
 	ki->name = kmemdup_nul(record->name, record->name_len, GFP_KERNEL_ACCOUNT);
 	r = ki->name ? xa_err(xa_store(&l->k->inodes, ino, ki, GFP_KERNEL)) : -ENOMEM;
 	if (r) {
@@ -151,6 +152,7 @@ static int kmemfs_load_empty(struct kmemfs_loading *l)
 	r = xa_err(xa_store(&l->k->leaves, 0, xa_mk_value(0), GFP_KERNEL));
 	if (!r)
 		kmemfs_reserve_count(l->k, 1, 1);
+	l->k->reserve.span = 1;
 	xa_set_mark(&l->k->leaves, 0, KMEMFS_LEAF_DIRTY);
 	return r;
 }
@@ -244,14 +246,17 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 		r = kmemfs_walk(&l.media, &k->root, &kmemfs_load_visitor, &l, &why);
 	else
 		r = kmemfs_load_empty(&l);
+	if (k->root.itable)
+		kmemfs_reserve_committed(k, k->index.nr, k->root.nr_inode_pages, 0);
 	if (r == -EUCLEAN)
 		pr_err("%s: %s\n", k->kp->name, why.text);
 	if (!r)
 		r = kmemfs_load_names(k, sb);
 	if (r)
 		kmemfs_drop_nameless(k);
-	else
-		kmemfs_reserve_fill(k);
+	else if (!kmemfs_reserve_fill(k))
+		pr_warn("%s: processes have the node's memory: no pages to put aside for commits, which may lack them until there are some\n",
+			k->kp->name);
 	return r;
 }
 

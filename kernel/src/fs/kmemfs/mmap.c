@@ -12,8 +12,10 @@
  * was stored through a shared mapping since they were last written back to it.
  *
  * Before a folio becomes writable its page in the table is made one that no
- * commit and nobody else has. So writing it back rarely needs a page, and a store
- * that has no space gets SIGBUS.
+ * commit and nobody else has. When it is written back later that may have changed;
+ * so a dirty folio has a spare page (its private data), with what the commit needs
+ * planned. So writing it back cannot lack space, and a store that has none gets
+ * SIGBUS.
  *
  * Who changes the table holds invalidate_lock, so that no folio comes into being
  * meanwhile, and either removes the folios of what is replaced first, or, where
@@ -59,15 +61,64 @@ static int kmemfs_read_folio(struct file *file, struct folio *folio)
 	return r;
 }
 
+/* A page that writing this folio back can use; the caller has locked it. 0 or -ENOSPC */
+static int kmemfs_add_spare(struct inode *inode, struct folio *folio)
+{
+	struct kmemfs *k = kmemfs_of(inode);
+	u32 page;
+	int r;
+
+	if (folio_test_private(folio))
+		return 0;
+	page = kmemfs_alloc_page(k, KMEMFS_GFP);
+	if (!page)
+		return -ENOSPC;
+	r = kmemfs_plan(inode, 1, KMEMFS_ADDS);
+	if (r)
+		pool_page_put(&k->region, page);
+	else
+		folio_attach_private(folio, (void *)(unsigned long)page);
+	return r;
+}
+
+static void kmemfs_drop_spare(struct inode *inode, struct folio *folio)
+{
+	if (!folio_test_private(folio))
+		return;
+	pool_page_put(&kmemfs_of(inode)->region, (unsigned long)folio_detach_private(folio));
+	kmemfs_unplan(inode, 1);
+}
+
+static void kmemfs_invalidate_folio(struct folio *folio, size_t offset, size_t len)
+{
+	if (len == folio_size(folio))
+		kmemfs_drop_spare(folio->mapping->host, folio);
+}
+
+static bool kmemfs_release_folio(struct folio *folio, gfp_t gfp)
+{
+	if (folio_test_dirty(folio) || folio_test_writeback(folio))
+		return false;
+	kmemfs_drop_spare(folio->mapping->host, folio);
+	return true;
+}
+
 /* Bring the table up to date with a locked folio that is not mapped writable any more */
 static int kmemfs_write_folio(struct inode *inode, struct folio *folio)
 {
 	loff_t pos = folio_pos(folio), size = i_size_read(inode);
+	u32 spare = (unsigned long)folio_get_private(folio);
+	int r;
 
 	/* what was stored beyond the end must read as zero if the file grows */
 	if (size < pos + PAGE_SIZE)
 		folio_zero_segment(folio, size > pos ? size - pos : 0, PAGE_SIZE);
-	return kmemfs_store_page(inode, folio->index, folio_address(folio));
+	r = kmemfs_store_page(inode, folio->index, folio_address(folio), spare);
+	if (r > 0)
+		folio_detach_private(folio);
+	else if (!r)
+		kmemfs_drop_spare(inode, folio);
+	return min(r, 0);
 }
 
 static int kmemfs_writepages(struct address_space *mapping, struct writeback_control *wbc)
@@ -163,15 +214,32 @@ int kmemfs_write_begin(struct inode *inode, loff_t pos)
 	return r;
 }
 
-/* [index, index + nr) gets other content as a whole; until kmemfs_replace_end() */
-void kmemfs_replace_begin(struct inode *inode, unsigned long index, unsigned long nr)
+/*
+ * [index, index + nr) gets other content as a whole, in @runs runs, until
+ * kmemfs_replace_end(). Return 0, or an error if there is no space for it; nothing that
+ * was stored through a mapping is lost then.
+ */
+int kmemfs_replace_begin(struct inode *inode, unsigned long index, unsigned long nr,
+			 unsigned long runs)
 {
+	loff_t pos = (loff_t)index << PAGE_SHIFT, len = (loff_t)nr << PAGE_SHIFT;
+	int r = 0;
+
 	filemap_invalidate_lock(inode->i_mapping);
-	kmemfs_drop_cached(inode, index, nr);
+	if (kmemfs_any_cached(inode, pos, len))
+		r = filemap_write_and_wait_range(inode->i_mapping, pos, pos + len - 1);
+	if (!r) {
+		kmemfs_drop_cached(inode, index, nr);
+		r = kmemfs_begin(inode, runs);
+	}
+	if (r)
+		filemap_invalidate_unlock(inode->i_mapping);
+	return r;
 }
 
-void kmemfs_replace_end(struct inode *inode)
+void kmemfs_replace_end(struct inode *inode, unsigned long runs)
 {
+	kmemfs_end(inode, runs);
 	filemap_invalidate_unlock(inode->i_mapping);
 }
 
@@ -227,6 +295,8 @@ static vm_fault_t kmemfs_page_mkwrite(struct vm_fault *vmf)
 	} else {
 		folio_wait_writeback(folio);
 		r = kmemfs_own_page(inode, folio->index);
+		if (!r)
+			r = kmemfs_add_spare(inode, folio);
 		if (r)
 			ret = vmf_fs_error(r);
 		else
@@ -256,6 +326,8 @@ const struct address_space_operations kmemfs_aops = {
 	.read_folio = kmemfs_read_folio,
 	.writepages = kmemfs_writepages,
 	.dirty_folio = filemap_dirty_folio,
+	.invalidate_folio = kmemfs_invalidate_folio,
+	.release_folio = kmemfs_release_folio,
 	.migrate_folio = filemap_migrate_folio,
 	.error_remove_folio = generic_error_remove_folio,
 };

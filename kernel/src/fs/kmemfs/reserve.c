@@ -7,15 +7,23 @@
  * DOC: the reserve
  *
  * Metadata is copy-on-write, so a commit needs pages even if all it does is to
- * give pages back. What deletes, renames and changes of attributes can need is
- * known: the inode table, written anew. So many pages are held here, and some
- * more for extent trees. A leaf of the inode table brings its pages along when
- * its first inode gets a name: one for its first version, one for the next. A
- * file that finds none is not created. The pages that a commit replaces fill the
- * reserve again.
+ * give pages back. Whoever changes something has its commit's pages put aside
+ * first, or fails with ENOSPC. So a commit never lacks them.
  *
- * With reserve= there are more, for data when the node has no page left. What is
- * kept back for commits is not for data.
+ * - Inodes are deleted, renamed and touched without asking. So pages for the whole
+ *   inode table, written anew, are here always. A leaf of it brings its pages along
+ *   when its first inode gets a name: one for its first version, one for the next.
+ * - A file that has changed has the pages of an extent tree for as many runs as it
+ *   may have (kmemfs_inode.max_runs); it gives them back when it is committed.
+ * - A change that is planned (kmemfs_plan()) may come after the next commit, and
+ *   cannot fail any more. So a file with plans has the pages of two trees, but for
+ *   those that the old tree gives back between the two. Stores through mappings are
+ *   planned, and what cannot go back once it has begun.
+ * - KMEMFS_RESERVE_MIN more, which only changes that make space may use.
+ *
+ * The pages that a commit replaces fill the reserve again. With reserve= there are
+ * more pages, for data when the node has no page left; so are pages that are here
+ * and not needed just now.
  *
  * Pages are on a list by their lru field, so keeping one needs no memory.
  */
@@ -24,48 +32,72 @@
 #include <linux/sched/mm.h>
 #include "kmemfs.h"
 
-/* Pages of extent trees and inner pages that a commit may need besides */
+/* Pages that are kept back for changes that make space */
 #define KMEMFS_RESERVE_MIN	256
 
 void kmemfs_reserve_init(struct kmemfs_reserve *r)
 {
+	*r = (struct kmemfs_reserve){};
 	spin_lock_init(&r->lock);
 	INIT_LIST_HEAD(&r->pages);
-	r->nr = 0;
-	r->leaves = 0;
-	r->new_leaves = 0;
-	r->data = 0;
 }
 
 /* For commits. Caller holds r->lock. */
 static unsigned long kmemfs_reserve_need(const struct kmemfs_reserve *r)
 {
-	unsigned long inner = r->leaves / (KMEMFS_INDEX_ENTRIES / 2);
+	unsigned long index = kmemfs_table_index_pages(r->leaves, r->span);
 
 	lockdep_assert_held(&r->lock);
-	return KMEMFS_RESERVE_MIN + r->leaves + r->new_leaves + inner;
+	return r->leaves + r->new_leaves + 2 * index - min(index, r->index) + r->trees;
+}
+
+/* What is here, and what the commit that is being written gives back. Caller holds r->lock. */
+static bool kmemfs_reserve_has(const struct kmemfs_reserve *r, unsigned long nr)
+{
+	lockdep_assert_held(&r->lock);
+	return r->nr + r->coming >= nr;
 }
 
 /* Caller holds r->lock */
 static unsigned long kmemfs_reserve_want(const struct kmemfs_reserve *r)
 {
-	return kmemfs_reserve_need(r) + r->data;
+	return kmemfs_reserve_need(r) + KMEMFS_RESERVE_MIN + r->data;
+}
+
+/* Caller holds r->lock. True if the page is kept. */
+static bool kmemfs_reserve_keep(struct kmemfs *k, u32 page)
+{
+	struct kmemfs_reserve *r = &k->reserve;
+
+	if (kmemfs_reserve_has(r, kmemfs_reserve_want(r)) || kmemfs_damaged(k, page))
+		return false;
+	list_add(&kmemfs_page(k, page)->lru, &r->pages);
+	r->nr++;
+	return true;
 }
 
 /* Keep a page if one is missing, or give it back to the system */
 void kmemfs_reserve_give(struct kmemfs *k, u32 page)
 {
-	struct kmemfs_reserve *r = &k->reserve;
-	bool keep;
+	bool kept;
 
-	spin_lock(&r->lock);
-	keep = r->nr < kmemfs_reserve_want(r) && !kmemfs_damaged(k, page);
-	if (keep) {
-		list_add(&kmemfs_page(k, page)->lru, &r->pages);
-		r->nr++;
-	}
-	spin_unlock(&r->lock);
-	if (!keep)
+	spin_lock(&k->reserve.lock);
+	kept = kmemfs_reserve_keep(k, page);
+	spin_unlock(&k->reserve.lock);
+	if (!kept)
+		pool_page_put(&k->region, page);
+}
+
+/* The same for one of the pages that kmemfs_reserve_committed() was told of */
+void kmemfs_reserve_return(struct kmemfs *k, u32 page)
+{
+	bool kept;
+
+	spin_lock(&k->reserve.lock);
+	k->reserve.coming--;
+	kept = kmemfs_reserve_keep(k, page);
+	spin_unlock(&k->reserve.lock);
+	if (!kept)
 		pool_page_put(&k->region, page);
 }
 
@@ -80,7 +112,7 @@ static u32 kmemfs_reserve_get(struct kmemfs *k, enum kmemfs_reserve_use use)
 
 	spin_lock(&r->lock);
 	if (use == KMEMFS_FOR_DATA)
-		leave = kmemfs_reserve_need(r);
+		leave = kmemfs_reserve_need(r) + KMEMFS_RESERVE_MIN;
 	else if (use == KMEMFS_TOO_MANY)
 		leave = kmemfs_reserve_want(r);
 	if (r->nr > leave)
@@ -112,7 +144,7 @@ u32 kmemfs_reserve_take_data(struct kmemfs *k)
 	return kmemfs_reserve_get_good(k, KMEMFS_FOR_DATA);
 }
 
-static void kmemfs_reserve_trim(struct kmemfs *k)
+void kmemfs_reserve_trim(struct kmemfs *k)
 {
 	u32 page;
 
@@ -120,30 +152,30 @@ static void kmemfs_reserve_trim(struct kmemfs *k)
 		pool_page_put(&k->region, page);
 }
 
-/* Add up to @nr pages, if so many are missing; false if there are no free ones */
-static bool kmemfs_reserve_add(struct kmemfs *k, unsigned long nr)
+/* Fill up until commits have what they need and @more; false if there are no free pages */
+static bool kmemfs_reserve_add(struct kmemfs *k, unsigned long more)
 {
 	struct kmemfs_reserve *r = &k->reserve;
-	bool missing;
+	bool enough;
 	u32 page;
 
-	while (nr--) {
+	for (;;) {
 		spin_lock(&r->lock);
-		missing = r->nr < kmemfs_reserve_want(r);
+		enough = kmemfs_reserve_has(r, kmemfs_reserve_need(r) + more);
 		spin_unlock(&r->lock);
-		if (!missing)
+		if (enough)
 			return true;
 		page = pool_page_alloc(&k->region, KMEMFS_GFP);
 		if (!page)
 			return false;
 		kmemfs_reserve_give(k, page);
 	}
-	return true;
 }
 
-void kmemfs_reserve_fill(struct kmemfs *k)
+/* False if processes have so much of the node that it cannot be filled */
+bool kmemfs_reserve_fill(struct kmemfs *k)
 {
-	kmemfs_reserve_add(k, ULONG_MAX);
+	return kmemfs_reserve_add(k, KMEMFS_RESERVE_MIN + READ_ONCE(k->reserve.data));
 }
 
 /* Keep @nr pages for data */
@@ -164,7 +196,9 @@ void kmemfs_reserve_drop(struct kmemfs *k)
 		pool_page_put(&k->region, page);
 }
 
-/* The inode table has @leaves more leaves, @new_leaves more of which are not on media yet */
+/* ---- the inode table ------------------------------------------------------ */
+
+/* It has @leaves more leaves, @new_leaves more of which are not on media yet */
 void kmemfs_reserve_count(struct kmemfs *k, long leaves, long new_leaves)
 {
 	struct kmemfs_reserve *r = &k->reserve;
@@ -176,27 +210,196 @@ void kmemfs_reserve_count(struct kmemfs *k, long leaves, long new_leaves)
 }
 
 /*
+ * The table on media has @index index pages now, and @span leaves, absent ones included.
+ * @coming pages of the commit before will be given to kmemfs_reserve_return().
+ */
+void kmemfs_reserve_committed(struct kmemfs *k, unsigned long index, unsigned long span,
+			      unsigned long coming)
+{
+	struct kmemfs_reserve *r = &k->reserve;
+
+	spin_lock(&r->lock);
+	r->index = index;
+	r->span = span;
+	r->coming = coming;
+	spin_unlock(&r->lock);
+}
+
+/*
  * Make room for leaf @n of the inode table, so that marking it dirty and writing
  * it cannot fail. Caller holds commit_sem for reading, until an inode of the leaf
  * has its name: a commit forgets leaves without inodes.
  */
 int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n)
 {
+	struct kmemfs_reserve *r = &k->reserve;
 	unsigned int flags;
-	int r = 0;
+	int err = 0;
 
 	if (xa_load(&k->leaves, n))
 		return 0;
-	kmemfs_reserve_count(k, 1, 1);
+	spin_lock(&r->lock);
+	r->leaves++;
+	r->new_leaves++;
+	r->span = max(r->span, n + 1);
+	spin_unlock(&r->lock);
 	flags = memalloc_nofs_save();
-	if (!kmemfs_reserve_add(k, 2))
-		r = -ENOSPC;
-	if (!r)
-		r = xa_insert(&k->leaves, n, xa_mk_value(0), GFP_KERNEL);
+	if (!kmemfs_reserve_add(k, KMEMFS_RESERVE_MIN))
+		err = -ENOSPC;
+	if (!err)
+		err = xa_insert(&k->leaves, n, xa_mk_value(0), GFP_KERNEL);
 	memalloc_nofs_restore(flags);
-	if (!r)
+	if (err)
+		kmemfs_reserve_count(k, -1, -1);
+	return err == -EBUSY ? 0 : err;	/* somebody else was faster */
+}
+
+/* ---- extent trees --------------------------------------------------------- */
+
+/* Pages that commits of this file's changes need at most. Caller holds ki->lock. */
+static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
+{
+	unsigned long runs = min(ki->max_runs, ki->nr_pages) + ki->new_runs + ki->planned_runs;
+	unsigned long most = kmemfs_extents_pages(runs);
+
+	if (!ki->vfs.i_nlink)
 		return 0;
-	kmemfs_reserve_count(k, -1, -1);
-	kmemfs_reserve_trim(k);
-	return r == -EBUSY ? 0 : r;	/* somebody else was faster */
+	if (ki->planned_runs)
+		return 2 * most - min(most, kmemfs_extents_pages(ki->tree.nr_runs));
+	return ki->data_dirty || ki->new_runs ? most : 0;
+}
+
+/* Caller holds ki->lock. True if more pages are needed than before. */
+static bool kmemfs_trees_count(struct kmemfs_inode *ki)
+{
+	struct kmemfs_reserve *r = &kmemfs_of(&ki->vfs)->reserve;
+	unsigned long old = ki->reserved, need = kmemfs_trees_need(ki);
+
+	lockdep_assert_held(&ki->lock);
+	if (need == old)
+		return false;
+	ki->reserved = need;
+	spin_lock(&r->lock);
+	r->trees += need - old;
+	spin_unlock(&r->lock);
+	return need > old;
+}
+
+/* True if more pages are needed than before */
+static bool kmemfs_trees_add(struct kmemfs_inode *ki, long new_runs, long planned_runs)
+{
+	bool more;
+
+	spin_lock(&ki->lock);
+	ki->new_runs += new_runs;
+	ki->planned_runs += planned_runs;
+	more = kmemfs_trees_count(ki);
+	spin_unlock(&ki->lock);
+	return more;
+}
+
+/**
+ * kmemfs_plan() - see to it that a change of a file's page table can be committed
+ * @inode: the file
+ * @runs: that it adds at most, but for one that it may split in two
+ * @what: what makes space may use what is kept back for that, and what leaves no page
+ *	needs no tree
+ *
+ * From here on the change cannot fail for lack of pages, whatever is committed before
+ * it. It is made between kmemfs_begin_planned() and kmemfs_end(), or called off by
+ * kmemfs_unplan(). Caller does not hold commit_sem.
+ *
+ * Return: 0 or -ENOSPC.
+ */
+int kmemfs_plan(struct inode *inode, unsigned long runs, enum kmemfs_change what)
+{
+	unsigned long leave = what == KMEMFS_ADDS ? KMEMFS_RESERVE_MIN : 0;
+	struct kmemfs_inode *ki = KMEMFS_I(inode);
+	struct kmemfs *k = kmemfs_of(inode);
+	bool more, again = true;
+
+	for (;;) {
+		more = kmemfs_trees_add(ki, 0, runs + 1);
+		if (!more || what == KMEMFS_FREES_ALL || kmemfs_reserve_add(k, leave))
+			return 0;
+		kmemfs_unplan(inode, runs);
+		if (!again || !kmemfs_make_space(k))
+			return -ENOSPC;
+		again = false;
+	}
+}
+
+void kmemfs_unplan(struct inode *inode, unsigned long runs)
+{
+	kmemfs_trees_add(KMEMFS_I(inode), 0, -(long)(runs + 1));
+}
+
+static void kmemfs_hold_up_commits(struct kmemfs_inode *ki)
+{
+	down_read(&kmemfs_of(&ki->vfs)->commit_sem);
+	spin_lock(&ki->lock);
+	ki->max_runs = min(ki->max_runs, ki->nr_pages);
+	spin_unlock(&ki->lock);
+}
+
+/* Make a change that has been planned: commits are held up until kmemfs_end() */
+void kmemfs_begin_planned(struct inode *inode, unsigned long runs)
+{
+	kmemfs_hold_up_commits(KMEMFS_I(inode));
+	kmemfs_trees_add(KMEMFS_I(inode), runs + 1, -(long)(runs + 1));
+}
+
+/* The same without a plan; 0 or -ENOSPC. No commit comes between, so less is needed. */
+int kmemfs_begin(struct inode *inode, unsigned long runs)
+{
+	struct kmemfs_inode *ki = KMEMFS_I(inode);
+	struct kmemfs *k = kmemfs_of(inode);
+	bool enough, again = true;
+	unsigned int flags;
+
+	for (;;) {
+		kmemfs_hold_up_commits(ki);
+		flags = memalloc_nofs_save();
+		enough = !kmemfs_trees_add(ki, runs + 1, 0) ||
+			 kmemfs_reserve_add(k, KMEMFS_RESERVE_MIN);
+		memalloc_nofs_restore(flags);
+		if (enough)
+			return 0;
+		kmemfs_trees_add(ki, -(long)(runs + 1), 0);
+		up_read(&k->commit_sem);
+		if (!again || !kmemfs_make_space(k))
+			return -ENOSPC;
+		again = false;
+	}
+}
+
+void kmemfs_end(struct inode *inode, unsigned long runs)
+{
+	struct kmemfs_inode *ki = KMEMFS_I(inode);
+
+	spin_lock(&ki->lock);
+	ki->new_runs -= runs + 1;
+	ki->max_runs += runs + 1;
+	kmemfs_trees_count(ki);
+	spin_unlock(&ki->lock);
+	up_read(&kmemfs_of(inode)->commit_sem);
+}
+
+/* The file is not changed any more: @tree is on media, or will not be. Commits are held up. */
+void kmemfs_trees_done(struct kmemfs_inode *ki, const struct kmemfs_tree_ref *tree)
+{
+	spin_lock(&ki->lock);
+	ki->tree = *tree;
+	ki->max_runs = tree->nr_runs;
+	ki->data_dirty = false;
+	kmemfs_trees_count(ki);
+	spin_unlock(&ki->lock);
+}
+
+/* The file has no name any more: no commit has it */
+void kmemfs_trees_forget(struct kmemfs_inode *ki)
+{
+	spin_lock(&ki->lock);
+	kmemfs_trees_count(ki);
+	spin_unlock(&ki->lock);
 }

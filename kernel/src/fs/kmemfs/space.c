@@ -27,10 +27,7 @@ static int kmemfs_zero_stored(struct inode *inode, loff_t from, loff_t to)
 	if (r)
 		return r;
 	memset(kmemfs_addr(k, page) + offset_in_page(from), 0, to - from);
-	down_read(&k->commit_sem);
-	kmemfs_set_page(inode, index, page, 0);
-	up_read(&k->commit_sem);
-	return 0;
+	return kmemfs_set_fresh(inode, index, page, 0);
 }
 
 /* Zero what follows @size in its page, whose folio the caller has locked */
@@ -56,7 +53,6 @@ static int kmemfs_zero_part(struct inode *inode, loff_t from, loff_t to)
 
 static int kmemfs_zero_range(struct inode *inode, loff_t from, loff_t to)
 {
-	struct kmemfs *k = kmemfs_of(inode);
 	loff_t first = round_up(from, PAGE_SIZE), last = round_down(to, PAGE_SIZE);
 	int r = 0;
 
@@ -67,10 +63,13 @@ static int kmemfs_zero_range(struct inode *inode, loff_t from, loff_t to)
 		r = kmemfs_zero_part(inode, last, to);
 	if (r || first == last)
 		return r;
+	r = kmemfs_plan(inode, 0, KMEMFS_FREES);
+	if (r)
+		return r;
 	kmemfs_drop_cached(inode, first >> PAGE_SHIFT, (last - first) >> PAGE_SHIFT);
-	down_read(&k->commit_sem);
+	kmemfs_begin_planned(inode, 0);
 	kmemfs_drop_range(KMEMFS_I(inode), first >> PAGE_SHIFT, last >> PAGE_SHIFT);
-	up_read(&k->commit_sem);
+	kmemfs_end(inode, 0);
 	return 0;
 }
 
@@ -97,16 +96,11 @@ static int kmemfs_fill_holes(struct inode *inode, loff_t from, loff_t to)
 		spin_unlock(&ki->lock);
 		if (!hole)
 			continue;
-		r = kmemfs_prepare(ki, index, 1);
+		page = kmemfs_alloc_page(k, KMEMFS_GFP | __GFP_ZERO);
+		r = kmemfs_set_fresh(inode, index, page,
+				     min(to, (loff_t)(index + 1) << PAGE_SHIFT));
 		if (r)
 			return r;
-		page = kmemfs_alloc_page(k, KMEMFS_GFP | __GFP_ZERO);
-		if (!page)
-			return -ENOSPC;
-		down_read(&k->commit_sem);
-		kmemfs_set_page(inode, index, page,
-				min(to, (loff_t)(index + 1) << PAGE_SHIFT));
-		up_read(&k->commit_sem);
 		cond_resched();
 	}
 	return 0;
@@ -177,7 +171,6 @@ static int kmemfs_move_tail(struct inode *inode, bool insert, loff_t offset, lof
 {
 	unsigned long from = offset >> PAGE_SHIFT, nr = len >> PAGE_SHIFT, end;
 	loff_t size = i_size_read(inode), new_size = insert ? size + len : size - len;
-	struct kmemfs *k = kmemfs_of(inode);
 	u32 *pages;
 	int r;
 
@@ -197,7 +190,10 @@ static int kmemfs_move_tail(struct inode *inode, bool insert, loff_t offset, lof
 	pages = kmalloc_array(KMEMFS_CHUNK_SIZE, sizeof(u32), GFP_KERNEL);
 	if (!pages)
 		return -ENOMEM;
-	down_read(&k->commit_sem);
+	r = kmemfs_plan(inode, 1, insert ? KMEMFS_ADDS : KMEMFS_FREES);
+	if (r)
+		goto out;
+	kmemfs_begin_planned(inode, 1);
 	if (insert) {
 		kmemfs_shift(inode, from, from + nr, end - from, pages);
 		kmemfs_drop_range(KMEMFS_I(inode), from, from + nr);
@@ -207,9 +203,11 @@ static int kmemfs_move_tail(struct inode *inode, bool insert, loff_t offset, lof
 	}
 	i_size_write(inode, new_size);
 	kmemfs_touch(inode);
-	up_read(&k->commit_sem);
+	kmemfs_end(inode, 1);
+	kmemfs_unmap_beyond(inode, new_size);
+out:
 	kfree(pages);
-	return 0;
+	return r;
 }
 
 static long kmemfs_fallocate_locked(struct inode *inode, int mode, loff_t offset, loff_t len)
@@ -231,12 +229,18 @@ static long kmemfs_fallocate_locked(struct inode *inode, int mode, loff_t offset
 		r = kmemfs_clean_end(inode);
 	if (r)
 		return r;
+	/* for the way back */
+	r = kmemfs_plan(inode, 0, KMEMFS_ADDS);
+	if (r)
+		return r;
 	r = kmemfs_fill_holes(inode, offset, end);
 	if (!r && end > size)
 		r = kmemfs_truncate_locked(inode, end);
 	/* Needs no page: nothing has been stored in the last one since its end was cleaned. */
 	if (r && i_size_read(inode) > size)
-		kmemfs_set_size(inode, size);
+		kmemfs_cut(inode, size);
+	else
+		kmemfs_unplan(inode, 0);
 	return r;
 }
 
@@ -300,26 +304,32 @@ static int kmemfs_clone_some(struct inode *src, unsigned long from, struct inode
 {
 	bool any = kmemfs_any_entry(KMEMFS_I(src), from, nr);
 	struct kmemfs *k = kmemfs_of(dst);
-	int r;
+	unsigned long runs = 0;
+	int r = 0;
 
 	if (any) {
 		r = kmemfs_prepare(KMEMFS_I(dst), to, nr);
 		if (r)
 			return r;
 		kmemfs_get_pages(KMEMFS_I(src), from, nr, pages);
-		if (kmemfs_crowded(k, pages, nr)) {
-			pool_pages_put(&k->region, pages, nr);
-			return -EMLINK;
-		}
+		if (kmemfs_crowded(k, pages, nr))
+			r = -EMLINK;
+		runs = kmemfs_count_runs(pages, nr);
 	}
-	down_read(&k->commit_sem);
+	if (!r)
+		r = kmemfs_begin(dst, runs);
+	if (r) {
+		if (any)
+			pool_pages_put(&k->region, pages, nr);
+		return r;
+	}
 	if (any)
 		kmemfs_set_entries(KMEMFS_I(dst), to, nr, pages);
 	else
 		kmemfs_drop_range(KMEMFS_I(dst), to, to + nr);
 	if (min(end, (loff_t)(to + nr) << PAGE_SHIFT) > i_size_read(dst))
 		i_size_write(dst, min(end, (loff_t)(to + nr) << PAGE_SHIFT));
-	up_read(&k->commit_sem);
+	kmemfs_end(dst, runs);
 	return 0;
 }
 

@@ -141,7 +141,8 @@ static long kmemfs_splice_batch(struct inode *inode, struct kmemfs_splice *s, lo
 				unsigned long nr)
 {
 	struct kmemfs *k = kmemfs_of(inode);
-	unsigned long index = pos >> PAGE_SHIFT;
+	unsigned long index = pos >> PAGE_SHIFT, runs;
+	int error;
 	long r;
 
 	inode_lock(inode);
@@ -150,18 +151,19 @@ static long kmemfs_splice_batch(struct inode *inode, struct kmemfs_splice *s, lo
 		r = kmemfs_splice_take(k, s, nr);
 	if (r <= 0)
 		goto out;
-	if (!kmemfs_may_hold(k, s->pages, r)) {
+	runs = kmemfs_count_runs(s->pages, r);
+	error = kmemfs_may_hold(k, s->pages, r) ? 0 : -ENOSPC;
+	if (!error)
+		error = kmemfs_replace_begin(inode, index, r, runs);
+	if (error) {
 		pool_pages_put(&k->region, s->pages, r);
-		r = -ENOSPC;
+		r = error;
 		goto out;
 	}
-	kmemfs_replace_begin(inode, index, r);
-	down_read(&k->commit_sem);
 	kmemfs_set_entries(KMEMFS_I(inode), index, r, s->pages);
 	if (pos + ((loff_t)r << PAGE_SHIFT) > i_size_read(inode))
 		i_size_write(inode, pos + ((loff_t)r << PAGE_SHIFT));
-	up_read(&k->commit_sem);
-	kmemfs_replace_end(inode);
+	kmemfs_replace_end(inode, runs);
 out:
 	inode_unlock(inode);
 	return r;

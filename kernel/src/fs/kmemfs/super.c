@@ -86,6 +86,10 @@ static struct inode *kmemfs_alloc_inode(struct super_block *sb)
 		return NULL;
 	xa_init(&ki->chunks);
 	ki->nr_pages = 0;
+	ki->max_runs = 0;
+	ki->new_runs = 0;
+	ki->planned_runs = 0;
+	ki->reserved = 0;
 	ki->data_dirty = false;
 	ki->tree = (struct kmemfs_tree_ref){};
 	ki->new_tree = (struct kmemfs_tree_ref){};

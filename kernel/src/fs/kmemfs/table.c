@@ -109,8 +109,11 @@ static int kmemfs_add_chunk(struct kmemfs_inode *ki, unsigned long index)
  */
 int kmemfs_prepare(struct kmemfs_inode *ki, unsigned long index, unsigned long nr)
 {
-	int error;
+	int r = 0;
 
+	/* no attach would take more */
+	if (atomic64_read(&kmemfs_of(&ki->vfs)->file_pages) + nr > KMEMFS_MAX_OWNED)
+		return -ENOSPC;
 	while (nr) {
 		unsigned long span = kmemfs_chunk_span(index, nr);
 
@@ -268,11 +271,26 @@ static long kmemfs_swap_entries(struct kmemfs *k, u32 *entry, u32 *pages, unsign
 	return delta;
 }
 
+/* How many runs are these entries? */
+unsigned long kmemfs_count_runs(const u32 *pages, unsigned long nr)
+{
+	unsigned long i, runs = 0;
+	u32 next = 0;
+
+	for (i = 0; i < nr; i++) {
+		u32 page = KMEMFS_PAGE(pages[i]);
+
+		runs += page && page != next;
+		next = page + 1;
+	}
+	return runs;
+}
+
 /*
  * Replace the entries of [index, index + nr) by @pages, whose references the
  * file takes over. POOL_PAGE_NEW in @pages: the content has not been written
- * back yet. Caller holds i_rwsem and commit_sem, and has prepared the range.
- * @pages is overwritten.
+ * back yet. Caller holds i_rwsem, has prepared the range and planned this, and is
+ * between kmemfs_begin() and kmemfs_end(). @pages is overwritten.
  */
 void kmemfs_set_entries(struct kmemfs_inode *ki, unsigned long index, unsigned long nr,
 			u32 *pages)
@@ -358,7 +376,7 @@ static void kmemfs_clear_entries(struct kmemfs_inode *ki, struct kmemfs_chunk *c
 	}
 }
 
-/* Make a hole of [index, end). Caller holds i_rwsem and commit_sem. */
+/* Make a hole of [index, end). Caller as above. */
 void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned long end)
 {
 	struct kmemfs *k = kmemfs_of(&ki->vfs);
@@ -411,7 +429,7 @@ void kmemfs_drop_all(struct kmemfs_inode *ki)
 int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long count, u32 page)
 {
 	struct kmemfs *k = kmemfs_of(&ki->vfs);
-	int error;
+	int r;
 
 	bitmap_set(k->durable, page, count);
 	kmemfs_account(ki, count);
