@@ -3,15 +3,18 @@
 
 #include <fcntl.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <map>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -23,6 +26,8 @@ namespace daxsnap {
 namespace {
 
 constexpr size_t kMaxProcFile = size_t{4} << 20;
+// A task may have a million mappings (vm.max_map_count), each a line.
+constexpr size_t kMaxMaps = size_t{256} << 20;
 // PF_EXITING and PF_KTHREAD of include/linux/sched.h; field 9 of stat.
 constexpr uint64_t kFlagExiting = 0x00000004;
 constexpr uint64_t kFlagKernelThread = 0x00200000;
@@ -117,6 +122,83 @@ absl::Status ParseStatus(const std::string& text, TaskInfo* task) {
   return absl::InternalError("cannot parse /proc/PID/status");
 }
 
+// "8:1" in the base given.
+bool ParseDevice(absl::string_view text, int base, dev_t* device) {
+  const std::pair<absl::string_view, absl::string_view> numbers =
+      absl::StrSplit(text, absl::MaxSplits(':', 1));
+  unsigned major_number = 0;
+  unsigned minor_number = 0;
+  const auto parse =
+      base == 16 ? absl::SimpleHexAtoi<unsigned> : absl::SimpleAtoi<unsigned>;
+  if (!parse(numbers.first, &major_number) ||
+      !parse(numbers.second, &minor_number)) {
+    return false;
+  }
+  *device = makedev(major_number, minor_number);
+  return true;
+}
+
+// "7f00-7f01 r--s 00000000 08:01 4711   /some/path"; false for what maps no
+// file.
+bool ParseMap(absl::string_view line, MapInfo* map) {
+  const std::vector<absl::string_view> fields =
+      absl::StrSplit(line, absl::MaxSplits(' ', 5));
+  if (fields.size() != 6 || fields[1].size() != 4 ||
+      !ParseDevice(fields[3], 16, &map->device) ||
+      !absl::SimpleAtoi(fields[4], &map->inode)) {
+    return false;
+  }
+  // Not by the inode: the first System V segment of a boot has 0.
+  map->path = std::string(absl::StripLeadingAsciiWhitespace(fields[5]));
+  if (!absl::StartsWith(map->path, "/")) return false;
+  const std::pair<absl::string_view, absl::string_view> range =
+      absl::StrSplit(fields[0], absl::MaxSplits('-', 1));
+  uint64_t first = 0;
+  uint64_t last = 0;
+  if (!absl::SimpleHexAtoi(range.first, &first) ||
+      !absl::SimpleHexAtoi(range.second, &last)) {
+    return false;
+  }
+  // Without the zeroes that maps puts in front.
+  map->range = absl::StrCat(absl::Hex(first), "-", absl::Hex(last));
+  map->shared = fields[1][3] == 's';
+  return true;
+}
+
+// Undoes the escapes of mountinfo: blanks and backslashes as "\040".
+std::string Unescaped(absl::string_view text) {
+  std::string plain;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const absl::string_view digits = text.substr(i + 1, 3);
+    if (text[i] == '\\' && digits.size() == 3 &&
+        digits.find_first_not_of("01234567") == absl::string_view::npos) {
+      plain += static_cast<char>((digits[0] - '0') * 64 +
+                                 (digits[1] - '0') * 8 + (digits[2] - '0'));
+      i += 3;
+    } else {
+      plain += text[i];
+    }
+  }
+  return plain;
+}
+
+// "36 35 98:0 /root /mount/point rw,noatime master:1 - ext3 /dev/x rw"
+bool ParseMount(absl::string_view line, MountInfo* mount) {
+  const std::pair<absl::string_view, absl::string_view> halves =
+      absl::StrSplit(line, absl::MaxSplits(" - ", 1));
+  const std::vector<absl::string_view> fields =
+      absl::StrSplit(halves.first, ' ');
+  const std::pair<absl::string_view, absl::string_view> type =
+      absl::StrSplit(halves.second, absl::MaxSplits(' ', 1));
+  if (fields.size() < 6 || !absl::SimpleAtoi(fields[0], &mount->id) ||
+      !ParseDevice(fields[2], 10, &mount->device)) {
+    return false;
+  }
+  mount->mount_point = Unescaped(fields[4]);
+  mount->type = std::string(type.first);
+  return true;
+}
+
 std::vector<pid_t> ParsePids(const std::string& text) {
   std::vector<pid_t> pids;
   for (const absl::string_view word :
@@ -208,10 +290,9 @@ absl::StatusOr<std::vector<TaskInfo>> ProcFs::ReadTree(pid_t root) const {
   return tree;
 }
 
-absl::StatusOr<std::vector<FdInfo>> ProcFs::ReadFds(pid_t pid) const {
-  auto task = OpenTask(root_, pid);
-  if (!task.ok()) return task.status();
-  auto directory = OpenDirectory(task->get(), "fd");
+absl::StatusOr<std::vector<FdInfo>> ProcFs::ReadFdTargets(pid_t pid) const {
+  auto directory =
+      OpenDirectory(AT_FDCWD, absl::StrCat(root_, "/", pid, "/fd"));
   if (!directory.ok()) return directory.status();
   auto names = ListDirectory(directory->get());
   if (!names.ok()) return names.status();
@@ -220,13 +301,62 @@ absl::StatusOr<std::vector<FdInfo>> ProcFs::ReadFds(pid_t pid) const {
     FdInfo info;
     if (!absl::SimpleAtoi(name, &info.fd)) continue;
     info.target = ReadLinkAt(directory->get(), name);
-    if (info.target.empty()) continue;
-    absl::Status read = ReadFdInfo(task->get(), &info);
-    if (absl::IsNotFound(read)) continue;
-    if (!read.ok()) return read;
-    fds.push_back(std::move(info));
+    if (!info.target.empty()) fds.push_back(std::move(info));
   }
   return fds;
+}
+
+absl::StatusOr<std::vector<FdInfo>> ProcFs::ReadFds(pid_t pid) const {
+  auto task = OpenTask(root_, pid);
+  if (!task.ok()) return task.status();
+  auto targets = ReadFdTargets(pid);
+  if (!targets.ok()) return targets;
+  std::vector<FdInfo> fds;
+  for (FdInfo& fd : *targets) {
+    absl::Status read = ReadFdInfo(task->get(), &fd);
+    if (absl::IsNotFound(read)) continue;
+    if (!read.ok()) return read;
+    fds.push_back(std::move(fd));
+  }
+  return fds;
+}
+
+std::string ProcFs::ReadLink(pid_t pid, const std::string& name) const {
+  return ReadLinkAt(AT_FDCWD, absl::StrCat(root_, "/", pid, "/", name));
+}
+
+absl::StatusOr<std::vector<MapInfo>> ProcFs::ReadMaps(pid_t pid) const {
+  auto task = OpenTask(root_, pid);
+  if (!task.ok()) return task.status();
+  auto text = ReadFileAt(task->get(), "maps", kMaxMaps);
+  if (!text.ok()) return text.status();
+  std::vector<MapInfo> maps;
+  std::map<std::pair<dev_t, uint64_t>, size_t> known;
+  for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
+    MapInfo map;
+    if (!ParseMap(line, &map)) continue;
+    const auto [at, fresh] =
+        known.try_emplace({map.device, map.inode}, maps.size());
+    if (fresh) {
+      maps.push_back(std::move(map));
+    } else if (map.shared) {
+      maps[at->second].shared = true;
+    }
+  }
+  return maps;
+}
+
+absl::StatusOr<std::vector<MountInfo>> ProcFs::ReadMounts(pid_t pid) const {
+  auto task = OpenTask(root_, pid);
+  if (!task.ok()) return task.status();
+  auto text = ReadFileAt(task->get(), "mountinfo", kMaxMaps);
+  if (!text.ok()) return text.status();
+  std::vector<MountInfo> mounts;
+  for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
+    MountInfo mount;
+    if (ParseMount(line, &mount)) mounts.push_back(std::move(mount));
+  }
+  return mounts;
 }
 
 absl::StatusOr<std::vector<pid_t>> ProcFs::ListPids() const {

@@ -60,6 +60,28 @@ struct FdInfo {
   int mount_id = -1;
 };
 
+// A file that a task has mapped.
+struct MapInfo {
+  // Entry of /proc/PID/map_files: "7f0000000000-7f0000001000".
+  std::string range;
+  // MAP_SHARED of at least one of its mappings.
+  bool shared = false;
+  // Of the file system, not always what stat(2) says.
+  dev_t device = 0;
+  uint64_t inode = 0;
+  // As in /proc/PID/maps, newlines as "\012".
+  std::string path;
+};
+
+// A mounted file system.
+struct MountInfo {
+  int id = 0;
+  dev_t device = 0;
+  std::string mount_point;
+  // "ext4", "tmpfs", ...
+  std::string type;
+};
+
 // Reads tasks below a proc file system. Thread-safe.
 class ProcFs {
  public:
@@ -79,6 +101,19 @@ class ProcFs {
 
   // Open descriptors; NOT_FOUND if there is no such task.
   absl::StatusOr<std::vector<FdInfo>> ReadFds(pid_t pid) const;
+
+  // The same without flags and mount, which takes less time.
+  absl::StatusOr<std::vector<FdInfo>> ReadFdTargets(pid_t pid) const;
+
+  // What a link below /proc/PID says, "ns/mnt" for example; empty on failure.
+  std::string ReadLink(pid_t pid, const std::string& name) const;
+
+  // Files that are mapped, each once; NOT_FOUND if there is no such task.
+  absl::StatusOr<std::vector<MapInfo>> ReadMaps(pid_t pid) const;
+
+  // What is mounted where, as the task sees it; NOT_FOUND if there is no such
+  // task.
+  absl::StatusOr<std::vector<MountInfo>> ReadMounts(pid_t pid) const;
 
   // PIDs of all processes.
   absl::StatusOr<std::vector<pid_t>> ListPids() const;

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -27,6 +28,11 @@ class FakeProc {
     const std::string task = absl::StrCat(temp_.path(), "/", pid);
     ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/stat", stat).ok());
     ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/status", status).ok());
+  }
+  void AddFile(pid_t pid, const std::string& name, const std::string& text) {
+    auto task = EnsureDirectories(absl::StrCat(temp_.path(), "/", pid));
+    ASSERT_TRUE(task.ok());
+    ASSERT_TRUE(ReplaceFileAt(task->get(), name, text).ok());
   }
   ProcFs proc() const { return ProcFs(temp_.path()); }
 
@@ -58,6 +64,46 @@ TEST(ProcFs, MissingTaskIsNotFound) {
   const FakeProc fake;
   EXPECT_TRUE(absl::IsNotFound(fake.proc().ReadTask(7).status()));
   EXPECT_TRUE(absl::IsNotFound(fake.proc().ReadTree(7).status()));
+}
+
+TEST(ProcFs, ReadsFilesThatAreMappedOnce) {
+  FakeProc fake;
+  fake.AddFile(
+      7, "maps",
+      "00400000-00401000 r-xp 00000000 fd:0a 12   /bin/a b\n"
+      "00500000-00501000 rw-s 00001000 fd:0a 12   /bin/a b\n"
+      "7f0000000000-7f0000001000 rw-p 00000000 00:00 0 \n"
+      "7f0000002000-7f0000003000 rw-s 00000000 00:01 0   /SYSV00001234 "
+      "(deleted)\n"
+      "7ffc00000000-7ffc00001000 rw-p 00000000 00:00 0   [stack]\n"
+      "gibberish\n\n");
+  auto maps = fake.proc().ReadMaps(7);
+  ASSERT_TRUE(maps.ok()) << maps.status();
+  ASSERT_EQ(maps->size(), 2u);
+  EXPECT_EQ(maps->at(0).path, "/bin/a b");
+  EXPECT_EQ(maps->at(0).range, "400000-401000");
+  EXPECT_EQ(maps->at(0).device, makedev(0xfd, 0x0a));
+  EXPECT_EQ(maps->at(0).inode, 12u);
+  EXPECT_TRUE(maps->at(0).shared);
+  EXPECT_EQ(maps->at(1).path, "/SYSV00001234 (deleted)");
+  EXPECT_TRUE(absl::IsNotFound(fake.proc().ReadMaps(8).status()));
+}
+
+TEST(ProcFs, ReadsMounts) {
+  FakeProc fake;
+  fake.AddFile(7, "mountinfo",
+               "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
+               "23 22 0:21 /sub /mnt/a\\040b\\134c rw - tmpfs tmpfs rw\n"
+               "gibberish\n\n");
+  auto mounts = fake.proc().ReadMounts(7);
+  ASSERT_TRUE(mounts.ok()) << mounts.status();
+  ASSERT_EQ(mounts->size(), 2u);
+  EXPECT_EQ(mounts->at(0).id, 22);
+  EXPECT_EQ(mounts->at(0).device, makedev(254, 1));
+  EXPECT_EQ(mounts->at(0).mount_point, "/");
+  EXPECT_EQ(mounts->at(0).type, "ext4");
+  EXPECT_EQ(mounts->at(1).mount_point, "/mnt/a b\\c");
+  EXPECT_EQ(mounts->at(1).type, "tmpfs");
 }
 
 TEST(TaskKind, KernelThreadsZombiesThreadsAndInitAreRefused) {

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_SNAPD_TMPFILES_H_
+#define DAXSNAP_SNAPD_TMPFILES_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace daxsnap {
+
+// What systemd-tmpfiles(8) does to files, by its configuration tmpfiles.d(5).
+class TmpfilesRules {
+ public:
+  enum class Fate {
+    kStays,
+    // Removed when it has not been used for some time.
+    kAges,
+    // Removed by each boot.
+    kRemoved,
+  };
+  struct Verdict {
+    Fate fate = Fate::kStays;
+    // The line that says so and its file: "D /tmp
+    // (/usr/lib/tmpfiles.d/tmp.conf)".
+    std::string rule;
+    // "30d" for kAges.
+    std::string age;
+  };
+
+  // No rules at all.
+  TmpfilesRules() = default;
+
+  // Reads the configuration of the system below `root` ("" for the real one).
+  // What cannot be read or is not understood is left out.
+  static TmpfilesRules Read(const std::string& root = "");
+
+  // Adds the lines of one file; those that were added first win.
+  void Add(absl::string_view text, const std::string& file);
+
+  // What becomes of `path`, absolute and without symlinks, whatever it is.
+  Verdict FateOf(const std::string& path) const;
+
+  // Whether a boot makes the directory `path`, or one below it.
+  bool MakesDirectory(const std::string& path) const;
+
+ private:
+  struct Rule {
+    char type = 0;
+    std::string path;  // a pattern for some types
+    std::string age;   // empty if it has none
+    std::string file;
+  };
+
+  // Whether the path of a rule of that type is a pattern.
+  static bool IsGlob(char type);
+  static bool Matches(const Rule& rule, const std::string& path);
+
+  std::vector<Rule> rules_;
+};
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_TMPFILES_H_
