@@ -28,6 +28,12 @@ constexpr absl::Duration kEndTimeout = absl::Seconds(30);
 // kernel keeps some pages for itself.
 constexpr uint64_t kFullBelowBytes = uint64_t{16} << 20;
 
+constexpr absl::Duration kSyncTimeout = absl::Seconds(60);
+
+uint64_t MicrosecondsSince(absl::Time start) {
+  return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
+}
+
 absl::StatusOr<bool> SameRequest(const v1::Snapshot& snapshot,
                                  const v1::CreateSnapshotRequest& request,
                                  const ProcFs& proc) {
@@ -161,6 +167,14 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   for (const TaskInfo& task : tree_) pids.push_back(task.id.pid);
   if (absl::Status status = claim->AddPids(pids); !status.ok()) return status;
 
+  const std::vector<UsedFile> files = ReadUsedFiles(*parts_.proc, tree_);
+  if (absl::Status status = CheckFindings(files); !status.ok()) return status;
+  // What is on its way to the disks already is not waited for while the tasks
+  // stand still.
+  absl::Status synced =
+      Sync(CollectSyncTargets(*parts_.proc, files), &sync_us_);
+  if (!synced.ok()) return synced;
+
   auto boot_id = parts_.proc->BootId();
   if (!boot_id.ok()) return boot_id.status();
   boot_id_ = *std::move(boot_id);
@@ -168,6 +182,27 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
       MakeOperation(NewUuid(), name_, tree_.front().id, boot_id_));
   if (!staged.ok()) return staged.status();
   return Take(*std::move(staged));
+}
+
+absl::Status Checkpoint::CheckFindings(const std::vector<UsedFile>& files) {
+  findings_ = parts_.host->find(
+      *parts_.proc, tree_, files,
+      {.tmpfiles = &tmpfiles_, .leave_running = request_.leave_running()});
+  // A running task loses nothing, and who forces it knows better.
+  if (request_.leave_running() || request_.force()) return absl::OkStatus();
+  return RefuseLosses(findings_);
+}
+
+absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
+                              uint64_t* time_us) {
+  progress_(v1::PROGRESS_PHASE_SYNCING);
+  const uint32_t seconds = request_.sync_timeout_seconds();
+  const absl::Time start = absl::Now();
+  absl::Status synced = parts_.host->sync(
+      targets, seconds == 0 ? kSyncTimeout : absl::Seconds(seconds),
+      *cancellation_);
+  *time_us += MicrosecondsSince(start);
+  return synced;
 }
 
 absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
@@ -199,7 +234,9 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
     return Abandon(std::move(staged), ExplainFailure(outcome.status()));
   }
   if (request_.leave_running()) {
-    absl::Status status = MakeManifestOf(staged);
+    absl::Status status = Sync(sync_targets_, &sync_us_);
+    sync_targets_.clear();
+    if (status.ok()) status = MakeManifestOf(staged);
     if (status.ok()) {
       RecordStatistics(staged, *outcome);
       status = Publish(&staged);
@@ -231,11 +268,15 @@ absl::Status Checkpoint::ExplainFailure(const absl::Status& failure) const {
 
 void Checkpoint::RecordStatistics(const StagedSnapshot& staged,
                                   const DumpOutcome& outcome) {
-  // Without leave_running the time frozen contains the commit.
-  AddStatistics(staged.directory.get(), outcome.callback_us, &manifest_);
+  // Without leave_running the time frozen contains sync and commit, which have
+  // times of their own.
+  AddStatistics(staged.directory.get(),
+                request_.leave_running() ? 0 : outcome.callback_us, &manifest_);
   v1::Snapshot* snapshot = manifest_.mutable_snapshot();
   snapshot->mutable_times()->set_dump_us(outcome.dump_us);
   snapshot->mutable_times()->set_commit_us(commit_us_);
+  snapshot->mutable_times()->set_sync_us(sync_us_);
+  snapshot->mutable_times()->set_sync_frozen_us(sync_frozen_us_);
   if (auto info = parts_.pool->Info(); info.ok()) {
     snapshot->set_pool_generation(info->generation);
   }
@@ -287,6 +328,10 @@ absl::Status Checkpoint::CheckFrozenTasks() {
 
 absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
   if (absl::Status status = CheckFrozenTasks(); !status.ok()) return status;
+  // They may have opened other files since they were looked at.
+  const std::vector<UsedFile> files = ReadUsedFiles(*parts_.proc, tree_);
+  if (absl::Status status = CheckFindings(files); !status.ok()) return status;
+  sync_targets_ = CollectSyncTargets(*parts_.proc, files);
   // If it ends here, nothing is stored any more.
   absl::Status clean;
   if (request_.leave_running()) clean = WriteBackMappings(*parts_.proc, tree_);
@@ -294,9 +339,12 @@ absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
   auto written = ReadWrittenFiles(*parts_.proc, tree_);
   if (!written.ok()) return written.status();
   written_files_ = *std::move(written);
-  // Resume at once; the commit follows.
+  // Resume at once; sync and commit follow.
   if (request_.leave_running()) return absl::OkStatus();
 
+  absl::Status synced = Sync(sync_targets_, &sync_frozen_us_);
+  sync_targets_.clear();
+  if (!synced.ok()) return synced;
   if (absl::Status status = MakeManifestOf(*staged); !status.ok()) {
     return status;
   }
@@ -330,8 +378,13 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   input.labels.insert(request_.labels().begin(), request_.labels().end());
   input.written_files = written_files_;
   auto manifest = MakeManifest(input, *images);
-  if (manifest.ok()) manifest_ = *std::move(manifest);
-  return manifest.status();
+  if (!manifest.ok()) return manifest.status();
+  manifest_ = *std::move(manifest);
+  v1::Snapshot* snapshot = manifest_.mutable_snapshot();
+  snapshot->mutable_findings()->Assign(findings_.begin(), findings_.end());
+  snapshot->set_forced(request_.force() && !request_.leave_running() &&
+                       HasLoss(findings_));
+  return absl::OkStatus();
 }
 
 absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
@@ -342,8 +395,7 @@ absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
   if (!written.ok()) return written;
   const absl::Time start = absl::Now();
   absl::Status published = parts_.catalog->Publish(staged);
-  commit_us_ =
-      static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
+  commit_us_ = MicrosecondsSince(start);
   if (!published.ok()) return published;
   // The last moment at which it can still be taken back.
   return cancellation_->cancelled() ? CancelledError() : absl::OkStatus();

@@ -18,9 +18,12 @@
 #include "snapd/catalog.h"
 #include "snapd/claims.h"
 #include "snapd/engine.h"
+#include "snapd/file_sync.h"
 #include "snapd/operations.h"
 #include "snapd/pool.h"
 #include "snapd/proc.h"
+#include "snapd/tmpfiles.h"
+#include "snapd/tree_files.h"
 #include "snapd/written_files.h"
 
 namespace daxsnap {
@@ -28,14 +31,15 @@ namespace daxsnap {
 // One CreateSnapshot: checks, dump, publication, end of the tasks. Used once,
 // by one thread.
 //
-// The order that nothing may change: the images are complete, the manifest is
-// written, the snapshot is published and durable, and only then the tasks are
-// killed. Until that moment every failure, cancellation included, takes the
-// snapshot back and lets the tasks run on.
+// The order that nothing may change: the images are complete, the files of the
+// tasks are synced, the manifest is written, the snapshot is published and
+// durable, and only then the tasks are killed. Until that moment every failure,
+// cancellation included, takes the snapshot back and lets the tasks run on.
 class Checkpoint {
  public:
   struct Parts {
     const ProcFs* proc;
+    const HostActions* host;
     Engine* engine;
     Pool* pool;
     Catalog* catalog;
@@ -56,6 +60,10 @@ class Checkpoint {
   absl::Status CheckTasks();
   // The same tree and access as before, looked at while it stands still.
   absl::Status CheckFrozenTasks();
+  // Finds what does not come back; an error if that is a reason not to go on.
+  absl::Status CheckFindings(const std::vector<UsedFile>& files);
+  // Makes durable what the tasks wrote; adds the time it took to `time_us`.
+  absl::Status Sync(const std::vector<SyncTarget>& targets, uint64_t* time_us);
   absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);
   absl::Status OnImagesComplete(StagedSnapshot* staged);
   // Says that the pool is full if that is why CRIU failed.
@@ -85,7 +93,13 @@ class Checkpoint {
   // As of the freeze.
   std::map<std::string, WrittenFile> written_files_;
   absl::Time create_time_;
+  const TmpfilesRules tmpfiles_ = TmpfilesRules::Read();
+  std::vector<v1::Finding> findings_;
+  // What is to be synced once the tasks run again.
+  std::vector<SyncTarget> sync_targets_;
   v1::Manifest manifest_;
+  uint64_t sync_us_ = 0;
+  uint64_t sync_frozen_us_ = 0;
   uint64_t commit_us_ = 0;
 };
 

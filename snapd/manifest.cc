@@ -10,8 +10,10 @@
 #include <cerrno>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "client/launch/unique_fd.h"
 #include "client/pool/utf8.h"
 #include "snapd/build_id.h"
@@ -364,6 +366,35 @@ absl::Status CheckPidsFree(const v1::Manifest& manifest, const ProcFs& proc) {
                                  task->state == 'Z' ? ", a zombie" : ""),
          .hint = "end that task first",
          .metadata = {{"pid", absl::StrCat(pid)}, {"comm", task->comm}}});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRemappedLinks(const v1::Manifest& manifest) {
+  // source: create_link_remap() of CRIU 4.1.1
+  constexpr absl::string_view kPrefix = "link_remap.";
+  for (const v1::FileRecord& file : manifest.files()) {
+    const std::string& path = file.path();
+    absl::string_view number = path;
+    number.remove_prefix(path.rfind('/') + 1);
+    int id = 0;
+    if (!absl::ConsumePrefix(&number, kPrefix) ||
+        !absl::SimpleAtoi(number, &id) ||
+        faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+        errno != ENOENT) {
+      continue;
+    }
+    return MakeError(
+        {.code = absl::StatusCode::kFailedPrecondition,
+         .reason = reason::kLinkRemapped,
+         .message = absl::StrCat(
+             "the tasks had a file open whose name was removed, and ", path,
+             ", by which a restore finds it, is gone: ",
+             manifest.snapshot().left_running()
+                 ? "the tasks were left running"
+                 : "such a snapshot can be restored once"),
+         .hint = "take another snapshot of tasks that have opened it anew",
+         .metadata = {{"path", path}}});
   }
   return absl::OkStatus();
 }

@@ -65,6 +65,10 @@ absl::Status CheckCpu(const v1::Manifest& manifest, const CpuInfo& cpu);
 // some seconds for tasks that have been killed to be gone.
 absl::Status CheckPidsFree(const v1::Manifest& manifest, const ProcFs& proc);
 
+// LINK_REMAPPED if a file whose name was removed had a second name, which the
+// dump made or found, and that is gone too: used up by another restore.
+absl::Status CheckRemappedLinks(const v1::Manifest& manifest);
+
 // All PIDs and thread IDs of the snapshot.
 std::vector<pid_t> PidsOf(const v1::Manifest& manifest);
 

@@ -162,6 +162,7 @@ absl::StatusOr<v1::CreateSnapshotResult> Operations::Create(
   auto open = pools_->Get();
   if (!open.ok()) return open.status();
   Checkpoint checkpoint({.proc = &proc_,
+                         .host = &host_,
                          .engine = engine_,
                          .pool = (*open)->pool.get(),
                          .catalog = &(*open)->catalog,
@@ -202,6 +203,7 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
   auto cpu = ReadCpuInfo();
   if (status.ok()) status = cpu.status();
   if (status.ok()) status = CheckCpu(*manifest, *cpu);
+  if (status.ok()) status = CheckRemappedLinks(*manifest);
   if (status.ok()) status = CheckFiles(*manifest, request.files());
   if (status.ok()) status = CheckPidsFree(*manifest, proc_);
   if (!status.ok()) return status;

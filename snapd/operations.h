@@ -10,6 +10,8 @@
 #include <functional>
 #include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -21,6 +23,8 @@
 #include "snapd/cancellation.h"
 #include "snapd/claims.h"
 #include "snapd/engine.h"
+#include "snapd/file_sync.h"
+#include "snapd/findings.h"
 #include "snapd/pool_holder.h"
 #include "snapd/proc.h"
 
@@ -29,12 +33,28 @@ namespace daxsnap {
 // Told when an operation enters a phase. Does not block.
 using ProgressSink = std::function<void(v1::ProgressPhase)>;
 
+// How operations deal with this machine besides what pool and engine do; tests
+// put something else in its place.
+struct HostActions {
+  std::function<absl::Status(const std::vector<SyncTarget>&, absl::Duration,
+                             const Cancellation&)>
+      sync = SyncFileSystems;
+  std::function<std::vector<v1::Finding>(
+      const ProcFs&, const std::vector<TaskInfo>&, const std::vector<UsedFile>&,
+      const FindingsInput&)>
+      find = FindLosses;
+};
+
 // Thread-safe.
 class Operations {
  public:
   // `pools` and `engine` outlive this.
-  Operations(PoolHolder* pools, Engine* engine, ProcFs proc)
-      : pools_(pools), engine_(engine), proc_(std::move(proc)) {}
+  Operations(PoolHolder* pools, Engine* engine, ProcFs proc,
+             HostActions host = {})
+      : pools_(pools),
+        engine_(engine),
+        proc_(std::move(proc)),
+        host_(std::move(host)) {}
 
   absl::StatusOr<v1::CreateSnapshotResult> Create(
       const Caller& caller, const v1::CreateSnapshotRequest& request,
@@ -69,6 +89,7 @@ class Operations {
   PoolHolder* const pools_;
   Engine* const engine_;
   const ProcFs proc_;
+  const HostActions host_;
   const absl::Time start_ = absl::Now();
   Claims claims_;
   std::mutex mutex_;

@@ -17,7 +17,9 @@ struct Options {
   int pid = 0;
   std::string name;
   bool leave_running = false;
+  bool force = false;
   std::vector<std::string> labels;
+  unsigned sync_timeout_seconds = 0;
 };
 
 absl::StatusOr<v1::CreateSnapshotRequest> Request(const Options& options) {
@@ -25,6 +27,8 @@ absl::StatusOr<v1::CreateSnapshotRequest> Request(const Options& options) {
   request.set_pid(options.pid);
   request.set_name(options.name);
   request.set_leave_running(options.leave_running);
+  request.set_force(options.force);
+  request.set_sync_timeout_seconds(options.sync_timeout_seconds);
   for (const std::string& label : options.labels) {
     const std::size_t equals = label.find('=');
     if (equals == std::string::npos) {
@@ -73,6 +77,7 @@ absl::Status Checkpoint(const Options& options, const Context& context) {
   if (context.format == Format::kJson) {
     PrintJson(ToJson(*result), *context.out);
   } else {
+    PrintWarnings(result->snapshot(), *context.err);
     PrintSummary(result->snapshot(), *context.out);
   }
   return absl::OkStatus();
@@ -94,11 +99,20 @@ void AddCheckpoint(CLI::App* app, Context* context, Action* action) {
   command->add_flag("-r,--leave-running", options->leave_running,
                     "Let the tasks run on instead of ending them once the "
                     "snapshot is durable");
+  command->add_flag("--force", options->force,
+                    "End the tasks although something was found that does not "
+                    "come back, or not after a reboot");
   command
       ->add_option("-l,--label", options->labels,
                    "Label KEY=VALUE; may be given repeatedly")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
+  command
+      ->add_option("--sync-timeout", options->sync_timeout_seconds,
+                   "How long syncing the files of the tasks may take before "
+                   "the checkpoint fails; 60 if not given")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(1, 86400));
   command->callback(
       [=] { *action = [=] { return Checkpoint(*options, *context); }; });
 }

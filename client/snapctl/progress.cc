@@ -27,6 +27,8 @@ const char* PhaseText(v1::ProgressPhase phase) {
   switch (phase) {
     case v1::PROGRESS_PHASE_CHECKING:
       return "checking";
+    case v1::PROGRESS_PHASE_SYNCING:
+      return "syncing the tasks' files";
     case v1::PROGRESS_PHASE_DUMPING:
       return "dumping";
     case v1::PROGRESS_PHASE_COMMITTING:

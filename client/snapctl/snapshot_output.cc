@@ -35,6 +35,9 @@ void AddPages(const v1::Snapshot& snapshot, Fields* fields) {
 void AddTimes(const v1::SnapshotTimes& times, Fields* fields) {
   fields->Add("frozen", FormatMicroseconds(times.frozen_us()));
   fields->Add("dump", FormatMicroseconds(times.dump_us()));
+  fields->Add("sync", absl::StrCat(FormatMicroseconds(times.sync_us()), ", ",
+                                   FormatMicroseconds(times.sync_frozen_us()),
+                                   " more while stopped"));
   fields->Add("commit", FormatMicroseconds(times.commit_us()));
 }
 
@@ -46,6 +49,14 @@ void PrintSummary(const v1::Snapshot& snapshot, std::ostream& out) {
   AddPages(snapshot, &fields);
   AddTimes(snapshot.times(), &fields);
   fields.Print(out);
+}
+
+void PrintWarnings(const v1::Snapshot& snapshot, std::ostream& err) {
+  for (const v1::Finding& finding : snapshot.findings()) {
+    err << "snapctl: warning: " << Printable(finding.message()) << "\n";
+    if (!finding.hint().empty())
+      err << "  hint: " << Printable(finding.hint()) << "\n";
+  }
 }
 
 void PrintDetails(const v1::Snapshot& snapshot, std::ostream& out) {
@@ -67,6 +78,12 @@ void PrintDetails(const v1::Snapshot& snapshot, std::ostream& out) {
   fields.Add("freezing", FormatMicroseconds(snapshot.times().freezing_us()));
   AddTimes(snapshot.times(), &fields);
   fields.Add("pages phase", FormatMicroseconds(snapshot.times().pages_us()));
+  if (snapshot.forced()) fields.Add("forced", "yes");
+  for (const v1::Finding& finding : snapshot.findings()) {
+    const bool lost = finding.consequence() == v1::FINDING_CONSEQUENCE_LOST;
+    fields.Add(lost ? "does not come back" : "limited",
+               Printable(finding.message()));
+  }
   fields.Add("pool", OrDash(snapshot.pool_uuid()));
   fields.Add("generation", absl::StrCat(snapshot.pool_generation()));
   fields.Add("made by",

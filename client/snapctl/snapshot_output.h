@@ -13,6 +13,9 @@ namespace daxsnap::snapctl {
 // What `checkpoint` prints: name, bytes by the way they were stored, times.
 void PrintSummary(const v1::Snapshot& snapshot, std::ostream& out);
 
+// What `checkpoint` says on standard error about what does not come back.
+void PrintWarnings(const v1::Snapshot& snapshot, std::ostream& err);
+
 // What `inspect` prints: all there is.
 void PrintDetails(const v1::Snapshot& snapshot, std::ostream& out);
 

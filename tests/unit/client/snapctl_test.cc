@@ -85,6 +85,50 @@ TEST_F(SnapctlTest, CheckpointPrintsNameBytesAndFrozenTime) {
   EXPECT_EQ(server_.create_request.labels().at("a"), "");
 }
 
+TEST_F(SnapctlTest, CheckpointWarnsOfWhatDoesNotComeBack) {
+  AnswerCreate(false);
+  v1::Snapshot* snapshot =
+      server_.create_stream.back().mutable_result()->mutable_snapshot();
+  v1::Finding* finding = snapshot->add_findings();
+  finding->set_message("descriptor 4 is /dev/shm/\x1b[2J");
+  finding->set_hint("move it");
+  ASSERT_TRUE(Run({"checkpoint", "42", "--force", "--sync-timeout=9"}).ok());
+  EXPECT_EQ(err_.str(),
+            "snapctl: warning: descriptor 4 is /dev/shm/?[2J\n"
+            "  hint: move it\n");
+  EXPECT_TRUE(server_.create_request.force());
+  EXPECT_EQ(server_.create_request.sync_timeout_seconds(), 9u);
+}
+
+TEST_F(SnapctlTest, InspectShowsFindings) {
+  v1::Snapshot& snapshot = server_.snapshots["a"];
+  snapshot.set_name("a");
+  snapshot.set_forced(true);
+  snapshot.add_findings()->set_consequence(v1::FINDING_CONSEQUENCE_LOST);
+  snapshot.mutable_findings(0)->set_reason(v1::ERROR_REASON_VOLATILE_FILE);
+  snapshot.mutable_findings(0)->set_message("one");
+  snapshot.add_findings()->set_consequence(v1::FINDING_CONSEQUENCE_LIMITED);
+  snapshot.mutable_findings(1)->set_message("two");
+  ASSERT_TRUE(Run({"inspect", "a"}).ok());
+  EXPECT_THAT(out_.str(), ::testing::ContainsRegex("forced +yes\n"));
+  EXPECT_THAT(out_.str(),
+              ::testing::ContainsRegex("does not come back +one\n"));
+  EXPECT_THAT(out_.str(), ::testing::ContainsRegex("limited +two\n"));
+  out_.str("");
+  ASSERT_TRUE(Run({"inspect", "a", "-o", "json"}).ok());
+  EXPECT_EQ(Json()["findings"][0]["reason"], "VOLATILE_FILE");
+  EXPECT_EQ(Json()["findings"][0]["consequence"], "LOST");
+}
+
+TEST_F(SnapctlTest, CheckpointRefusesTimeoutsThatMakeNoSense) {
+  for (const char* seconds : {"0", "-1", "86401", "soon", ""}) {
+    EXPECT_EQ(ExitCode(Run({"checkpoint", "42",
+                            std::string("--sync-timeout=") + seconds})),
+              kExitUsage)
+        << seconds;
+  }
+}
+
 TEST_F(SnapctlTest, CheckpointInJsonHasTheWholeSnapshot) {
   AnswerCreate(false);
   ASSERT_TRUE(Run({"checkpoint", "42", "-o", "json"}).ok());

@@ -37,6 +37,13 @@ absl::Status CommitFailed() {
                     .hint = "h"});
 }
 
+absl::Status SyncTimedOut() {
+  return MakeError({.code = absl::StatusCode::kUnavailable,
+                    .reason = reason::kSyncTimeout,
+                    .message = "/mnt does not answer",
+                    .hint = "h"});
+}
+
 class CheckpointTest : public OperationsTestBase {
  protected:
   CheckpointTest() {
@@ -44,6 +51,13 @@ class CheckpointTest : public OperationsTestBase {
       events_.push_back(absl::StrCat("commit ", pool_->Snapshots().size(), " ",
                                      std::string(1, task_.State())));
       return commit_status_;
+    };
+    on_sync = [this](const std::vector<SyncTarget>& targets, absl::Duration) {
+      EXPECT_FALSE(targets.empty());
+      events_.push_back(absl::StrCat("sync ", std::string(1, task_.State())));
+      if (events_.back() == cancel_at_) cancellation_.Cancel();
+      return events_.back() == fail_sync_at_ ? SyncTimedOut()
+                                             : absl::OkStatus();
     };
     engine_.on_point = [this](const std::string& point) {
       events_.push_back(point);
@@ -69,6 +83,7 @@ class CheckpointTest : public OperationsTestBase {
   std::vector<std::string> events_;
   std::vector<v1::ProgressPhase> phases_;
   std::string cancel_at_;
+  std::string fail_sync_at_;
   Cancellation cancellation_;
 };
 
@@ -76,13 +91,15 @@ TEST_F(CheckpointTest, KillsOnlyWhenTheSnapshotIsDurable) {
   auto result = Create(Request("a"));
   ASSERT_TRUE(result.ok()) << result.status();
   // Each commit: number of published snapshots, state of the task.
-  EXPECT_THAT(events_, ElementsAre("started", "images", "commit 0 T",
-                                   "commit 1 T", "killed", "commit 1 Z"));
+  EXPECT_THAT(events_,
+              ElementsAre("sync R", "started", "images", "sync T", "commit 0 T",
+                          "commit 1 T", "killed", "commit 1 Z"));
   EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
   EXPECT_THAT(pool_->Staging(), IsEmpty());
   EXPECT_THAT(
       phases_,
-      ElementsAre(v1::PROGRESS_PHASE_CHECKING, v1::PROGRESS_PHASE_DUMPING,
+      ElementsAre(v1::PROGRESS_PHASE_CHECKING, v1::PROGRESS_PHASE_SYNCING,
+                  v1::PROGRESS_PHASE_DUMPING, v1::PROGRESS_PHASE_SYNCING,
                   v1::PROGRESS_PHASE_COMMITTING, v1::PROGRESS_PHASE_KILLING));
 }
 
@@ -91,12 +108,125 @@ TEST_F(CheckpointTest, LeaveRunningResumesBeforeTheCommit) {
   request.set_leave_running(true);
   auto result = Create(request);
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_THAT(events_, ElementsAre("started", "images", "resumed", "commit 0 R",
-                                   "commit 1 R", "commit 1 R"));
+  EXPECT_THAT(events_,
+              ElementsAre("sync R", "started", "images", "resumed", "sync R",
+                          "commit 0 R", "commit 1 R", "commit 1 R"));
   EXPECT_EQ(task_.State(), 'R');
 }
 
+TEST_F(CheckpointTest, FilesThatCannotBeSyncedFailItBeforeTheFreeze) {
+  fail_sync_at_ = "sync R";
+  EXPECT_EQ(ErrorReasonOf(Create(Request("a")).status()), reason::kSyncTimeout);
+  EXPECT_EQ(engine_.dumps, 0);
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, FilesThatCannotBeSyncedWhileFrozenLetTheTaskRunOn) {
+  fail_sync_at_ = "sync T";
+  EXPECT_EQ(ErrorReasonOf(Create(Request("a")).status()), reason::kSyncTimeout);
+  EXPECT_THAT(events_,
+              ElementsAre("sync R", "started", "images", "sync T", "resumed"));
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, FilesThatCannotBeSyncedLeaveNoSnapshotOfARunningTask) {
+  int syncs = 0;
+  on_sync = [&](const std::vector<SyncTarget>&, absl::Duration) {
+    return ++syncs == 2 ? SyncTimedOut() : absl::OkStatus();
+  };
+  v1::CreateSnapshotRequest request = Request("a");
+  request.set_leave_running(true);
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kSyncTimeout);
+  EXPECT_EQ(syncs, 2);
+  ExpectNothingHappened();
+}
+
+std::vector<v1::Finding> LostFile() {
+  v1::Finding finding;
+  finding.set_reason(v1::ERROR_REASON_VOLATILE_FILE);
+  finding.set_consequence(v1::FINDING_CONSEQUENCE_LOST);
+  finding.set_path("/dev/shm/x");
+  finding.set_message("/dev/shm/x goes");
+  return {finding};
+}
+
+TEST_F(CheckpointTest, WhatDoesNotComeBackIsRefusedBeforeTheFreeze) {
+  on_find = LostFile;
+  const absl::Status status = Create(Request("a")).status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kVolatileFile);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(engine_.dumps, 0);
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, WhatIsFoundOnlyWhileFrozenIsRefusedBeforeTheKill) {
+  on_find = [this] {
+    return task_.State() == 'T' ? LostFile() : std::vector<v1::Finding>();
+  };
+  EXPECT_EQ(ErrorReasonOf(Create(Request("a")).status()),
+            reason::kVolatileFile);
+  EXPECT_EQ(engine_.dumps, 1);
+  EXPECT_THAT(events_, ::testing::Not(::testing::Contains("killed")));
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, FindingsAreInTheSnapshotOfARunningOrForcedTask) {
+  on_find = LostFile;
+  v1::CreateSnapshotRequest request = Request("a");
+  request.set_leave_running(true);
+  auto left = Create(request);
+  ASSERT_TRUE(left.ok()) << left.status();
+  ASSERT_EQ(left->snapshot().findings_size(), 1);
+  EXPECT_EQ(left->snapshot().findings(0).path(), "/dev/shm/x");
+  EXPECT_FALSE(left->snapshot().forced());
+  request = Request("b");
+  request.set_force(true);
+  auto forced = Create(request);
+  ASSERT_TRUE(forced.ok()) << forced.status();
+  EXPECT_TRUE(forced->snapshot().forced());
+  v1::GetSnapshotRequest get;
+  get.set_name("b");
+  auto got = operations_.Get(kRoot, get);
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_TRUE(got->snapshot().forced());
+  EXPECT_EQ(got->snapshot().findings(0).message(), "/dev/shm/x goes");
+}
+
+TEST_F(CheckpointTest, LimitsAreNoReasonToRefuse) {
+  on_find = [] {
+    std::vector<v1::Finding> findings = LostFile();
+    findings[0].set_consequence(v1::FINDING_CONSEQUENCE_LIMITED);
+    return findings;
+  };
+  v1::CreateSnapshotRequest request = Request("a");
+  request.set_force(true);
+  auto result = Create(request);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->snapshot().findings_size(), 1);
+  EXPECT_FALSE(result->snapshot().forced()) << "there was nothing to force";
+}
+
+TEST_F(CheckpointTest, SyncHasTheTimeThatWasAskedFor) {
+  std::vector<absl::Duration> timeouts;
+  on_sync = [&](const std::vector<SyncTarget>&, absl::Duration timeout) {
+    timeouts.push_back(timeout);
+    return absl::OkStatus();
+  };
+  v1::CreateSnapshotRequest request = Request("a");
+  request.set_leave_running(true);
+  ASSERT_TRUE(Create(request).ok());
+  request.set_name("b");
+  request.set_sync_timeout_seconds(7);
+  ASSERT_TRUE(Create(request).ok());
+  EXPECT_THAT(timeouts, ElementsAre(absl::Minutes(1), absl::Minutes(1),
+                                    absl::Seconds(7), absl::Seconds(7)));
+}
+
 TEST_F(CheckpointTest, ResultHasWhatTheManifestHas) {
+  on_sync = [](const std::vector<SyncTarget>&, absl::Duration) {
+    absl::SleepFor(absl::Milliseconds(2));
+    return absl::OkStatus();
+  };
   for (const bool leave_running : {true, false}) {
     v1::CreateSnapshotRequest request =
         Request(leave_running ? "running" : "killed");
@@ -112,7 +242,14 @@ TEST_F(CheckpointTest, ResultHasWhatTheManifestHas) {
     EXPECT_EQ(snapshot.pages().by_reference(), 70u);
     EXPECT_EQ(snapshot.pages().hole(), 1u);
     EXPECT_EQ(snapshot.times().dump_us(), 2000u);
-    EXPECT_EQ(snapshot.times().frozen_us(), 700u);
+    // What snapd does meanwhile counts where nothing but it is waited for.
+    EXPECT_EQ(snapshot.times().frozen_us(), leave_running ? 1000u : 700u);
+    EXPECT_GE(snapshot.times().sync_us(), 2000u);
+    if (leave_running) {
+      EXPECT_EQ(snapshot.times().sync_frozen_us(), 0u);
+    } else {
+      EXPECT_GE(snapshot.times().sync_frozen_us(), 2000u);
+    }
     EXPECT_EQ(snapshot.left_running(), leave_running);
     EXPECT_EQ(snapshot.labels().at("k"), "v");
     EXPECT_EQ(snapshot.versions().criu(), "9.9");
@@ -203,6 +340,14 @@ TEST_F(CheckpointTest, CancelledBeforeTheFreezeLeavesNothing) {
   cancel_at_ = "started";
   EXPECT_TRUE(absl::IsCancelled(Create(Request("a")).status()));
   ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, CancelledDuringASyncLeavesNothing) {
+  for (const char* point : {"sync R", "sync T"}) {
+    cancel_at_ = point;
+    EXPECT_TRUE(absl::IsCancelled(Create(Request("a")).status())) << point;
+    ExpectNothingHappened();
+  }
 }
 
 TEST_F(CheckpointTest, CancelledWhileFrozenLeavesNothing) {
@@ -499,7 +644,8 @@ class WriterTest : public CheckpointTest {
                              files_.path(),
                              "/data; echo >&3; exec 3>&-; exec sleep 9999")};
   FakeEngine engine_of_writer_;
-  Operations operations_of_writer_{&holder_, &engine_of_writer_, ProcFs()};
+  Operations operations_of_writer_{&holder_, &engine_of_writer_, ProcFs(),
+                                   Host()};
 };
 
 TEST_F(WriterTest, UnchangedFilesPass) {

@@ -78,7 +78,14 @@ TEST(Errors, EveryReasonIsOneOfTheApi) {
                                          reason::kInternal,
                                          reason::kSnapshotUnreadable,
                                          reason::kOverloaded,
-                                         reason::kOptionInvalid}) {
+                                         reason::kOptionInvalid,
+                                         reason::kSyncTimeout,
+                                         reason::kSyncFailed,
+                                         reason::kVolatileFile,
+                                         reason::kLinkRemapped,
+                                         reason::kNamespace,
+                                         reason::kPidNotReserved,
+                                         reason::kSysvIpc}) {
     v1::ErrorReason value;
     EXPECT_TRUE(
         v1::ErrorReason_Parse("ERROR_REASON_" + std::string(reason), &value))

@@ -29,8 +29,22 @@ class OperationsTestBase : public testing::Test {
               return pool;
             },
             ProcFs(), [](const TaskId&) { return true; }),
-        operations_(&holder_, &engine_, ProcFs()) {
+        operations_(&holder_, &engine_, ProcFs(), Host()) {
     EXPECT_TRUE(holder_.Get().ok());
+  }
+
+  // What takes the place of this machine.
+  HostActions Host() {
+    return {.sync =
+                [this](const std::vector<SyncTarget>& targets,
+                       absl::Duration timeout, const Cancellation&) {
+                  return on_sync ? on_sync(targets, timeout) : absl::OkStatus();
+                },
+            .find =
+                [this](const ProcFs&, const std::vector<TaskInfo>&,
+                       const std::vector<UsedFile>&, const FindingsInput&) {
+                  return on_find ? on_find() : std::vector<v1::Finding>();
+                }};
   }
 
   Catalog& catalog() { return (*holder_.Get())->catalog; }
@@ -41,6 +55,14 @@ class OperationsTestBase : public testing::Test {
     request.set_name(name);
     return request;
   }
+
+  // Called in place of a sync of the file systems of the task.
+  std::function<absl::Status(const std::vector<SyncTarget>&, absl::Duration)>
+      on_sync;
+
+  // Called in place of the look for what does not come back: the task is not
+  // one that `snapctl run` has started.
+  std::function<std::vector<v1::Finding>()> on_find;
 
   Child task_;
   TempDirectory temp_;

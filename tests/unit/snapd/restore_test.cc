@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
@@ -154,6 +155,27 @@ TEST_F(RestoreTest, ChangedFile) {
     file->mutable_modify_time()->set_seconds(1);
   });
   EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kFileChanged);
+}
+
+TEST_F(RestoreTest, FileWhoseSecondNameIsUsedUp) {
+  const std::string link = absl::StrCat(temp_.path(), "/link_remap.12");
+  Change([&link](v1::Manifest* manifest) {
+    manifest->add_files()->set_path(link);
+  });
+  const absl::Status status = Restore("a").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kLinkRemapped) << status;
+  EXPECT_EQ(ErrorMetadataOf(status)["path"], link);
+  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, link, "x").ok());
+  EXPECT_TRUE(Restore("a").ok());
+}
+
+TEST_F(RestoreTest, FilesOfOtherNamesMayBeGone) {
+  for (const char* name : {"link_remap.", "link_remap.1a", "link_remap"}) {
+    Change([&](v1::Manifest* manifest) {
+      manifest->add_files()->set_path(absl::StrCat(temp_.path(), "/", name));
+    });
+  }
+  EXPECT_TRUE(Restore("a").ok());
 }
 
 TEST_F(RestoreTest, EngineErrorsAndCancellationPassThrough) {

@@ -156,7 +156,8 @@ TEST_F(ServiceTest, CreateStreamsProgressThenTheResult) {
   EXPECT_EQ(results, 1);
   EXPECT_THAT(
       phases,
-      ElementsAre(v1::PROGRESS_PHASE_CHECKING, v1::PROGRESS_PHASE_DUMPING,
+      ElementsAre(v1::PROGRESS_PHASE_CHECKING, v1::PROGRESS_PHASE_SYNCING,
+                  v1::PROGRESS_PHASE_DUMPING, v1::PROGRESS_PHASE_SYNCING,
                   v1::PROGRESS_PHASE_COMMITTING, v1::PROGRESS_PHASE_KILLING));
   EXPECT_EQ(response.result().snapshot().name(), "a");
 }

@@ -156,6 +156,7 @@ def take_own_tasks(machine):
     user, stranger = 65534, 65533
     workload = Workload(machine, "heap", tag="-user")
     machine.run("snapctl", "rm", workload.snapshot, check=False)
+    machine.reserve_pids()
     machine.sh(f"rm -rf {workload.dir}; mkdir -p {workload.dir}; chown {user}:{user} {workload.dir}")
     as_user(machine, user, "sh", "-c", f"setsid {' '.join(workload.command)} </dev/null >{workload.dir}/log 2>&1 &")
     wait_until(lambda: machine.run("test", "-e", f"{workload.dir}/ready", check=False).returncode == 0, "the task")
@@ -290,6 +291,7 @@ os.waitpid(pid, 0)
 def leads_out(machine):
     """Refused with a reason of its own and a hint, and the task goes on."""
     machine.ensure_snapd()
+    machine.reserve_pids()
     for kind, reason in (("terminal", "EXTERNAL_TERMINAL"), ("pipe", "EXTERNAL_TERMINAL"),
                          ("session", "EXTERNAL_SESSION"), ("socket", "EXTERNAL_UNIX_SOCKET"),
                          ("io_uring", "IO_URING")):
@@ -313,15 +315,15 @@ def connected(machine):
     code = ("import socket,os,sys,time\n"
             "s=socket.socket(); s.bind(('127.0.0.1',7399)); s.listen(1)\n"
             "c=socket.create_connection(('127.0.0.1',7399)); a,_=s.accept()\n"
-            "open('/run/tcp-ready','w').write('x')\n"
-            "while True: time.sleep(0.05); c.send(b'x'); a.recv(1); open('/run/tcp-alive','w').write(str(time.time()))\n")
-    machine.sh("rm -f /run/tcp-ready /run/tcp-alive")
+            f"open('{WORK}/tcp-ready','w').write('x')\n"
+            f"while True: time.sleep(0.05); c.send(b'x'); a.recv(1); open('{WORK}/tcp-alive','w').write(str(time.time()))\n")
+    machine.sh(f"rm -f {WORK}/tcp-ready {WORK}/tcp-alive")
     pid = str(machine.snapctl_json("run", "--", "python3", "-c", code)["pid"])
-    machine.sh("for _ in $(seq 300); do [ -e /run/tcp-alive ] && exit 0; sleep 0.1; done; exit 1")
+    machine.sh(f"for _ in $(seq 300); do [ -e {WORK}/tcp-alive ] && exit 0; sleep 0.1; done; exit 1")
     try:
         refused(machine, REFUSED, "TCP_ESTABLISHED", "checkpoint", pid)
-        beat = machine.sh("cat /run/tcp-alive")
-        wait_until(lambda: machine.sh("cat /run/tcp-alive") not in ("", beat), "the task going on")
+        beat = machine.sh(f"cat {WORK}/tcp-alive")
+        wait_until(lambda: machine.sh(f"cat {WORK}/tcp-alive") not in ("", beat), "the task going on")
         expect(machine.sh(f"ls -A {POOL}/staging") == "", "something is left in staging")
     finally:
         machine.sh(f"kill -9 {pid}")
@@ -333,17 +335,17 @@ def criu_error(machine):
     machine.ensure_snapd()
     code = ("import ctypes,time\n"
             "assert ctypes.CDLL(None).syscall(323, 0) >= 0\n"
-            "while True: open('/run/uffd-alive','w').write(str(time.time())); time.sleep(0.05)\n")
-    machine.sh("rm -f /run/uffd-alive")
+            f"while True: open('{WORK}/uffd-alive','w').write(str(time.time())); time.sleep(0.05)\n")
+    machine.sh(f"rm -f {WORK}/uffd-alive")
     pid = str(machine.snapctl_json("run", "--", "python3", "-c", code)["pid"])
     try:
-        wait_until(lambda: machine.run("test", "-s", "/run/uffd-alive", check=False).returncode == 0, "the task")
+        wait_until(lambda: machine.run("test", "-s", f"{WORK}/uffd-alive", check=False).returncode == 0, "the task")
         error = refused(machine, REFUSED, "CRIU_FAILED", "checkpoint", pid, text="userfaultfd")
         first = error["metadata"]["criu_error"]
         expect(first in error["message"], f"the message lacks CRIU's error: {error}")
         machine.run("grep", "-qF", "--", first, error["metadata"]["criu_log"])
-        beat = machine.sh("cat /run/uffd-alive")
-        wait_until(lambda: machine.sh("cat /run/uffd-alive") not in ("", beat), "the task going on")
+        beat = machine.sh(f"cat {WORK}/uffd-alive")
+        wait_until(lambda: machine.sh(f"cat {WORK}/uffd-alive") not in ("", beat), "the task going on")
         expect(machine.sh(f"ls -A {POOL}/staging") == "", "something is left in staging")
     finally:
         machine.sh(f"kill -9 {pid}")

@@ -123,6 +123,10 @@ class Machine:
         """However often that was done just before: systemd counts starts."""
         self.sh("systemctl reset-failed snapd 2>/dev/null || true; systemctl restart snapd")
 
+    def reserve_pids(self):
+        """From here on all new tasks get PIDs that a boot does not reach, as after any `snapctl run`."""
+        self.snapctl("run", "--quiet", "--name", "pids", "--node", "none", "--", "true")
+
     def stop_snapd(self):
         self.run("systemctl", "stop", "snapd", check=False)
 

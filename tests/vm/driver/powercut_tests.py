@@ -177,7 +177,6 @@ def during_checkpoint(machine):
         workload = Workload(machine, "forktree", "--mib", "16", tag="-cut").start()
         workload.check()
         machine.snapctl("checkpoint", str(workload.pid), "--name", "cut-old", "--leave-running")
-        machine.sh("sync")
         client = machine.start("snapctl", "checkpoint", str(workload.pid), "--name", "cut-new")
         machine.run("sh", "-c", f"for _ in $(seq 200); do ls -A {POOL}/staging | grep -q . && exit; done",
                     check=False)

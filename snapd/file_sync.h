@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Makes durable what tasks have written to files, so that files are never older
+// than the memory of a snapshot.
+//
+// A sync can hang for ever: a device that does not answer, a frozen file
+// system, one whose server is among the stopped tasks. A thread that is stuck
+// in one could not be ended, nor could snapd; so a process of its own does it,
+// is left behind when its time is over, and ends when the kernel lets it.
+#ifndef DAXSNAP_SNAPD_FILE_SYNC_H_
+#define DAXSNAP_SNAPD_FILE_SYNC_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "client/launch/unique_fd.h"
+#include "snapd/cancellation.h"
+#include "snapd/proc.h"
+#include "snapd/tree_files.h"
+
+namespace daxsnap {
+
+// One file system; while this exists it can be synced, whatever its tasks do.
+struct SyncTarget {
+  // Something on it, opened with O_PATH.
+  UniqueFd fd;
+  // Its mount point, for people.
+  std::string mount_point;
+};
+
+// The file systems of those of the files that are regular or directories, each
+// once. Asks no file system anything, so it does not hang with one.
+std::vector<SyncTarget> CollectSyncTargets(const ProcFs& proc,
+                                           const std::vector<UsedFile>& files);
+
+// Syncs all of them, one after the other. UNAVAILABLE, SYNC_TIMEOUT once
+// `timeout` is over, SYNC_FAILED if one says so; both name the mount point.
+// CANCELLED as soon as `cancellation` fires. Thread-safe.
+absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
+                             absl::Duration timeout,
+                             const Cancellation& cancellation);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_FILE_SYNC_H_

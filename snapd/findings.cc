@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/findings.h"
+
+#include <fcntl.h>
+#include <sys/ipc.h>
+#include <sys/sem.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "client/pool/utf8.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+
+namespace daxsnap {
+namespace {
+
+constexpr size_t kMaxOfAKind = 100;
+// gRPC sends a status in headers, of which 8 KiB are safe.
+constexpr size_t kMaxMessage = 1500;
+constexpr size_t kMaxSysvFile = size_t{16} << 20;
+// How many semaphores are looked at: each is a system call.
+constexpr int kMaxSemaphores = 65536;
+
+constexpr absl::string_view kDeleted = " (deleted)";
+constexpr char kThisBootOnly[] =
+    ", or pass --force for a snapshot that this boot alone can restore";
+
+struct NamespaceKind {
+  const char* link;
+  const char* name;
+};
+constexpr NamespaceKind kNamespaces[] = {
+    {"pid", "PID"}, {"mnt", "mount"}, {"user", "user"}, {"net", "network"}};
+
+// The kernel's names for file systems that are empty after a boot.
+bool IsVolatile(absl::string_view file_system) {
+  return file_system == "tmpfs" || file_system == "ramfs" ||
+         file_system == "devtmpfs" || file_system == "hugetlbfs";
+}
+
+bool IsDevice(mode_t mode) { return S_ISCHR(mode) || S_ISBLK(mode); }
+
+bool HasPath(const std::string& path) {
+  return faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+// Lines of a file in /proc/sysvipc, in fields; the first line names them.
+std::vector<std::map<std::string, std::string>> ReadSysv(
+    const ProcFs& proc, const std::string& kind) {
+  std::vector<std::map<std::string, std::string>> entries;
+  auto text = ReadFileAt(AT_FDCWD, absl::StrCat(proc.root(), "/sysvipc/", kind),
+                         kMaxSysvFile);
+  if (!text.ok()) return entries;
+  std::vector<std::string> names;
+  for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
+    std::vector<std::string> fields =
+        absl::StrSplit(line, ' ', absl::SkipEmpty());
+    if (names.empty()) {
+      names = std::move(fields);
+    } else if (fields.size() == names.size()) {
+      auto& entry = entries.emplace_back();
+      for (size_t i = 0; i < fields.size(); ++i) {
+        entry[names[i]] = std::move(fields[i]);
+      }
+    }
+  }
+  return entries;
+}
+
+class Finder {
+ public:
+  Finder(const ProcFs& proc, const std::vector<TaskInfo>& tree,
+         const FindingsInput& input)
+      : proc_(proc), tree_(tree), input_(input) {
+    for (const TaskInfo& task : tree) tasks_[task.id.pid] = &task;
+  }
+
+  std::vector<v1::Finding> Run(const std::vector<UsedFile>& files) {
+    FindNamespaces();
+    FindPids();
+    for (const UsedFile& file : files) LookAt(file);
+    FindSysv(files);
+    for (const auto& [reason, last] : last_) {
+      const size_t count = counts_[reason];
+      if (count <= kMaxOfAKind) continue;
+      absl::StrAppend(findings_[last].mutable_message(), " (and ",
+                      count - kMaxOfAKind, " more of this kind)");
+    }
+    // Losses first.
+    std::stable_sort(findings_.begin(), findings_.end(),
+                     [](const v1::Finding& a, const v1::Finding& b) {
+                       return a.consequence() < b.consequence();
+                     });
+    return std::move(findings_);
+  }
+
+ private:
+  void Add(v1::ErrorReason reason, v1::FindingConsequence consequence,
+           pid_t pid, const std::string& path, const std::string& message,
+           std::string hint) {
+    const size_t count = ++counts_[reason];
+    if (count > kMaxOfAKind) return;
+    last_[reason] = findings_.size();
+    v1::Finding& finding = findings_.emplace_back();
+    finding.set_reason(reason);
+    finding.set_consequence(consequence);
+    finding.set_pid(pid);
+    finding.set_path(pool::ToPrintableUtf8(path));
+    finding.set_message(pool::ToPrintableUtf8(message));
+    finding.set_hint(std::move(hint));
+  }
+
+  void FindNamespaces() {
+    for (const NamespaceKind& kind : kNamespaces) {
+      const std::string link = absl::StrCat("ns/", kind.link);
+      const std::string ours = proc_.ReadLink(getpid(), link);
+      for (const TaskInfo& task : tree_) {
+        const std::string its = proc_.ReadLink(task.id.pid, link);
+        // Zombies have none.
+        if (its.empty() || its == ours) continue;
+        if (kind.link == absl::string_view("pid")) foreign_pids_ = true;
+        Add(v1::ERROR_REASON_NAMESPACE, v1::FINDING_CONSEQUENCE_LOST,
+            task.id.pid, kind.link,
+            absl::StrCat(Named(task.id.pid), " is in a ", kind.name,
+                         " namespace of its own, which is not restored"),
+            "start the program with `snapctl run`; a service's sandbox and a "
+            "container have such namespaces");
+        break;
+      }
+    }
+  }
+
+  void FindPids() {
+    // In another PID namespace its own PIDs are the ones to be had again.
+    if (foreign_pids_) return;
+    std::set<pid_t> low;
+    for (const TaskInfo& task : tree_) {
+      if (task.id.pid < input_.first_reserved_pid) low.insert(task.id.pid);
+      auto threads = proc_.ReadThreads(task.id.pid);
+      if (!threads.ok()) continue;
+      for (const pid_t thread : *threads) {
+        if (thread < input_.first_reserved_pid) low.insert(thread);
+      }
+    }
+    if (low.empty()) return;
+    // The root task is the one that people know.
+    const pid_t root = tree_.front().id.pid;
+    const pid_t first = low.contains(root) ? root : *low.begin();
+    const std::string more =
+        low.size() == 1 ? "" : absl::StrCat(" and ", low.size() - 1, " more");
+    Add(v1::ERROR_REASON_PID_NOT_RESERVED, v1::FINDING_CONSEQUENCE_LOST, first,
+        "",
+        absl::StrCat(Named(first), more,
+                     " may be in use after a reboot: a boot gives PIDs below ",
+                     input_.first_reserved_pid, " to its own tasks"),
+        absl::StrCat("start the program with `snapctl run`", kThisBootOnly));
+  }
+
+  std::string Use(const UsedFile& file, const std::string& path) const {
+    if (file.link == "cwd") {
+      return absl::StrCat(Named(file.pid), ": its working directory is ", path);
+    }
+    if (file.link == "root") {
+      return absl::StrCat(Named(file.pid), ": its root directory is ", path);
+    }
+    if (file.is_mapping()) {
+      return absl::StrCat(Named(file.pid), ": it has mapped ", path);
+    }
+    return absl::StrCat(Named(file.pid), ": descriptor ", file.link.substr(3),
+                        " is ", path);
+  }
+
+  void LookAt(const UsedFile& file) {
+    // Of the kernel's own mounts, memfd for example, or nowhere any more.
+    if (file.mount_point.empty() || IsDevice(file.mode)) return;
+    if (absl::EndsWith(file.path, kDeleted) && !HasPath(file.path)) {
+      // Without a name it is stored in the snapshot.
+      if (file.links != 0) LinkRemapped(file);
+      return;
+    }
+    const bool directory = S_ISDIR(file.mode);
+    if (IsVolatile(file.file_system)) {
+      if (directory && (file.path == file.mount_point ||
+                        input_.tmpfiles->MakesDirectory(file.path))) {
+        return;
+      }
+      Volatile(file, absl::StrCat("which is on ", file.file_system,
+                                  " and gone after a reboot"));
+      return;
+    }
+    const TmpfilesRules::Verdict verdict = input_.tmpfiles->FateOf(file.path);
+    if (verdict.fate == TmpfilesRules::Fate::kRemoved &&
+        !(directory && input_.tmpfiles->MakesDirectory(file.path))) {
+      Volatile(file, absl::StrCat("which systemd-tmpfiles removes at boot: ",
+                                  verdict.rule));
+    } else if (verdict.fate == TmpfilesRules::Fate::kAges) {
+      Add(v1::ERROR_REASON_VOLATILE_FILE, v1::FINDING_CONSEQUENCE_LIMITED,
+          file.pid, file.path,
+          absl::StrCat(Use(file, file.path),
+                       ", which systemd-tmpfiles removes when it has not been "
+                       "used for ",
+                       verdict.age, ": ", verdict.rule),
+          "restore in time, or keep the file elsewhere");
+    }
+  }
+
+  void Volatile(const UsedFile& file, const std::string& why) {
+    Add(v1::ERROR_REASON_VOLATILE_FILE, v1::FINDING_CONSEQUENCE_LOST, file.pid,
+        file.path, absl::StrCat(Use(file, file.path), ", ", why),
+        absl::StrCat("have the program keep it in a directory that stays",
+                     kThisBootOnly));
+  }
+
+  void LinkRemapped(const UsedFile& file) {
+    const std::string path =
+        file.path.substr(0, file.path.size() - kDeleted.size());
+    const std::string what =
+        absl::StrCat(Use(file, path),
+                     ", a name that was removed while the file "
+                     "has others: ");
+    if (input_.leave_running) {
+      Add(v1::ERROR_REASON_LINK_REMAPPED, v1::FINDING_CONSEQUENCE_LOST,
+          file.pid, path,
+          absl::StrCat(what,
+                       "a snapshot that leaves the tasks running cannot "
+                       "be restored"),
+          "have the program open the file anew, or take the snapshot without "
+          "--leave-running");
+    } else {
+      Add(v1::ERROR_REASON_LINK_REMAPPED, v1::FINDING_CONSEQUENCE_LIMITED,
+          file.pid, path,
+          absl::StrCat(what, "the snapshot can be restored once"),
+          "have the program open the file anew before the snapshot is taken");
+    }
+  }
+
+  void Sysv(pid_t pid, const std::string& kind, const std::string& id,
+            absl::string_view what) {
+    const std::string name = absl::StrCat(kind, " ", id);
+    if (!sysv_.insert(name).second) return;
+    Add(v1::ERROR_REASON_SYSV_IPC, v1::FINDING_CONSEQUENCE_LOST, pid, name,
+        absl::StrCat(Named(pid), " uses System V ", what, " ", id,
+                     ", which is gone after a reboot"),
+        "run the program without System V IPC");
+  }
+
+  void FindSysv(const std::vector<UsedFile>& files) {
+    // Those with an IPC namespace of their own have their objects in it.
+    if (proc_.ReadLink(tree_.front().id.pid, "ns/ipc") !=
+        proc_.ReadLink(getpid(), "ns/ipc")) {
+      return;
+    }
+    const auto user = [this](const std::map<std::string, std::string>& entry,
+                             std::initializer_list<const char*> names) {
+      for (const char* name : names) {
+        const auto field = entry.find(name);
+        pid_t pid = 0;
+        if (field != entry.end() && absl::SimpleAtoi(field->second, &pid) &&
+            tasks_.contains(pid)) {
+          return pid;
+        }
+      }
+      return pid_t{0};
+    };
+    for (auto& entry : ReadSysv(proc_, "shm")) {
+      pid_t pid = user(entry, {"lpid", "cpid"});
+      const auto attached =
+          std::find_if(files.begin(), files.end(), [&](const UsedFile& file) {
+            return file.is_mapping() && absl::StartsWith(file.path, "/SYSV") &&
+                   absl::StrCat(file.inode) == entry["shmid"];
+          });
+      if (attached != files.end()) pid = attached->pid;
+      if (pid != 0) Sysv(pid, "shm", entry["shmid"], "shared memory");
+    }
+    for (auto& entry : ReadSysv(proc_, "msg")) {
+      const pid_t pid = user(entry, {"lspid", "lrpid"});
+      if (pid != 0) Sysv(pid, "msg", entry["msqid"], "message queue");
+    }
+    FindSemaphores();
+  }
+
+  // Nothing in /proc says who uses a semaphore; each knows who was last.
+  void FindSemaphores() {
+    int left = kMaxSemaphores;
+    for (auto& entry : ReadSysv(proc_, "sem")) {
+      int id = 0;
+      int count = 0;
+      if (!absl::SimpleAtoi(entry["semid"], &id) ||
+          !absl::SimpleAtoi(entry["nsems"], &count) || entry["otime"] == "0") {
+        continue;
+      }
+      for (int i = 0; i < count && left > 0; ++i, --left) {
+        const pid_t pid = semctl(id, i, GETPID);
+        if (pid <= 0 || !tasks_.contains(pid)) continue;
+        Sysv(pid, "sem", entry["semid"], "semaphores");
+        break;
+      }
+    }
+  }
+
+  std::string Named(pid_t pid) const {
+    const auto task = tasks_.find(pid);
+    if (task == tasks_.end()) return absl::StrCat("pid ", pid);
+    return absl::StrCat("pid ", pid, " (", task->second->comm, ")");
+  }
+
+  const ProcFs& proc_;
+  const std::vector<TaskInfo>& tree_;
+  const FindingsInput& input_;
+  std::map<pid_t, const TaskInfo*> tasks_;
+  bool foreign_pids_ = false;
+  std::set<std::string> sysv_;  // objects that were found already
+  std::map<v1::ErrorReason, size_t> counts_;
+  std::map<v1::ErrorReason, size_t> last_;  // index in findings_
+  std::vector<v1::Finding> findings_;
+};
+
+// Name of the reason without its prefix.
+std::string ReasonName(v1::ErrorReason reason) {
+  return v1::ErrorReason_Name(reason).substr(
+      absl::string_view("ERROR_REASON_").size());
+}
+
+bool IsLoss(const v1::Finding& finding) {
+  return finding.consequence() == v1::FINDING_CONSEQUENCE_LOST;
+}
+
+}  // namespace
+
+std::vector<v1::Finding> FindLosses(const ProcFs& proc,
+                                    const std::vector<TaskInfo>& tree,
+                                    const std::vector<UsedFile>& files,
+                                    const FindingsInput& input) {
+  return Finder(proc, tree, input).Run(files);
+}
+
+bool HasLoss(const std::vector<v1::Finding>& findings) {
+  return std::any_of(findings.begin(), findings.end(), IsLoss);
+}
+
+absl::Status RefuseLosses(const std::vector<v1::Finding>& findings) {
+  std::vector<std::string> reasons;
+  std::string text;
+  size_t losses = 0;
+  size_t told = 0;
+  const v1::Finding* first = nullptr;
+  for (const v1::Finding& finding : findings) {
+    if (!IsLoss(finding)) continue;
+    if (first == nullptr) first = &finding;
+    ++losses;
+    std::string reason = ReasonName(finding.reason());
+    if (std::find(reasons.begin(), reasons.end(), reason) == reasons.end()) {
+      reasons.push_back(std::move(reason));
+    }
+    if (losses > 1 && text.size() + finding.message().size() > kMaxMessage) {
+      continue;
+    }
+    absl::StrAppend(&text, text.empty() ? "" : "; ", finding.message());
+    ++told;
+  }
+  if (first == nullptr) return absl::OkStatus();
+  if (told < losses) {
+    absl::StrAppend(&text, "; and ", losses - told, " more");
+  }
+  const std::string reason = ReasonName(first->reason());
+  ErrorDetails details{.code = absl::StatusCode::kFailedPrecondition,
+                       .reason = reason,
+                       .message = std::move(text),
+                       .hint = first->hint(),
+                       .metadata = {{"pid", absl::StrCat(first->pid())},
+                                    {"reasons", absl::StrJoin(reasons, ",")}}};
+  if (first->reason() == v1::ERROR_REASON_NAMESPACE) {
+    details.metadata["namespace"] = first->path();
+  } else if (!first->path().empty()) {
+    details.metadata["path"] = first->path();
+  }
+  return MakeError(details);
+}
+
+}  // namespace daxsnap

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What can be told of tasks before they are touched that does not come back, or
+// not always: files that a reboot removes, namespaces, PIDs that a boot gives
+// to others, System V IPC. All of it from /proc and the machine's
+// configuration; no task is stopped for it and no file system asked.
+#ifndef DAXSNAP_SNAPD_FINDINGS_H_
+#define DAXSNAP_SNAPD_FINDINGS_H_
+
+#include <sys/types.h>
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "client/launch/launch.h"
+#include "daxsnap/v1/snapshot.pb.h"
+#include "snapd/proc.h"
+#include "snapd/tmpfiles.h"
+#include "snapd/tree_files.h"
+
+namespace daxsnap {
+
+// What the findings depend on besides the tasks.
+struct FindingsInput {
+  // What a boot removes; reading it takes a while.
+  const TmpfilesRules* tmpfiles = nullptr;
+  // PIDs from this on are not given out by a boot.
+  pid_t first_reserved_pid = launch::PidRange().first;
+  bool leave_running = false;
+};
+
+// All findings about a tree and its files, the gravest first; of one kind at
+// most a hundred, of which the last says how many more there are.
+std::vector<v1::Finding> FindLosses(const ProcFs& proc,
+                                    const std::vector<TaskInfo>& tree,
+                                    const std::vector<UsedFile>& files,
+                                    const FindingsInput& input);
+
+// Whether one of them is a loss.
+bool HasLoss(const std::vector<v1::Finding>& findings);
+
+// FAILED_PRECONDITION with the reason of the first loss, and all losses in its
+// message.
+absl::Status RefuseLosses(const std::vector<v1::Finding>& findings);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_FINDINGS_H_

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/findings.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/ipc.h>
+#include <sys/sem.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+
+#include "absl/strings/str_cat.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
+#include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/temp_pool.h"
+
+namespace daxsnap {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Property;
+using ::testing::UnorderedElementsAre;
+
+constexpr auto kLost = v1::FINDING_CONSEQUENCE_LOST;
+constexpr auto kLimited = v1::FINDING_CONSEQUENCE_LIMITED;
+
+auto Is(v1::ErrorReason reason, v1::FindingConsequence consequence,
+        const std::string& path) {
+  return AllOf(Property("reason", &v1::Finding::reason, reason),
+               Property("consequence", &v1::Finding::consequence, consequence),
+               Property("path", &v1::Finding::path, path));
+}
+
+class FindingsTest : public testing::Test {
+ protected:
+  FindingsTest() { input_.first_reserved_pid = 0; }
+
+  // Of a running process, by what /proc says of it.
+  std::vector<v1::Finding> FindIn(const Child& child) {
+    const ProcFs proc;
+    auto tree = proc.ReadTree(child.pid());
+    EXPECT_TRUE(tree.ok()) << tree.status();
+    return FindLosses(proc, *tree, ReadUsedFiles(proc, *tree), Input());
+  }
+
+  // Of a made-up task 7 below a made-up /proc.
+  std::vector<v1::Finding> Find(const std::vector<UsedFile>& files) {
+    return FindLosses(ProcFs(proc_.path()), {Task()}, files, Input());
+  }
+
+  FindingsInput Input() {
+    input_.tmpfiles = &rules_;
+    return input_;
+  }
+
+  static TaskInfo Task() {
+    TaskInfo task;
+    task.id.pid = 7;
+    task.comm = "seven";
+    return task;
+  }
+
+  static UsedFile File(const std::string& path) {
+    UsedFile file;
+    file.pid = 7;
+    file.link = "fd/4";
+    file.path = path;
+    file.mode = S_IFREG | 0600;
+    file.mount_point = "/";
+    file.file_system = "ext4";
+    return file;
+  }
+
+  void AddProc(const std::string& path, const std::string& text) {
+    const size_t slash = path.rfind('/');
+    auto directory = EnsureDirectories(
+        absl::StrCat(proc_.path(), "/", path.substr(0, slash)));
+    ASSERT_TRUE(directory.ok());
+    ASSERT_TRUE(
+        ReplaceFileAt(directory->get(), path.substr(slash + 1), text).ok());
+  }
+
+  void AddLink(const std::string& path, const std::string& target) {
+    const std::string whole = absl::StrCat(proc_.path(), "/", path);
+    ASSERT_TRUE(EnsureDirectories(whole.substr(0, whole.rfind('/'))).ok());
+    ASSERT_EQ(symlink(target.c_str(), whole.c_str()), 0);
+  }
+
+  TempDirectory proc_;
+  TmpfilesRules rules_;
+  FindingsInput input_;
+};
+
+// A directory on the tmpfs that every system has.
+class ShmDirectory {
+ public:
+  ShmDirectory() { EXPECT_NE(mkdtemp(path_.data()), nullptr); }
+  ~ShmDirectory() { EXPECT_TRUE(RemoveTree(AT_FDCWD, path_).ok()); }
+  ShmDirectory(const ShmDirectory&) = delete;
+  ShmDirectory& operator=(const ShmDirectory&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_ = "/dev/shm/daxsnap-findings-XXXXXX";
+};
+
+TEST_F(FindingsTest, TaskWithoutAnythingHasNone) {
+  const Child child("cd /; echo >&3; exec sleep infinity");
+  EXPECT_THAT(FindIn(child), IsEmpty());
+}
+
+TEST_F(FindingsTest, FilesAndDirectoriesOnTmpfsAreLost) {
+  const ShmDirectory shm;
+  const std::string& dir = shm.path();
+  const Child child(absl::StrCat("cd ", dir, "; mkfifo fifo; exec 5>file 6<",
+                                 dir,
+                                 " 7<>fifo 8</dev/null; echo >&3; "
+                                 "exec sleep infinity"));
+  const auto findings = FindIn(child);
+  // The directory is one file, whether it is open or where one works.
+  EXPECT_THAT(findings,
+              UnorderedElementsAre(
+                  Is(v1::ERROR_REASON_VOLATILE_FILE, kLost, dir),
+                  Is(v1::ERROR_REASON_VOLATILE_FILE, kLost, dir + "/file"),
+                  Is(v1::ERROR_REASON_VOLATILE_FILE, kLost, dir + "/fifo")));
+  for (const v1::Finding& finding : findings) {
+    EXPECT_EQ(finding.pid(), child.pid());
+    EXPECT_THAT(finding.message(), HasSubstr("tmpfs"));
+    EXPECT_THAT(finding.hint(), HasSubstr("--force"));
+  }
+}
+
+TEST_F(FindingsTest, MountPointsAndFilesWithoutAnyNameComeBack) {
+  const ShmDirectory shm;
+  const Child child(absl::StrCat("cd /dev/shm; f=", shm.path(),
+                                 "/f; exec 5>$f; rm $f; echo >&3; "
+                                 "exec sleep infinity"));
+  EXPECT_THAT(FindIn(child), IsEmpty());
+}
+
+TEST_F(FindingsTest, NameThatWasRemovedOfAFileThatHasOthers) {
+  const ShmDirectory shm;
+  const std::string name = shm.path() + "/a";
+  const Child child(absl::StrCat("cd /; f=", name,
+                                 "; exec 5>$f; ln $f $f.b; rm $f; echo >&3; "
+                                 "exec sleep infinity"));
+  EXPECT_THAT(FindIn(child),
+              ElementsAre(Is(v1::ERROR_REASON_LINK_REMAPPED, kLimited, name)));
+  input_.leave_running = true;
+  EXPECT_THAT(FindIn(child),
+              ElementsAre(Is(v1::ERROR_REASON_LINK_REMAPPED, kLost, name)));
+}
+
+TEST_F(FindingsTest, FileThatIsCalledDeletedIsNot) {
+  const ShmDirectory shm;
+  const std::string name = shm.path() + "/a (deleted)";
+  const Child child(absl::StrCat("cd /; exec 5>'", name, "'; ln '", name, "' ",
+                                 shm.path(),
+                                 "/b; echo >&3; exec sleep infinity"));
+  EXPECT_THAT(FindIn(child),
+              ElementsAre(Is(v1::ERROR_REASON_VOLATILE_FILE, kLost, name)));
+}
+
+TEST_F(FindingsTest, FilesThatBootOrAgeRemoves) {
+  rules_.Add("D /tmp\nd /run/made\nq /var/tmp - - - 30d\n", "t.conf");
+  UsedFile directory = File("/tmp");
+  directory.mode = S_IFDIR | 0700;
+  UsedFile mapping = File("/tmp/m");
+  mapping.link = "map_files/1000-2000";
+  UsedFile made = File("/run/made");
+  made.mode = S_IFDIR | 0700;
+  made.file_system = "tmpfs";
+  made.mount_point = "/run";
+  const auto findings = Find({File("/srv/x"), directory, File("/tmp/x"),
+                              mapping, made, File("/var/tmp/x")});
+  EXPECT_THAT(
+      findings,
+      ElementsAre(Is(v1::ERROR_REASON_VOLATILE_FILE, kLost, "/tmp/x"),
+                  Is(v1::ERROR_REASON_VOLATILE_FILE, kLost, "/tmp/m"),
+                  Is(v1::ERROR_REASON_VOLATILE_FILE, kLimited, "/var/tmp/x")));
+  EXPECT_EQ(findings[0].message(),
+            "pid 7 (seven): descriptor 4 is /tmp/x, which systemd-tmpfiles "
+            "removes at boot: D /tmp (t.conf)");
+  EXPECT_THAT(findings[1].message(), HasSubstr("it has mapped /tmp/m"));
+  EXPECT_EQ(findings[2].message(),
+            "pid 7 (seven): descriptor 4 is /var/tmp/x, which systemd-tmpfiles "
+            "removes when it has not been used for 30d: q /var/tmp (t.conf)");
+}
+
+TEST_F(FindingsTest, DevicesAndTheKernelsOwnFilesComeBack) {
+  UsedFile device = File("/dev/null");
+  device.mode = S_IFCHR | 0666;
+  device.file_system = "devtmpfs";
+  UsedFile memfd = File("/memfd:x (deleted)");
+  memfd.mount_point.clear();
+  memfd.file_system.clear();
+  EXPECT_THAT(Find({device, memfd}), IsEmpty());
+  device.mode = S_IFREG | 0666;
+  EXPECT_EQ(Find({device}).size(), 1u) << "a file among the devices";
+}
+
+TEST_F(FindingsTest, PidsThatABootGivesToOthers) {
+  const Child shell("sleep infinity 3>&- & echo >&3; exec sleep infinity");
+  input_.first_reserved_pid = INT_MAX;
+  const auto findings = FindIn(shell);
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_THAT(findings[0], Is(v1::ERROR_REASON_PID_NOT_RESERVED, kLost, ""));
+  EXPECT_EQ(findings[0].pid(), shell.pid());
+  EXPECT_THAT(findings[0].message(), HasSubstr(" and 1 more"));
+  EXPECT_THAT(findings[0].hint(), HasSubstr("snapctl run"));
+  const auto tree = ProcFs().ReadTree(shell.pid());
+  kill(tree->back().id.pid, SIGKILL);
+}
+
+TEST_F(FindingsTest, NamespacesThatAreNotOurs) {
+  for (const char* kind : {"pid", "mnt", "user", "net"}) {
+    AddLink(absl::StrCat(getpid(), "/ns/", kind), absl::StrCat(kind, ":[1]"));
+  }
+  AddLink("7/ns/pid", "pid:[2]");
+  AddLink("7/ns/mnt", "mnt:[2]");
+  AddLink("7/ns/user", "user:[1]");
+  input_.first_reserved_pid = INT_MAX;  // of no interest in another namespace
+  const auto findings = Find({});
+  EXPECT_THAT(findings,
+              ElementsAre(Is(v1::ERROR_REASON_NAMESPACE, kLost, "pid"),
+                          Is(v1::ERROR_REASON_NAMESPACE, kLost, "mnt")));
+  const absl::Status status = RefuseLosses(findings);
+  EXPECT_EQ(ErrorReasonOf(status), reason::kNamespace);
+  EXPECT_EQ(ErrorMetadataOf(status)["namespace"], "pid");
+}
+
+TEST_F(FindingsTest, SysvObjectsOfTheTree) {
+  AddProc("sysvipc/shm",
+          "       key      shmid perms       size  cpid  lpid nattch\n"
+          "      4660          0   600       4096    99    99      1\n"
+          "         0          5   600       4096     7    99      0\n"
+          "         0          6   600       4096    98    99      0\n");
+  AddProc("sysvipc/msg",
+          "       key      msqid perms      cbytes       qnum lspid lrpid\n"
+          "         0          3   600           0          0    99     7\n"
+          "         0          4   600           0          0    99    98\n");
+  UsedFile attached = File("/SYSV00001234 (deleted)");
+  attached.link = "map_files/1000-2000";
+  attached.inode = 0;
+  attached.mount_point.clear();
+  const auto findings = Find({attached});
+  EXPECT_THAT(findings, UnorderedElementsAre(
+                            Is(v1::ERROR_REASON_SYSV_IPC, kLost, "shm 0"),
+                            Is(v1::ERROR_REASON_SYSV_IPC, kLost, "shm 5"),
+                            Is(v1::ERROR_REASON_SYSV_IPC, kLost, "msg 3")));
+  // In an IPC namespace of its own they are in the snapshot.
+  AddLink(absl::StrCat(getpid(), "/ns/ipc"), "ipc:[1]");
+  AddLink("7/ns/ipc", "ipc:[2]");
+  EXPECT_THAT(Find({attached}), IsEmpty());
+}
+
+TEST_F(FindingsTest, SemaphoresThatATaskWasTheLastToUse) {
+  const int id = semget(IPC_PRIVATE, 3, 0600);
+  ASSERT_GE(id, 0);
+  const ProcFs proc;
+  const std::vector<TaskInfo> self = {*proc.ReadTask(getpid())};
+  const std::string name = absl::StrCat("sem ", id);
+  EXPECT_THAT(FindLosses(proc, self, {}, Input()), IsEmpty());
+  sembuf up = {.sem_num = 2, .sem_op = 1, .sem_flg = 0};
+  EXPECT_EQ(semop(id, &up, 1), 0);
+  EXPECT_THAT(FindLosses(proc, self, {}, Input()),
+              ElementsAre(Is(v1::ERROR_REASON_SYSV_IPC, kLost, name)));
+  semctl(id, 0, IPC_RMID);
+}
+
+TEST_F(FindingsTest, RefusalHasAllLossesAndTheReasonOfTheFirst) {
+  rules_.Add("D /tmp\nq /var/tmp - - - 30d\n", "t.conf");
+  input_.first_reserved_pid = INT_MAX;
+  const auto findings =
+      Find({File("/var/tmp/x"), File("/tmp/a"), File("/tmp/b")});
+  EXPECT_TRUE(HasLoss(findings));
+  const absl::Status status = RefuseLosses(findings);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ErrorReasonOf(status), reason::kPidNotReserved);
+  EXPECT_EQ(ErrorMetadataOf(status)["pid"], "7");
+  EXPECT_EQ(ErrorMetadataOf(status)["reasons"],
+            "PID_NOT_RESERVED,VOLATILE_FILE");
+  const std::string message(status.message());
+  EXPECT_THAT(message, AllOf(HasSubstr("pid 7 (seven) may be in use"),
+                             HasSubstr("/tmp/a,"), HasSubstr("/tmp/b,")));
+  EXPECT_EQ(message.find("/var/tmp/x"), std::string::npos);
+  EXPECT_TRUE(RefuseLosses({}).ok());
+}
+
+TEST_F(FindingsTest, ManyFilesMakeNoEndlessMessage) {
+  rules_.Add("D /tmp\n", "t.conf");
+  std::vector<UsedFile> files;
+  for (int i = 0; i < 250; ++i) {
+    files.push_back(File(absl::StrCat("/tmp/", std::string(200, 'x'), i)));
+  }
+  const auto findings = Find(files);
+  ASSERT_EQ(findings.size(), 100u);
+  EXPECT_THAT(findings.back().message(),
+              HasSubstr("and 150 more of this kind"));
+  const absl::Status status = RefuseLosses(findings);
+  EXPECT_LT(status.message().size(), 2000u);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(" more"));
+}
+
+TEST_F(FindingsTest, NamesThatAreNoTextAreEscaped) {
+  rules_.Add("D /tmp\n", "t.conf");
+  const auto findings = Find({File("/tmp/caf\xe9")});
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_EQ(findings[0].path(), "/tmp/caf\\xe9");
+  EXPECT_THAT(findings[0].message(), HasSubstr("caf\\xe9"));
+}
+
+}  // namespace
+}  // namespace daxsnap
