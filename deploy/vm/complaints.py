@@ -12,9 +12,10 @@ COMPLAINT = re.compile("|".join((
     r"sleeping function called from invalid context", r"scheduling while atomic",
     r"double fault", r"page table check", r"EXT4-fs error")))
 # Not complaints: kernel parameters echoed, and an option's announcement. A call trace alone is
-# none either: out of memory, which tests provoke, prints one. A full disk below a loop device, too.
+# none either: out of memory, which tests provoke, prints one. A full disk below a loop device, too,
+# and the panic that tests ask for.
 HARMLESS = re.compile(r"Command line:|Kernel command line|\*\*\* .*will be|kmemleak: Kernel memory leak detector|"
-                      r"EXT4-fs error \(device loop")
+                      r"EXT4-fs error \(device loop|Kernel panic - not syncing: sysrq triggered crash")
 
 
 def complaints(state, *, only_new):

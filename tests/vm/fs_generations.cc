@@ -3,7 +3,8 @@
 //
 //   fs_generations [OPTION...] write DIR
 //                              goes on from what is there; after each commit
-//                              prints "committed N"; never ends by itself
+//                              prints "committed N"; ends on SIGTERM alone, and
+//                              then with a whole generation
 //   fs_generations [OPTION...] check DIR
 //                              prints N if DIR is exactly generation N, whole
 //                              and with nothing else; exit 1 with the reason
@@ -28,6 +29,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -272,6 +274,8 @@ void Mark(const std::string& file, const char* what, uint64_t generation) {
   }
 }
 
+volatile std::sig_atomic_t terminated = 0;
+
 struct Options {
   uint64_t count = UINT64_MAX;
   size_t pages = kGenerationPages;
@@ -327,7 +331,9 @@ int Main(int argc, char** argv) {
     std::printf("%llu\n", static_cast<unsigned long long>(generation));
     return 0;
   }
-  for (uint64_t i = 0; i < options.count; ++i) {
+  // An orderly shutdown commits whatever is there by then.
+  std::signal(SIGTERM, [](int) { terminated = 1; });
+  for (uint64_t i = 0; i < options.count && !terminated; ++i) {
     Mark(options.mark, "begin", ++generation);
     tree.Write(generation);
     tree.Commit();

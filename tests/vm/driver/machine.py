@@ -60,6 +60,24 @@ class Machine:
         if subprocess.run([VM / "cut"]).returncode:
             raise TestFailure("the power cannot be cut")
 
+    def panic(self):
+        """The guest's kernel panics, and QEMU ends with it."""
+        self._end("echo c >/proc/sysrq-trigger")
+
+    def reboot(self):
+        """An orderly reboot, up to where the firmware would begin: QEMU ends there."""
+        self._end("systemctl reboot")
+
+    def _end(self, command):
+        running = vmlib.qemu_pidfd(vmlib.state_dir())
+        if not running:
+            raise TestFailure("the machine is not up")
+        self.run("sh", "-c", command, check=False)
+        if not vmlib.wait_exit(running[1], SYSTEM_RUN_SECONDS):
+            raise TestFailure(f"the machine is still there: {command}")
+        os.close(running[1])
+        vmlib.close_ssh(vmlib.state_dir())
+
     def power_cycle(self):
         self.cut()
         self.up()

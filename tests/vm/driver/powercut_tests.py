@@ -11,7 +11,9 @@ from registry import test
 from workload_tests import Workload
 
 GENERATIONS = f"{PREFIX}/tests/vm/fs_generations"
-CUTS = int(os.environ.get("DAXSNAP_CUTS", "6"))
+CUTS = int(os.environ.get("DAXSNAP_CUTS", "4"))
+# Of each other way to go down
+OTHERS = int(os.environ.get("DAXSNAP_PANICS", "1"))
 
 
 def clean(machine):
@@ -136,8 +138,7 @@ def unmount_commits(machine):
     machine.sh(f"sha256sum --quiet -c {WORK}/sum")
 
 
-@test("PowerCut.AtRandomMomentsLeavesACommittedGeneration", timeout=1200)
-def random_moments(machine):
+def end_at_random_moments(machine, times, end):
     """The recovered tree is exactly one of the generations that the writer committed,
     and none that it was told to be durable is lost."""
     seed = int(time.time())
@@ -145,7 +146,7 @@ def random_moments(machine):
     dice = random.Random(seed)
     clean(machine)
     last = 0
-    for cut in range(CUTS):
+    for cut in range(times):
         acknowledged = last
         writer = machine.start(GENERATIONS, "write", POOL)
         target = last + dice.randint(1, 25)
@@ -154,9 +155,9 @@ def random_moments(machine):
             acknowledged = int(re.fullmatch(r"committed (\d+)\n", line)[1])
             if acknowledged >= target:
                 break
-        # Not to wait for anything: the moment of the cut is what is random.
+        # Not to wait for anything: the moment of the end is what is random.
         time.sleep(pause)
-        machine.cut()
+        end()
         rest = writer.communicate(timeout=60)[0]
         for line in re.findall(r"committed (\d+)\n", rest):
             acknowledged = max(acknowledged, int(line))
@@ -167,6 +168,22 @@ def random_moments(machine):
         print(f"cut {cut}: {acknowledged} acknowledged, {last} recovered")
         expect(last >= acknowledged, f"generation {acknowledged} was committed, {last} is there")
         machine.check_dmesg()
+
+
+@test("PowerCut.AtRandomMomentsLeavesACommittedGeneration", timeout=1200)
+def cut_at_random_moments(machine):
+    end_at_random_moments(machine, CUTS, machine.cut)
+
+
+@test("PowerCut.PanicAtRandomMomentsLeavesACommittedGeneration", timeout=1200)
+def panic_at_random_moments(machine):
+    end_at_random_moments(machine, OTHERS, machine.panic)
+
+
+@test("PowerCut.RebootAtRandomMomentsLeavesACommittedGeneration", timeout=1200)
+def reboot_at_random_moments(machine):
+    """The writer is told to end, and ends with a generation that is whole."""
+    end_at_random_moments(machine, OTHERS, machine.reboot)
 
 
 @test("PowerCut.WhileACheckpointRunsLeavesAllOrNothing", timeout=900)
