@@ -53,6 +53,8 @@ bool BlkReplay::OnMark(const std::string& word, uint64_t number) {
 }
 
 std::string BlkReplay::Allowed() const {
+  // Between two seeds, blk_writer could not tell.
+  if (!sequence_ || pending_.size() == blocks_.size()) return "";
   return std::to_string(seed_) + " " + std::to_string(done_);
 }
 

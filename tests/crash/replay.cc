@@ -64,7 +64,7 @@ std::string Replay::CheckNow() {
   const std::string wrong = CheckState();
   if (!wrong.empty())
     return "record at byte " + std::to_string(at_) + ": " + wrong;
-  if (segment_.without == "none" && keep_ > 0) {
+  if (segment_.without == "none" && keep_ > 0 && !Allowed().empty()) {
     Keep(&kept_, &seen_);
     if (Special()) Keep(&special_, &special_seen_);
   }

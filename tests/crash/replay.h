@@ -68,6 +68,7 @@ class Replay : public LineStates {
   // checked; false if it makes no sense.
   virtual bool OnMark(const std::string& word, uint64_t number) = 0;
   virtual uint32_t type() const = 0;
+  // What KeptState.allowed says; "": such a state is not kept.
   virtual std::string Allowed() const = 0;
   // Whether a page is in use in state().
   virtual std::vector<bool> InUse() const = 0;

@@ -113,7 +113,9 @@ void kmem_persist_record_write_back(const struct kmem_persist *kp, enum kmem_per
 	const void *from = PTR_ALIGN_DOWN(addr, LINE_SIZE);
 	const void *to = PTR_ALIGN(addr + len, LINE_SIZE);
 
-	add_bytes(kp, KMEM_RECORD_WRITE_BACK, step, device_offset(kp, from), from, to - from);
+	if (READ_ONCE(record_log))
+		add_bytes(kp, KMEM_RECORD_WRITE_BACK, step, device_offset(kp, from), from,
+			  to - from);
 }
 
 void kmem_persist_record_fence(const struct kmem_persist *kp, enum kmem_persist_step step)
