@@ -91,8 +91,9 @@ class Bare:
         accel, cpu = qemu.accelerator(self.kernel)
         append = ("console=ttyS0 root=/dev/vda ro rootfstype=ext4 panic=-1 oops=panic tsc=reliable no_timer_check "
                   "quiet loglevel=5 init=/bin/sh -- -c \"mount -t ext4 -o ro /dev/vdb /mnt; exec /bin/sh /mnt/init\"")
+        # It ends with the test, however that ends.
         command = [
-            qemu.BINARY, "-name", "daxsnap-bare", "-machine", "q35,nvdimm=on", "-accel", accel, "-cpu", cpu,
+            "setpriv", "--pdeathsig", "KILL", qemu.BINARY, "-name", "daxsnap-bare", "-machine", "q35,nvdimm=on", "-accel", accel, "-cpu", cpu,
             "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot",
             "-m", f"768M,slots={len(nvdimms) + 1},maxmem={sum(n.stat().st_size for n in nvdimms) // MIB + 2048}M",
             "-object", "memory-backend-ram,id=ram0,size=768M",
