@@ -58,10 +58,11 @@ static inline void init_pool_rmap(struct folio *folio, struct anon_vma *family)
 
 struct pool_payer;
 
-/* The rmap is locked. Guests first, see "Who is charged". */
+/* The rmap is locked. */
 static __always_inline void pool_add_guest(struct folio *folio)
 {
 	*pool_rmap_word(folio) += POOL_GUEST;
+	/* Guests first, see "Who is charged". Pairs with the atomic that ends a mapping. */
 	smp_mb__before_atomic();
 	atomic_inc(&folio->_mapcount);
 }
