@@ -108,12 +108,14 @@ absl::StatusOr<std::optional<pid_t>> FindUntraceable(
   for (const pid_t thread : threads) {
     auto error = probe->Next(deadline);
     if (!error.ok()) return Explain(error.status());
-    if (*error == 0 || *error == ENOENT || *error == ESRCH) continue;
-    if (*error != EACCES && *error != EPERM) {
+    if (*error == 0) continue;
+    // With hidepid= /proc does not have tasks that the user may not trace.
+    if (*error != EACCES && *error != EPERM && *error != ENOENT &&
+        *error != ESRCH) {
       return ErrnoError(*error,
                         absl::StrCat("cannot tell who may trace pid ", thread));
     }
-    // A task without memory is root's in /proc.
+    // A task without memory is root's in /proc, and one that is gone nobody's.
     auto ended = HasEnded(proc, thread);
     if (!ended.ok()) return ended.status();
     if (!*ended) return thread;

@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -113,6 +115,35 @@ TEST(Access, TasksThatAreNotDumpableAreDenied) {
   EXPECT_EQ(ErrorReasonOf(status), reason::kPermissionDenied);
   EXPECT_EQ(ErrorReasonOf(Check(kUser, {ordinary.Tree()[0], agent.Tree()[0]})),
             reason::kPermissionDenied);
+}
+
+// A second /proc, in which users see only what they may trace.
+class HidingProc {
+ public:
+  HidingProc() {
+    EXPECT_NE(mkdtemp(path_), nullptr);
+    EXPECT_EQ(mount("proc", path_, "proc", 0, "hidepid=2"), 0);
+  }
+  HidingProc(const HidingProc&) = delete;
+  HidingProc& operator=(const HidingProc&) = delete;
+  ~HidingProc() {
+    umount2(path_, MNT_DETACH);
+    rmdir(path_);
+  }
+
+  ProcFs fs() const { return ProcFs(path_); }
+
+ private:
+  char path_[32] = "/tmp/daxsnap-proc.XXXXXX";
+};
+
+TEST(Access, WhatProcHidesIsNotTakenForGone) {
+  const UserTask agent([] { prctl(PR_SET_DUMPABLE, 0); });
+  const UserTask ordinary;
+  const HidingProc proc;
+  const absl::Status status = CheckTaskAccess(kUser, agent.Tree(), proc.fs());
+  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied) << status;
+  EXPECT_TRUE(CheckTaskAccess(kUser, ordinary.Tree(), proc.fs()).ok());
 }
 
 TEST(Access, TasksWithCapabilitiesAreDenied) {
