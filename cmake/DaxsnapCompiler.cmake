@@ -16,8 +16,10 @@ set(DAXSNAP_SANITIZER "" CACHE STRING
 set_property(CACHE DAXSNAP_SANITIZER PROPERTY STRINGS "" address thread)
 
 if(DAXSNAP_SANITIZER STREQUAL "address")
-  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all
-                      -fno-omit-frame-pointer)
+  # To check a vptr UBSan asks a pipe whether memory can be read: in a test that
+  # leaves no descriptor for one, good objects would be reported.
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize=vptr
+                      -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=address,undefined)
 elseif(DAXSNAP_SANITIZER STREQUAL "thread")
   add_compile_options(-fsanitize=thread -fno-omit-frame-pointer)
