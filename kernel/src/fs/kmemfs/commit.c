@@ -424,20 +424,38 @@ static void kmemfs_undo(struct kmemfs_commit *c)
 
 /* ---- making it durable --------------------------------------------------- */
 
+/* Pages that are written back before whoever waits for commit_sem gets it */
+#define KMEMFS_FLUSH_RUN	256UL
+
+/*
+ * Memory that fails may go from the kernel's page tables, but not before kmemfs was told
+ * (poison.c), which waits for commit_sem.
+ */
+static void kmemfs_flush_run(struct kmemfs *k, unsigned long start, unsigned long end)
+{
+	unsigned long i, flushed = 0;
+
+	down_read(&k->commit_sem);
+	for (i = start; i < end; i++) {
+		if (kmemfs_damaged(k, i))
+			continue;
+		kmem_persist_write_back(k->kp, KMEM_STEP_FS_DATA, kmemfs_addr(k, i), PAGE_SIZE);
+		set_bit(i, k->durable);
+		flushed++;
+	}
+	up_read(&k->commit_sem);
+	kmemfs_count(k, KMEMFS_FLUSHED, flushed);
+	cond_resched();
+}
+
 static void kmemfs_flush_data(struct kmemfs *k)
 {
-	unsigned long start, end;
+	unsigned long start, end, i;
 
 	for_each_set_bitrange(start, end, k->flushing, k->region.end) {
-		unsigned long i;
-
-		kmem_persist_write_back(k->kp, KMEM_STEP_FS_DATA, kmemfs_addr(k, start),
-					(end - start) * PAGE_SIZE);
-		kmemfs_count(k, KMEMFS_FLUSHED, end - start);
-		for (i = start; i < end; i++)
-			set_bit(i, k->durable);
+		for (i = start; i < end; i += KMEMFS_FLUSH_RUN)
+			kmemfs_flush_run(k, i, min(i + KMEMFS_FLUSH_RUN, end));
 		bitmap_clear(k->flushing, start, end - start);
-		cond_resched();
 	}
 }
 

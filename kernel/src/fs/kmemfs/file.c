@@ -261,6 +261,7 @@ int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data
 {
 	struct kmemfs_inode *ki = KMEMFS_I(inode);
 	struct kmemfs *k = kmemfs_of(inode);
+	bool planned = false;
 	struct page *page;
 	u32 *entry, fresh;
 
@@ -273,11 +274,14 @@ int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data
 		memcpy(page_address(page), data, PAGE_SIZE);
 	}
 	spin_unlock(&ki->lock);
+	if (!page && spare && !kmemfs_damaged(k, spare)) {
+		memcpy(kmemfs_addr(k, spare), data, PAGE_SIZE);
+		planned = true;
+	}
 	up_read(&k->commit_sem);
 	if (page)
 		return 0;
-	if (spare && !kmemfs_damaged(k, spare)) {
-		memcpy(kmemfs_addr(k, spare), data, PAGE_SIZE);
+	if (planned) {
 		kmemfs_begin_planned(inode, 1);
 		kmemfs_set_page(inode, index, spare, 0);
 		kmemfs_end(inode, 1);

@@ -272,9 +272,8 @@ static const char *kmemfs_get_link(struct dentry *dentry, struct inode *inode,
 		return ERR_PTR(-ENOMEM);
 	kmemfs_get_pages(KMEMFS_I(inode), 0, 1, &page);
 	if (page) {
-		damaged = kmemfs_damaged(k, page);
-		if (!damaged)
-			memcpy(link, kmemfs_addr(k, page), inode->i_size);
+		damaged = kmemfs_damaged(k, page) ||
+			  copy_mc_to_kernel(link, kmemfs_addr(k, page), inode->i_size);
 		pool_page_put(&k->region, page);
 	}
 	if (damaged) {
