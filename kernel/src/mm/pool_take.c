@@ -78,6 +78,8 @@ bool pool_take_shared(struct pool_lru *lru, struct folio *folio, int mapcount, i
 		lruvec_del_folio(lru->lruvec, folio);
 		make_pool_folio(lru, folio);
 		atomic_dec_return(&folio->_mapcount);	/* ordered */
+		/* Its lock is held with interrupts on, and they take that of the LRU. */
+		pool_lru_unlock(lru);
 		folio_pool_rmap_removed(folio);
 		return true;
 	}
