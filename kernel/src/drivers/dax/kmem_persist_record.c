@@ -15,7 +15,8 @@
  *            device that was attached before is not recorded.
  *   mark     text that goes to the log
  *   without  a step or an order (kmem_persist_step_name()) that is left out from
- *            now on, "all" steps, or "none". What is left out is recorded as such.
+ *            now on, "all" steps, or "none". What is left out is recorded as such,
+ *            and the kernel is tainted (TEST) from then on.
  */
 #define pr_fmt(fmt) "kmem_persist_record: " fmt
 
@@ -27,6 +28,7 @@
 #include <linux/limits.h>
 #include <linux/minmax.h>
 #include <linux/moduleparam.h>
+#include <linux/panic.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
@@ -232,8 +234,10 @@ static int set_without(const char *val, const struct kernel_param *kp)
 	if (step == -EINVAL)
 		return step;
 	WRITE_ONCE(record_without, step);
-	if (step != WITHOUT_NONE)
-		pr_notice("without %s: data will not survive a power cut\n", without_name(step));
+	if (step == WITHOUT_NONE)
+		return 0;
+	add_taint(TAINT_TEST, LOCKDEP_STILL_OK);
+	pr_notice("without %s: data will not survive a power cut\n", without_name(step));
 	return 0;
 }
 
