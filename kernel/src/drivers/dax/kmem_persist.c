@@ -388,6 +388,7 @@ struct kmem_persist *kmem_persist_open(struct dev_dax *dev_dax, const struct ran
 {
 	const struct range *range = &dev_dax->ranges[0].range;
 	struct kmem_persist *kp;
+	bool more_bad;
 	int rc;
 
 	if (PHYS_PFN(range_len(range)) < KMEM_PERSIST_HEAD_PAGES)
@@ -409,8 +410,11 @@ struct kmem_persist *kmem_persist_open(struct dev_dax *dev_dax, const struct ran
 	kp->name = kstrdup(dev_name(kp->dev), GFP_KERNEL);
 
 	rc = kp->name ? kmem_persist_find_bad(kp, dev_dax) : -ENOMEM;
-	if (!rc)
+	more_bad = rc == -EIO;
+	if (!rc || more_bad)
 		rc = read_header(kp);
+	if (rc > 0 && more_bad)
+		rc = refuse(kp, -EIO, "the list of its bad blocks is full, there may be more");
 	if (rc > 0)
 		rc = check_device(kp, dev_dax, usable);
 	else if (!rc)

@@ -77,7 +77,11 @@ static int told_bad(const struct range *range, struct kmem_persist *kp)
 	return rc;
 }
 
-/* kmem_persist_find_bad - what is known of the device's media: 0, -ENOMEM or -EINVAL */
+/*
+ * kmem_persist_find_bad - what is known of the device's media
+ *
+ * Returns 0, -ENOMEM, -EINVAL, or -EIO: there may be more.
+ */
 int kmem_persist_find_bad(struct kmem_persist *kp, struct dev_dax *dev_dax)
 {
 	const struct range *range = &dev_dax->ranges[0].range;
