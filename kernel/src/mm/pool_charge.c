@@ -113,6 +113,8 @@ static struct mem_cgroup *hold_group(struct pool_payer *payer, long nr)
 		old = payer->memcg;
 		payer->memcg = get_mem_cgroup_from_mm(payer->mm);
 	}
+	/* who sees charges, sees whose they are: pairs with the cmpxchg above */
+	smp_mb__before_atomic();
 	atomic_long_add(nr, &payer->charges);
 	spin_unlock(&payer->lock);
 	mem_cgroup_put(old);
@@ -121,6 +123,8 @@ static struct mem_cgroup *hold_group(struct pool_payer *payer, long nr)
 
 static void let_go(struct pool_payer *payer, long nr)
 {
+	/* the group is not used later: hold_group() puts it when it sees none */
+	smp_mb__before_atomic();
 	atomic_long_sub(nr, &payer->charges);
 }
 

@@ -38,6 +38,8 @@
  * Any process can hold its mmap_lock for long, and must not keep others from learning
  * of their memory failures. So the search waits for nobody's lock but that of the
  * process that has met the failure; whose lock is taken is left to work that waits.
+ * memory_failure() then says -EHWPOISON: on success the page may go from the kernel's
+ * page tables, while that process can still have the kernel access it.
  *
  * memory_failure() keeps its reference, and the allocator takes no page with
  * PageHWPoison back: the page is out of use until the next boot, and what then
@@ -261,8 +263,11 @@ static void search_late(struct work_struct *work)
 	struct late_search *late = container_of(work, struct late_search, work);
 	int i;
 
-	for (i = 0; i < SEARCHES && folio_mapped(late->folio); i++)
+	for (i = 0; i < SEARCHES && folio_mapped(late->folio); i++) {
+		/* Nobody is left to wait for those who keep their lock, but they themselves. */
+		poison_all(late->folio, late->flags, false);
 		poison_all(late->folio, late->flags, true);
+	}
 	if (folio_mapped(late->folio))
 		pr_err("Memory failure: %#lx: a process still maps it\n", folio_pfn(late->folio));
 	folio_put(late->folio);
@@ -289,13 +294,14 @@ static bool queue_search(struct folio *folio, int flags)
  *
  * Context: may sleep; the caller holds no lock that a page fault may take.
  *
- * Return: whether no process maps it any more, or none will before long.
+ * Return: 0 if no process maps it any more, -EINPROGRESS if those whose lock is taken are
+ * searched later, -EBUSY if a process still maps it.
  */
-bool pool_memory_failure(struct folio *folio, int flags)
+int pool_memory_failure(struct folio *folio, int flags)
 {
 	struct mm_struct *mm = current->mm;
-	bool all = true, done;
-	int i;
+	bool all = true;
+	int i, rc = 0;
 
 	/* Returning to user mode it would meet the failure again. */
 	if ((flags & MF_ACTION_REQUIRED) && mm) {
@@ -305,7 +311,8 @@ bool pool_memory_failure(struct folio *folio, int flags)
 	}
 	for (i = 0; i < SEARCHES && folio_mapped(folio); i++)
 		all = poison_all(folio, flags, false);
-	done = !folio_mapped(folio) || (!all && queue_search(folio, flags));
+	if (folio_mapped(folio))
+		rc = !all && queue_search(folio, flags) ? -EINPROGRESS : -EBUSY;
 	blocking_notifier_call_chain(&pool_poison_chain, 0, &folio->page);
-	return done;
+	return rc;
 }

@@ -79,7 +79,10 @@ static inline struct page *pool_page(const struct pool_region *pool, u32 nr)
 
 static inline bool folio_test_pool(const struct folio *folio)
 {
-	return IS_ENABLED(CONFIG_POOL_PAGES) && READ_ONCE(folio->mapping) == PAGE_MAPPING_POOL;
+	if (!IS_ENABLED(CONFIG_POOL_PAGES))
+		return false;
+	/* pairs with make_pool_folio(): what a pool page has besides is there */
+	return smp_load_acquire(&folio->mapping) == PAGE_MAPPING_POOL;
 }
 
 /**
@@ -149,13 +152,13 @@ static inline void mm_exit_pool(struct mm_struct *mm)
 struct notifier_block;
 
 #if defined(CONFIG_POOL_PAGES) && defined(CONFIG_MEMORY_FAILURE)
-bool pool_memory_failure(struct folio *folio, int flags);
+int pool_memory_failure(struct folio *folio, int flags);
 int pool_poison_register(struct notifier_block *nb);
 void pool_poison_unregister(struct notifier_block *nb);
 #else
-static inline bool pool_memory_failure(struct folio *folio, int flags)
+static inline int pool_memory_failure(struct folio *folio, int flags)
 {
-	return false;
+	return -EBUSY;
 }
 
 static inline int pool_poison_register(struct notifier_block *nb)
