@@ -261,6 +261,21 @@ TEST_F(MemoryFailure, WithoutAnybodyWhoMapsItAndInOnesOwnMemory) {
   EXPECT_EQ(victim.Do("fail"), BUS_MCEERR_AR);
 }
 
+// The kernel may have unmapped it.
+TEST_F(MemoryFailure, IsNotWrittenBack) {
+  UniqueFd self = SelfPidFd(), file = NewFile();
+  Mapping memory(kBytes, node());
+  Fill(memory.data(), kBytes, kOld);
+  Commit();
+  const auto before = Info().flushed_pages;
+  Capture(file.get(), self.get(), memory.data(), kBytes);
+  const uint64_t frame = PageFrames(getpid(), memory.data(), kBytes)[kBad];
+  ASSERT_TRUE(Fail(frame)) << std::strerror(errno);
+  Commit();
+  EXPECT_EQ(Info().flushed_pages - before, kPages - 1);
+  ExpectOnlyOneBadPage(file.get());
+}
+
 // The one whose mmap_lock is taken has the page too, and loses it when it goes
 // on.
 TEST_F(MemoryFailure, DoesNotWaitForAProcessThatIsStuck) {
