@@ -167,13 +167,19 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   for (const TaskInfo& task : tree_) pids.push_back(task.id.pid);
   if (absl::Status status = claim->AddPids(pids); !status.ok()) return status;
 
-  const std::vector<UsedFile> files = ReadUsedFiles(*parts_.proc, tree_);
-  if (absl::Status status = CheckFindings(files); !status.ok()) return status;
+  auto rules = TmpfilesRules::Read();
+  if (!rules.ok()) return rules.status();
+  tmpfiles_ = *std::move(rules);
+  auto files = ReadUsedFiles(*parts_.proc, tree_);
+  if (!files.ok()) return files.status();
+  if (absl::Status status = CheckFindings(*files); !status.ok()) return status;
+  auto targets = CollectSyncTargets(*parts_.proc, *files);
+  if (!targets.ok()) return targets.status();
   // What is on its way to the disks already is not waited for while the tasks
   // stand still.
-  absl::Status synced =
-      Sync(CollectSyncTargets(*parts_.proc, files), &sync_us_);
+  absl::Status synced = Sync(*targets, &sync_us_);
   if (!synced.ok()) return synced;
+  targets->clear();
 
   auto boot_id = parts_.proc->BootId();
   if (!boot_id.ok()) return boot_id.status();
@@ -185,9 +191,11 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
 }
 
 absl::Status Checkpoint::CheckFindings(const std::vector<UsedFile>& files) {
-  findings_ = parts_.host->find(
+  auto findings = parts_.host->find(
       *parts_.proc, tree_, files,
       {.tmpfiles = &tmpfiles_, .leave_running = request_.leave_running()});
+  if (!findings.ok()) return findings.status();
+  findings_ = *std::move(findings);
   // A running task loses nothing, and who forces it knows better.
   if (request_.leave_running() || request_.force()) return absl::OkStatus();
   return RefuseLosses(findings_);
@@ -329,22 +337,26 @@ absl::Status Checkpoint::CheckFrozenTasks() {
 absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
   if (absl::Status status = CheckFrozenTasks(); !status.ok()) return status;
   // They may have opened other files since they were looked at.
-  const std::vector<UsedFile> files = ReadUsedFiles(*parts_.proc, tree_);
-  if (absl::Status status = CheckFindings(files); !status.ok()) return status;
-  sync_targets_ = CollectSyncTargets(*parts_.proc, files);
-  // If it ends here, nothing is stored any more.
-  absl::Status clean;
-  if (request_.leave_running()) clean = WriteBackMappings(*parts_.proc, tree_);
+  auto files = ReadUsedFiles(*parts_.proc, tree_);
+  if (!files.ok()) return files.status();
+  if (absl::Status status = CheckFindings(*files); !status.ok()) return status;
+  auto targets = CollectSyncTargets(*parts_.proc, *files);
+  if (!targets.ok()) return targets.status();
+  // What has been stored before changes no time any more after this. If it ends
+  // here, nothing is stored.
+  absl::Status clean = request_.leave_running()
+                           ? WriteBackMappings(*parts_.proc, tree_)
+                           : Sync(*targets, &sync_frozen_us_);
   if (!clean.ok()) return clean;
   auto written = ReadWrittenFiles(*parts_.proc, tree_);
   if (!written.ok()) return written.status();
   written_files_ = *std::move(written);
-  // Resume at once; sync and commit follow.
-  if (request_.leave_running()) return absl::OkStatus();
-
-  absl::Status synced = Sync(sync_targets_, &sync_frozen_us_);
-  sync_targets_.clear();
-  if (!synced.ok()) return synced;
+  if (request_.leave_running()) {
+    // Resume at once; sync and commit follow.
+    sync_targets_ = *std::move(targets);
+    return absl::OkStatus();
+  }
+  targets->clear();
   if (absl::Status status = MakeManifestOf(*staged); !status.ok()) {
     return status;
   }

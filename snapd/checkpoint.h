@@ -93,7 +93,7 @@ class Checkpoint {
   // As of the freeze.
   std::map<std::string, WrittenFile> written_files_;
   absl::Time create_time_;
-  const TmpfilesRules tmpfiles_ = TmpfilesRules::Read();
+  TmpfilesRules tmpfiles_;
   std::vector<v1::Finding> findings_;
   // What is to be synced once the tasks run again.
   std::vector<SyncTarget> sync_targets_;

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "snapd/errors.h"
+#include "snapd/files.h"
 
 namespace daxsnap {
 namespace {
@@ -113,26 +114,29 @@ absl::Status Failed(const std::string& mount_point, int error) {
 
 }  // namespace
 
-std::vector<SyncTarget> CollectSyncTargets(const ProcFs& proc,
-                                           const std::vector<UsedFile>& files) {
+absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
+    const ProcFs& proc, const std::vector<UsedFile>& files) {
   std::vector<SyncTarget> targets;
   std::set<dev_t> seen;
   for (const UsedFile& file : files) {
     if (!CanSync(file.mode) || seen.contains(file.device)) continue;
-    UniqueFd fd(
-        open(absl::StrCat(proc.root(), "/", file.pid, "/", file.link).c_str(),
-             O_PATH | O_CLOEXEC));
+    const std::string path =
+        absl::StrCat(proc.root(), "/", file.pid, "/", file.link);
+    auto fd = OpenPath(path);
+    if (absl::IsNotFound(fd.status())) continue;
+    if (!fd.ok()) return fd.status();
     struct statx info;
-    // The task may have put something else there since.
-    if (!fd.valid() ||
-        statx(fd.get(), "", AT_STATX_DONT_SYNC | AT_EMPTY_PATH, STATX_TYPE,
-              &info) != 0 ||
-        !CanSync(info.stx_mode) ||
+    if (statx(fd->get(), "", AT_STATX_DONT_SYNC | AT_EMPTY_PATH, STATX_TYPE,
+              &info) != 0) {
+      return ErrnoError(errno, absl::StrCat("cannot stat ", path));
+    }
+    // The task has put something else there since.
+    if (!CanSync(info.stx_mode) ||
         makedev(info.stx_dev_major, info.stx_dev_minor) != file.device) {
       continue;
     }
     seen.insert(file.device);
-    targets.push_back({.fd = std::move(fd),
+    targets.push_back({.fd = *std::move(fd),
                        .mount_point = file.mount_point.empty()
                                           ? file.path
                                           : file.mount_point});

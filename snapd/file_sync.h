@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/launch/unique_fd.h"
 #include "snapd/cancellation.h"
@@ -31,9 +32,10 @@ struct SyncTarget {
 };
 
 // The file systems of those of the files that are regular or directories, each
-// once. Asks no file system anything, so it does not hang with one.
-std::vector<SyncTarget> CollectSyncTargets(const ProcFs& proc,
-                                           const std::vector<UsedFile>& files);
+// once. What is gone is left out; what cannot be opened is an error. Asks no
+// file system anything, so it does not hang with one.
+absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
+    const ProcFs& proc, const std::vector<UsedFile>& files);
 
 // Syncs all of them, one after the other. UNAVAILABLE, SYNC_TIMEOUT once
 // `timeout` is over, SYNC_FAILED if one says so; both name the mount point.

@@ -152,15 +152,19 @@ absl::StatusOr<bool> Exists(int parent, const std::string& name) {
   return ErrnoError(errno, absl::StrCat("cannot stat ", name));
 }
 
+absl::StatusOr<UniqueFd> OpenPath(const std::string& path) {
+  UniqueFd fd = OpenAt(AT_FDCWD, path, O_PATH);
+  if (fd.valid()) return fd;
+  const std::string what = absl::StrCat("cannot open ", path);
+  if (errno == ENOTDIR) return absl::NotFoundError(what);
+  return FileError(errno, what);
+}
+
 absl::StatusOr<UniqueFd> OpenRegular(const std::string& path,
                                      struct stat* info) {
-  const UniqueFd found = OpenAt(AT_FDCWD, path, O_PATH);
-  if (!found.valid()) {
-    const std::string what = absl::StrCat("cannot open ", path);
-    if (errno == ENOTDIR) return absl::NotFoundError(what);
-    return FileError(errno, what);
-  }
-  if (fstat(found.get(), info) != 0) {
+  auto found = OpenPath(path);
+  if (!found.ok()) return found.status();
+  if (fstat(found->get(), info) != 0) {
     return ErrnoError(errno, absl::StrCat("cannot stat ", path));
   }
   if (!S_ISREG(info->st_mode)) {
@@ -169,7 +173,7 @@ absl::StatusOr<UniqueFd> OpenRegular(const std::string& path,
   }
   // The file that was looked at, whatever the path leads to by now.
   UniqueFd fd =
-      OpenAt(AT_FDCWD, absl::StrCat("/proc/self/fd/", found.get()), O_RDONLY);
+      OpenAt(AT_FDCWD, absl::StrCat("/proc/self/fd/", found->get()), O_RDONLY);
   if (fd.valid()) return fd;
   return ErrnoError(errno, absl::StrCat("cannot open ", path));
 }
@@ -179,8 +183,9 @@ bool IsNoRegularFile(const absl::Status& status) {
 }
 
 absl::Status StatFile(const std::string& path, struct statx* info) {
-  if (May("stat", path) && statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC,
-                                 STATX_BASIC_STATS | STATX_BTIME, info) == 0) {
+  if (May("stat", path) &&
+      statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC,
+            STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, info) == 0) {
     return absl::OkStatus();
   }
   const std::string what = absl::StrCat("cannot stat ", path);
@@ -193,7 +198,8 @@ absl::Status StatFile(const std::string& path, struct statx* info) {
 
 absl::StatusOr<std::string> ReadLink(const std::string& path) {
   char target[PATH_MAX];
-  const ssize_t length = readlink(path.c_str(), target, sizeof(target));
+  const ssize_t length =
+      May("link", path) ? readlink(path.c_str(), target, sizeof(target)) : -1;
   if (length >= 0) return std::string(target, static_cast<size_t>(length));
   return FileError(errno, absl::StrCat("cannot read link ", path));
 }

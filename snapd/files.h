@@ -42,6 +42,10 @@ absl::StatusOr<bool> Exists(int parent, const std::string& name);
 absl::StatusOr<UniqueFd> OpenRegular(const std::string& path,
                                      struct stat* info);
 
+// Opens whatever is at `path` with O_PATH, which asks no file system anything.
+// Follows symlinks. NOT_FOUND if nothing is there.
+absl::StatusOr<UniqueFd> OpenPath(const std::string& path);
+
 // The entries of a directory, sorted bytewise, without "." and "..".
 absl::StatusOr<std::vector<std::string>> ListDirectory(int directory);
 
@@ -72,7 +76,8 @@ absl::StatusOr<std::string> ReadLink(const std::string& path);
 
 // For tests: while the object lives, the system calls behind the functions of
 // this file, of all threads, fail with the errno that `fault` returns for
-// ("open", "read", "stat" or "list", name); 0 lets them be made. One at a time.
+// ("open", "read", "stat", "list" or "link", name); 0 lets them be made. One at
+// a time.
 class ScopedFileFault {
  public:
   using Fault =

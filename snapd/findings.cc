@@ -5,9 +5,11 @@
 #include <sys/ipc.h>
 #include <sys/sem.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <set>
 #include <string>
@@ -26,6 +28,9 @@ namespace daxsnap {
 namespace {
 
 constexpr size_t kMaxOfAKind = 100;
+// With one more of at most 50 KB, for each of seven kinds at most: a list of
+// snapshots has to fit into what gRPC clients accept, 4 MiB.
+constexpr size_t kMaxBytesOfAKind = size_t{24} << 10;
 // gRPC sends a status in headers, of which 8 KiB are safe.
 constexpr size_t kMaxMessage = 1500;
 constexpr size_t kMaxSysvFile = size_t{16} << 20;
@@ -51,24 +56,37 @@ bool IsVolatile(absl::string_view file_system) {
 
 bool IsDevice(mode_t mode) { return S_ISCHR(mode) || S_ISBLK(mode); }
 
-bool HasPath(const std::string& path) {
-  return faccessat(AT_FDCWD, path.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+// Whether `path` leads to the file.
+absl::StatusOr<bool> IsCalled(const UsedFile& file, const std::string& path) {
+  struct statx info;
+  absl::Status status = StatFile(path, &info);
+  if (absl::IsNotFound(status)) return false;
+  if (!status.ok()) return status;
+  return makedev(info.stx_dev_major, info.stx_dev_minor) == file.device &&
+         info.stx_ino == file.inode;
 }
 
-// Lines of a file in /proc/sysvipc, in fields; the first line names them.
-std::vector<std::map<std::string, std::string>> ReadSysv(
-    const ProcFs& proc, const std::string& kind) {
-  std::vector<std::map<std::string, std::string>> entries;
+using SysvEntry = std::map<std::string, std::string>;
+
+// Lines of a file in /proc/sysvipc, in fields; the first line names them. None
+// if the kernel has no System V IPC.
+absl::StatusOr<std::vector<SysvEntry>> ReadSysv(const ProcFs& proc,
+                                                const std::string& kind) {
+  std::vector<SysvEntry> entries;
   auto text = ReadFileAt(AT_FDCWD, absl::StrCat(proc.root(), "/sysvipc/", kind),
                          kMaxSysvFile);
-  if (!text.ok()) return entries;
+  if (absl::IsNotFound(text.status())) return entries;
+  if (!text.ok()) return text.status();
   std::vector<std::string> names;
-  for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
+  for (const absl::string_view line :
+       absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
     std::vector<std::string> fields =
         absl::StrSplit(line, ' ', absl::SkipEmpty());
     if (names.empty()) {
       names = std::move(fields);
-    } else if (fields.size() == names.size()) {
+    } else if (fields.size() != names.size()) {
+      return absl::InternalError(absl::StrCat("cannot parse sysvipc/", kind));
+    } else {
       auto& entry = entries.emplace_back();
       for (size_t i = 0; i < fields.size(); ++i) {
         entry[names[i]] = std::move(fields[i]);
@@ -86,16 +104,18 @@ class Finder {
     for (const TaskInfo& task : tree) tasks_[task.id.pid] = &task;
   }
 
-  std::vector<v1::Finding> Run(const std::vector<UsedFile>& files) {
-    FindNamespaces();
-    FindPids();
-    for (const UsedFile& file : files) LookAt(file);
-    FindSysv(files);
-    for (const auto& [reason, last] : last_) {
-      const size_t count = counts_[reason];
-      if (count <= kMaxOfAKind) continue;
-      absl::StrAppend(findings_[last].mutable_message(), " (and ",
-                      count - kMaxOfAKind, " more of this kind)");
+  absl::StatusOr<std::vector<v1::Finding>> Run(
+      const std::vector<UsedFile>& files) {
+    if (absl::Status found = FindNamespaces(); !found.ok()) return found;
+    if (absl::Status found = FindPids(); !found.ok()) return found;
+    for (const UsedFile& file : files) {
+      if (absl::Status found = LookAt(file); !found.ok()) return found;
+    }
+    if (absl::Status found = FindSysv(files); !found.ok()) return found;
+    for (const auto& [key, kind] : kinds_) {
+      if (kind.left_out == 0) continue;
+      absl::StrAppend(findings_[kind.last].mutable_message(), " (and ",
+                      kind.left_out, " more of this kind)");
     }
     // Losses first.
     std::stable_sort(findings_.begin(), findings_.end(),
@@ -106,12 +126,26 @@ class Finder {
   }
 
  private:
+  // Findings of one reason and consequence.
+  struct Kind {
+    size_t told = 0;
+    size_t left_out = 0;
+    size_t bytes = 0;
+    size_t last = 0;  // index in findings_ of the last one told
+  };
+
   void Add(v1::ErrorReason reason, v1::FindingConsequence consequence,
            pid_t pid, const std::string& path, const std::string& message,
            std::string hint) {
-    const size_t count = ++counts_[reason];
-    if (count > kMaxOfAKind) return;
-    last_[reason] = findings_.size();
+    // Losses are never left out for what is none.
+    Kind& kind = kinds_[{reason, consequence}];
+    if (kind.told > 0 &&
+        (kind.told == kMaxOfAKind || kind.bytes > kMaxBytesOfAKind)) {
+      ++kind.left_out;
+      return;
+    }
+    ++kind.told;
+    kind.last = findings_.size();
     v1::Finding& finding = findings_.emplace_back();
     finding.set_reason(reason);
     finding.set_consequence(consequence);
@@ -119,16 +153,25 @@ class Finder {
     finding.set_path(pool::ToPrintableUtf8(path));
     finding.set_message(pool::ToPrintableUtf8(message));
     finding.set_hint(std::move(hint));
+    kind.bytes += finding.ByteSizeLong();
   }
 
-  void FindNamespaces() {
+  absl::Status FindNamespaces() {
     for (const NamespaceKind& kind : kNamespaces) {
       const std::string link = absl::StrCat("ns/", kind.link);
-      const std::string ours = proc_.ReadLink(getpid(), link);
+      auto ours = proc_.ReadLink(getpid(), link);
+      // A kernel may lack a kind.
+      if (absl::IsNotFound(ours.status())) continue;
+      if (!ours.ok()) return ours.status();
       for (const TaskInfo& task : tree_) {
-        const std::string its = proc_.ReadLink(task.id.pid, link);
-        // Zombies have none.
-        if (its.empty() || its == ours) continue;
+        auto its = proc_.ReadLink(task.id.pid, link);
+        if (!its.ok()) {
+          // Zombies have none.
+          absl::Status gone = proc_.UnlessGone(task.id, its.status());
+          if (!gone.ok()) return gone;
+          continue;
+        }
+        if (*its == *ours) continue;
         if (kind.link == absl::string_view("pid")) foreign_pids_ = true;
         Add(v1::ERROR_REASON_NAMESPACE, v1::FINDING_CONSEQUENCE_LOST,
             task.id.pid, kind.link,
@@ -139,21 +182,26 @@ class Finder {
         break;
       }
     }
+    return absl::OkStatus();
   }
 
-  void FindPids() {
+  absl::Status FindPids() {
     // In another PID namespace its own PIDs are the ones to be had again.
-    if (foreign_pids_) return;
+    if (foreign_pids_) return absl::OkStatus();
     std::set<pid_t> low;
     for (const TaskInfo& task : tree_) {
       if (task.id.pid < input_.first_reserved_pid) low.insert(task.id.pid);
       auto threads = proc_.ReadThreads(task.id.pid);
-      if (!threads.ok()) continue;
+      if (!threads.ok()) {
+        absl::Status gone = proc_.UnlessGone(task.id, threads.status());
+        if (!gone.ok()) return gone;
+        continue;
+      }
       for (const pid_t thread : *threads) {
         if (thread < input_.first_reserved_pid) low.insert(thread);
       }
     }
-    if (low.empty()) return;
+    if (low.empty()) return absl::OkStatus();
     // The root task is the one that people know.
     const pid_t root = tree_.front().id.pid;
     const pid_t first = low.contains(root) ? root : *low.begin();
@@ -165,6 +213,7 @@ class Finder {
                      " may be in use after a reboot: a boot gives PIDs below ",
                      input_.first_reserved_pid, " to its own tasks"),
         absl::StrCat("start the program with `snapctl run`", kThisBootOnly));
+    return absl::OkStatus();
   }
 
   std::string Use(const UsedFile& file, const std::string& path) const {
@@ -181,14 +230,25 @@ class Finder {
                         " is ", path);
   }
 
-  void LookAt(const UsedFile& file) {
+  absl::Status LookAt(const UsedFile& file) {
     // Of the kernel's own mounts, memfd for example, or nowhere any more.
-    if (file.mount_point.empty() || IsDevice(file.mode)) return;
-    if (absl::EndsWith(file.path, kDeleted) && !HasPath(file.path)) {
-      // Without a name it is stored in the snapshot.
-      if (file.links != 0) LinkRemapped(file);
-      return;
+    if (file.mount_point.empty() || IsDevice(file.mode)) {
+      return absl::OkStatus();
     }
+    if (absl::EndsWith(file.path, kDeleted)) {
+      auto named = IsCalled(file, file.path);
+      if (!named.ok()) return named.status();
+      if (!*named) {
+        // Without a name it is stored in the snapshot.
+        if (file.links != 0) LinkRemapped(file);
+        return absl::OkStatus();
+      }
+    }
+    LookAtPlace(file);
+    return absl::OkStatus();
+  }
+
+  void LookAtPlace(const UsedFile& file) {
     const bool directory = S_ISDIR(file.mode);
     if (IsVolatile(file.file_system)) {
       if (directory && (file.path == file.mount_point ||
@@ -255,13 +315,17 @@ class Finder {
         "run the program without System V IPC");
   }
 
-  void FindSysv(const std::vector<UsedFile>& files) {
+  absl::Status FindSysv(const std::vector<UsedFile>& files) {
     // Those with an IPC namespace of their own have their objects in it.
-    if (proc_.ReadLink(tree_.front().id.pid, "ns/ipc") !=
-        proc_.ReadLink(getpid(), "ns/ipc")) {
-      return;
+    const TaskId& root = tree_.front().id;
+    auto ours = proc_.ReadLink(getpid(), "ns/ipc");
+    auto its = proc_.ReadLink(root.pid, "ns/ipc");
+    if (!ours.ok() && !absl::IsNotFound(ours.status())) return ours.status();
+    if (!its.ok() && !absl::IsNotFound(its.status())) {
+      return proc_.UnlessGone(root, its.status());
     }
-    const auto user = [this](const std::map<std::string, std::string>& entry,
+    if (ours.ok() && its.ok() && *ours != *its) return absl::OkStatus();
+    const auto user = [this](const SysvEntry& entry,
                              std::initializer_list<const char*> names) {
       for (const char* name : names) {
         const auto field = entry.find(name);
@@ -273,7 +337,9 @@ class Finder {
       }
       return pid_t{0};
     };
-    for (auto& entry : ReadSysv(proc_, "shm")) {
+    auto segments = ReadSysv(proc_, "shm");
+    if (!segments.ok()) return segments.status();
+    for (SysvEntry& entry : *segments) {
       pid_t pid = user(entry, {"lpid", "cpid"});
       const auto attached =
           std::find_if(files.begin(), files.end(), [&](const UsedFile& file) {
@@ -283,17 +349,21 @@ class Finder {
       if (attached != files.end()) pid = attached->pid;
       if (pid != 0) Sysv(pid, "shm", entry["shmid"], "shared memory");
     }
-    for (auto& entry : ReadSysv(proc_, "msg")) {
+    auto queues = ReadSysv(proc_, "msg");
+    if (!queues.ok()) return queues.status();
+    for (SysvEntry& entry : *queues) {
       const pid_t pid = user(entry, {"lspid", "lrpid"});
       if (pid != 0) Sysv(pid, "msg", entry["msqid"], "message queue");
     }
-    FindSemaphores();
+    return FindSemaphores();
   }
 
   // Nothing in /proc says who uses a semaphore; each knows who was last.
-  void FindSemaphores() {
+  absl::Status FindSemaphores() {
     int left = kMaxSemaphores;
-    for (auto& entry : ReadSysv(proc_, "sem")) {
+    auto sets = ReadSysv(proc_, "sem");
+    if (!sets.ok()) return sets.status();
+    for (SysvEntry& entry : *sets) {
       int id = 0;
       int count = 0;
       if (!absl::SimpleAtoi(entry["semid"], &id) ||
@@ -302,11 +372,17 @@ class Finder {
       }
       for (int i = 0; i < count && left > 0; ++i, --left) {
         const pid_t pid = semctl(id, i, GETPID);
-        if (pid <= 0 || !tasks_.contains(pid)) continue;
+        // Removed meanwhile.
+        if (pid < 0 && (errno == EINVAL || errno == EIDRM)) break;
+        if (pid < 0) {
+          return ErrnoError(errno, absl::StrCat("cannot read semaphores ", id));
+        }
+        if (!tasks_.contains(pid)) continue;
         Sysv(pid, "sem", entry["semid"], "semaphores");
         break;
       }
     }
+    return absl::OkStatus();
   }
 
   std::string Named(pid_t pid) const {
@@ -321,8 +397,7 @@ class Finder {
   std::map<pid_t, const TaskInfo*> tasks_;
   bool foreign_pids_ = false;
   std::set<std::string> sysv_;  // objects that were found already
-  std::map<v1::ErrorReason, size_t> counts_;
-  std::map<v1::ErrorReason, size_t> last_;  // index in findings_
+  std::map<std::pair<v1::ErrorReason, v1::FindingConsequence>, Kind> kinds_;
   std::vector<v1::Finding> findings_;
 };
 
@@ -338,10 +413,9 @@ bool IsLoss(const v1::Finding& finding) {
 
 }  // namespace
 
-std::vector<v1::Finding> FindLosses(const ProcFs& proc,
-                                    const std::vector<TaskInfo>& tree,
-                                    const std::vector<UsedFile>& files,
-                                    const FindingsInput& input) {
+absl::StatusOr<std::vector<v1::Finding>> FindLosses(
+    const ProcFs& proc, const std::vector<TaskInfo>& tree,
+    const std::vector<UsedFile>& files, const FindingsInput& input) {
   return Finder(proc, tree, input).Run(files);
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "client/launch/launch.h"
 #include "daxsnap/v1/snapshot.pb.h"
 #include "snapd/proc.h"
@@ -29,12 +30,13 @@ struct FindingsInput {
   bool leave_running = false;
 };
 
-// All findings about a tree and its files, the gravest first; of one kind at
-// most a hundred, of which the last says how many more there are.
-std::vector<v1::Finding> FindLosses(const ProcFs& proc,
-                                    const std::vector<TaskInfo>& tree,
-                                    const std::vector<UsedFile>& files,
-                                    const FindingsInput& input);
+// All findings about a tree and its files, the gravest first; of one kind and
+// consequence at most a hundred, and fewer if they are long: the last says how
+// many more there are. Together they have at most 512 KiB. An error if
+// something cannot be read, so that it is not known.
+absl::StatusOr<std::vector<v1::Finding>> FindLosses(
+    const ProcFs& proc, const std::vector<TaskInfo>& tree,
+    const std::vector<UsedFile>& files, const FindingsInput& input);
 
 // Whether one of them is a loss.
 bool HasLoss(const std::vector<v1::Finding>& findings);

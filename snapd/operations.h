@@ -39,7 +39,7 @@ struct HostActions {
   std::function<absl::Status(const std::vector<SyncTarget>&, absl::Duration,
                              const Cancellation&)>
       sync = SyncFileSystems;
-  std::function<std::vector<v1::Finding>(
+  std::function<absl::StatusOr<std::vector<v1::Finding>>(
       const ProcFs&, const std::vector<TaskInfo>&, const std::vector<UsedFile>&,
       const FindingsInput&)>
       find = FindLosses;

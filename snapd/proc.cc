@@ -39,14 +39,6 @@ absl::StatusOr<UniqueFd> OpenTask(const std::string& root, pid_t pid) {
   return OpenDirectory(AT_FDCWD, path);
 }
 
-std::string ReadLinkAt(int parent, const std::string& name) {
-  char target[PATH_MAX];
-  const ssize_t length =
-      readlinkat(parent, name.c_str(), target, sizeof(target));
-  if (length < 0) return {};
-  return std::string(target, static_cast<size_t>(length));
-}
-
 // "pid (comm) state ppid ...": comm may hold anything, ')' included, so the
 // fields are counted from the last one.
 absl::Status ParseStat(absl::string_view text, TaskInfo* task) {
@@ -71,7 +63,8 @@ absl::Status ParseStat(absl::string_view text, TaskInfo* task) {
   }
   task->state = fields[0][0];
   task->kernel_thread = (flags & kFlagKernelThread) != 0;
-  task->doomed = (flags & kFlagExiting) != 0;
+  task->exiting = (flags & kFlagExiting) != 0;
+  task->doomed = task->exiting;
   return absl::OkStatus();
 }
 
@@ -138,11 +131,12 @@ bool ParseDevice(absl::string_view text, int base, dev_t* device) {
   return true;
 }
 
-// "7f00-7f01 r--s 00000000 08:01 4711   /some/path"; false for what maps no
-// file.
+// "7f00-7f01 r--s 00000000 08:01 4711   /some/path"; the path does not begin
+// with a slash where no file is mapped.
 bool ParseMap(absl::string_view line, MapInfo* map) {
-  const std::vector<absl::string_view> fields =
+  std::vector<absl::string_view> fields =
       absl::StrSplit(line, absl::MaxSplits(' ', 5));
+  if (fields.size() == 5) fields.emplace_back();
   if (fields.size() != 6 || fields[1].size() != 4 ||
       !ParseDevice(fields[3], 16, &map->device) ||
       !absl::SimpleAtoi(fields[4], &map->inode)) {
@@ -150,7 +144,6 @@ bool ParseMap(absl::string_view line, MapInfo* map) {
   }
   // Not by the inode: the first System V segment of a boot has 0.
   map->path = std::string(absl::StripLeadingAsciiWhitespace(fields[5]));
-  if (!absl::StartsWith(map->path, "/")) return false;
   const std::pair<absl::string_view, absl::string_view> range =
       absl::StrSplit(fields[0], absl::MaxSplits('-', 1));
   uint64_t first = 0;
@@ -250,7 +243,7 @@ absl::StatusOr<TaskInfo> ProcFs::ReadTask(pid_t pid) const {
   if (!status_text.ok()) return status_text.status();
   if (absl::Status s = ParseStat(*stat_text, &task); !s.ok()) return s;
   if (absl::Status s = ParseStatus(*status_text, &task); !s.ok()) return s;
-  task.exe = ReadLinkAt(directory->get(), "exe");
+  task.exe = ReadLink(pid, "exe").value_or("");
   return task;
 }
 
@@ -300,8 +293,12 @@ absl::StatusOr<std::vector<FdInfo>> ProcFs::ReadFdTargets(pid_t pid) const {
   for (const std::string& name : *names) {
     FdInfo info;
     if (!absl::SimpleAtoi(name, &info.fd)) continue;
-    info.target = ReadLinkAt(directory->get(), name);
-    if (!info.target.empty()) fds.push_back(std::move(info));
+    auto target = ReadLink(pid, absl::StrCat("fd/", name));
+    // Closed meanwhile.
+    if (absl::IsNotFound(target.status())) continue;
+    if (!target.ok()) return target.status();
+    info.target = *std::move(target);
+    fds.push_back(std::move(info));
   }
   return fds;
 }
@@ -321,8 +318,9 @@ absl::StatusOr<std::vector<FdInfo>> ProcFs::ReadFds(pid_t pid) const {
   return fds;
 }
 
-std::string ProcFs::ReadLink(pid_t pid, const std::string& name) const {
-  return ReadLinkAt(AT_FDCWD, absl::StrCat(root_, "/", pid, "/", name));
+absl::StatusOr<std::string> ProcFs::ReadLink(pid_t pid,
+                                             const std::string& name) const {
+  return daxsnap::ReadLink(absl::StrCat(root_, "/", pid, "/", name));
 }
 
 absl::StatusOr<std::vector<MapInfo>> ProcFs::ReadMaps(pid_t pid) const {
@@ -332,9 +330,13 @@ absl::StatusOr<std::vector<MapInfo>> ProcFs::ReadMaps(pid_t pid) const {
   if (!text.ok()) return text.status();
   std::vector<MapInfo> maps;
   std::map<std::pair<dev_t, uint64_t>, size_t> known;
-  for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
+  for (const absl::string_view line :
+       absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
     MapInfo map;
-    if (!ParseMap(line, &map)) continue;
+    if (!ParseMap(line, &map)) {
+      return absl::InternalError("cannot parse /proc/PID/maps");
+    }
+    if (!absl::StartsWith(map.path, "/")) continue;
     const auto [at, fresh] =
         known.try_emplace({map.device, map.inode}, maps.size());
     if (fresh) {
@@ -352,9 +354,13 @@ absl::StatusOr<std::vector<MountInfo>> ProcFs::ReadMounts(pid_t pid) const {
   auto text = ReadFileAt(task->get(), "mountinfo", kMaxMaps);
   if (!text.ok()) return text.status();
   std::vector<MountInfo> mounts;
-  for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
+  for (const absl::string_view line :
+       absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
     MountInfo mount;
-    if (ParseMount(line, &mount)) mounts.push_back(std::move(mount));
+    if (!ParseMount(line, &mount)) {
+      return absl::InternalError("cannot parse /proc/PID/mountinfo");
+    }
+    mounts.push_back(std::move(mount));
   }
   return mounts;
 }
@@ -373,6 +379,16 @@ absl::StatusOr<bool> ProcFs::IsAlive(const TaskId& id) const {
   if (!task.ok()) return task.status();
   return task->id == id && !task->doomed && task->state != 'Z' &&
          task->state != 'X';
+}
+
+absl::Status ProcFs::UnlessGone(const TaskId& id,
+                                const absl::Status& error) const {
+  if (error.ok() || absl::IsNotFound(error)) return absl::OkStatus();
+  auto task = ReadTask(id.pid);
+  if (absl::IsNotFound(task.status())) return absl::OkStatus();
+  const bool ended = task.ok() && (task->id != id || task->exiting ||
+                                   task->state == 'Z' || task->state == 'X');
+  return ended ? absl::OkStatus() : error;
 }
 
 absl::StatusOr<std::string> ProcFs::BootId() const {

@@ -37,6 +37,8 @@ struct TaskInfo {
   // State letter of /proc/PID/stat: R, S, D, T, t, Z, ...
   char state = '?';
   bool kernel_thread = false;
+  // Ending: it is giving up what it has.
+  bool exiting = false;
   // Killed already, or ending: it will not run its own code again.
   bool doomed = false;
   std::string comm;
@@ -82,7 +84,8 @@ struct MountInfo {
   std::string type;
 };
 
-// Reads tasks below a proc file system. Thread-safe.
+// Reads tasks below a proc file system. Thread-safe. What cannot be read or
+// parsed is an error, never left out.
 class ProcFs {
  public:
   // `root` is another directory in tests.
@@ -105,8 +108,10 @@ class ProcFs {
   // The same without flags and mount, which takes less time.
   absl::StatusOr<std::vector<FdInfo>> ReadFdTargets(pid_t pid) const;
 
-  // What a link below /proc/PID says, "ns/mnt" for example; empty on failure.
-  std::string ReadLink(pid_t pid, const std::string& name) const;
+  // What a link below /proc/PID says, "ns/mnt" for example. NOT_FOUND if there
+  // is no such task or link; a zombie has few.
+  absl::StatusOr<std::string> ReadLink(pid_t pid,
+                                       const std::string& name) const;
 
   // Files that are mapped, each once; NOT_FOUND if there is no such task.
   absl::StatusOr<std::vector<MapInfo>> ReadMaps(pid_t pid) const;
@@ -120,6 +125,11 @@ class ProcFs {
 
   // Whether exactly this task exists and will live on: no zombie, not killed.
   absl::StatusOr<bool> IsAlive(const TaskId& id) const;
+
+  // What an error means that came of reading something of the task: OK if there
+  // is nothing to read any more, as the task or the thing is gone; else the
+  // error. A task that ends has errors of its own for much of what it had.
+  absl::Status UnlessGone(const TaskId& id, const absl::Status& error) const;
 
   // ID of the running boot, /proc/sys/kernel/random/boot_id.
   absl::StatusOr<std::string> BootId() const;

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "snapd/errors.h"
 #include "snapd/files.h"
 
 namespace daxsnap {
@@ -92,24 +93,31 @@ bool IsOneOf(char type, absl::string_view types) {
 
 }  // namespace
 
-TmpfilesRules TmpfilesRules::Read(const std::string& root) {
-  std::map<std::string, std::string> files;  // path by name
+absl::StatusOr<TmpfilesRules> TmpfilesRules::Read(const std::string& root) {
+  std::map<std::string, std::pair<std::string, std::string>> files;
   for (const char* path : kDirectories) {
     const std::string directory = absl::StrCat(root, path);
-    auto opened = OpenDirectory(AT_FDCWD, directory);
-    if (!opened.ok()) continue;
+    // It may be a symlink.
+    auto opened = OpenDirectory(AT_FDCWD, directory + "/.");
+    if (absl::IsNotFound(opened.status())) continue;
+    if (!opened.ok()) return opened.status();
     auto names = ListDirectory(opened->get());
-    if (!names.ok()) continue;
+    if (!names.ok()) return names.status();
     for (const std::string& name : *names) {
-      if (!absl::EndsWith(name, ".conf")) continue;
-      files.try_emplace(name, absl::StrCat(directory, "/", name));
+      if (!absl::EndsWith(name, ".conf") || files.contains(name)) continue;
+      const std::string file = absl::StrCat(directory, "/", name);
+      auto text = ReadFileAt(AT_FDCWD, file, kMaxFile);
+      // A dangling symlink, or a directory: hides nothing.
+      if (absl::IsNotFound(text.status()) ||
+          ErrnoNameOf(text.status()) == "EISDIR") {
+        continue;
+      }
+      if (!text.ok()) return text.status();
+      files[name] = {file, *std::move(text)};
     }
   }
   TmpfilesRules rules;
-  for (const auto& [name, path] : files) {
-    auto text = ReadFileAt(AT_FDCWD, path, kMaxFile);
-    if (text.ok()) rules.Add(*text, path);
-  }
+  for (const auto& [name, file] : files) rules.Add(file.second, file.first);
   return rules;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
 namespace daxsnap {
@@ -32,8 +33,8 @@ class TmpfilesRules {
   TmpfilesRules() = default;
 
   // Reads the configuration of the system below `root` ("" for the real one).
-  // What cannot be read or is not understood is left out.
-  static TmpfilesRules Read(const std::string& root = "");
+  // What is not understood is left out; what cannot be read is an error.
+  static absl::StatusOr<TmpfilesRules> Read(const std::string& root = "");
 
   // Adds the lines of one file; those that were added first win.
   void Add(absl::string_view text, const std::string& file);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/tree_files.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
@@ -12,6 +11,8 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "snapd/errors.h"
+#include "snapd/files.h"
 
 namespace daxsnap {
 namespace {
@@ -20,48 +21,62 @@ class Reader {
  public:
   explicit Reader(const ProcFs& proc) : proc_(proc) {}
 
-  void AddTask(pid_t pid) {
-    pid_ = pid;
-    mounts_ = &MountsOf(pid);
-    for (const char* name : {"cwd", "root"})
-      Add(name, proc_.ReadLink(pid, name));
-    if (auto fds = proc_.ReadFdTargets(pid); fds.ok()) {
-      for (const FdInfo& fd : *fds) {
-        // All others, pipes and sockets, look like "pipe:[4711]".
-        if (!absl::StartsWith(fd.target, "/")) continue;
-        Add(absl::StrCat("fd/", fd.fd), fd.target);
-      }
-    }
-    if (auto maps = proc_.ReadMaps(pid); maps.ok()) {
-      for (const MapInfo& map : *maps) {
-        if (mapped_.insert({map.device, map.inode}).second) AddMapping(map);
-      }
-    }
+  absl::Status AddTask(const TaskInfo& task) {
+    if (task.state == 'Z' || task.state == 'X') return absl::OkStatus();
+    absl::Status added = AddAllOf(task.id.pid);
+    return added.ok() ? added : proc_.UnlessGone(task.id, added);
   }
 
   std::vector<UsedFile> Take() && { return std::move(files_); }
 
  private:
-  // Tasks that share a mount namespace see the same.
-  const std::vector<MountInfo>& MountsOf(pid_t pid) {
-    const auto [found, fresh] = mounts_by_namespace_.try_emplace(
-        proc_.ReadLink(pid, "ns/mnt"), std::vector<MountInfo>());
-    if (fresh) {
-      auto mounts = proc_.ReadMounts(pid);
-      if (mounts.ok()) found->second = *std::move(mounts);
+  absl::Status AddAllOf(pid_t pid) {
+    pid_ = pid;
+    if (absl::Status found = FindMounts(); !found.ok()) return found;
+    for (const char* name : {"cwd", "root"}) {
+      auto path = proc_.ReadLink(pid, name);
+      if (!path.ok()) return path.status();
+      absl::Status added = Add(name, *path);
+      if (!added.ok() && !absl::IsNotFound(added)) return added;
     }
-    return found->second;
+    auto fds = proc_.ReadFdTargets(pid);
+    if (!fds.ok()) return fds.status();
+    for (const FdInfo& fd : *fds) {
+      // All others, pipes and sockets, look like "pipe:[4711]".
+      if (!absl::StartsWith(fd.target, "/")) continue;
+      absl::Status added = Add(absl::StrCat("fd/", fd.fd), fd.target);
+      // Closed meanwhile.
+      if (!added.ok() && !absl::IsNotFound(added)) return added;
+    }
+    auto maps = proc_.ReadMaps(pid);
+    if (!maps.ok()) return maps.status();
+    for (const MapInfo& map : *maps) {
+      if (!mapped_.insert({map.device, map.inode}).second) continue;
+      if (absl::Status added = AddMapping(map); !added.ok()) return added;
+    }
+    return absl::OkStatus();
   }
 
-  bool Add(const std::string& link, const std::string& path) {
-    if (path.empty()) return false;
+  // Tasks that share a mount namespace see the same.
+  absl::Status FindMounts() {
+    auto space = proc_.ReadLink(pid_, "ns/mnt");
+    if (!space.ok()) return space.status();
+    auto found = mounts_by_namespace_.find(*space);
+    if (found == mounts_by_namespace_.end()) {
+      auto mounts = proc_.ReadMounts(pid_);
+      if (!mounts.ok()) return mounts.status();
+      found = mounts_by_namespace_.emplace(*space, *std::move(mounts)).first;
+    }
+    mounts_ = &found->second;
+    return absl::OkStatus();
+  }
+
+  absl::Status Add(const std::string& link, const std::string& path) {
     struct statx info;
     const std::string whole = absl::StrCat(proc_.root(), "/", pid_, "/", link);
     // A file system whose server does not answer must not be asked.
-    if (statx(AT_FDCWD, whole.c_str(), AT_STATX_DONT_SYNC,
-              STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_INO | STATX_MNT_ID,
-              &info) != 0) {
-      return false;
+    if (absl::Status status = StatFile(whole, &info); !status.ok()) {
+      return status;
     }
     UsedFile file;
     file.pid = pid_;
@@ -71,17 +86,22 @@ class Reader {
     file.device = makedev(info.stx_dev_major, info.stx_dev_minor);
     file.inode = info.stx_ino;
     file.links = info.stx_nlink;
-    if (!known_.emplace(file.device, file.inode, path).second) return true;
+    if (!known_.emplace(file.device, file.inode, path).second) {
+      return absl::OkStatus();
+    }
     const int mount_id = static_cast<int>(info.stx_mnt_id);
     Finish(std::move(file),
            [mount_id](const MountInfo& mount) { return mount.id == mount_id; });
-    return true;
+    return absl::OkStatus();
   }
 
-  void AddMapping(const MapInfo& map) {
+  absl::Status AddMapping(const MapInfo& map) {
     const std::string link = absl::StrCat("map_files/", map.range);
-    if (Add(link, map.path)) return;
+    const absl::Status added = Add(link, map.path);
+    // Unmapped meanwhile.
+    if (added.ok() || absl::IsNotFound(added)) return absl::OkStatus();
     // Such a link may be followed with CAP_CHECKPOINT_RESTORE alone.
+    if (ErrnoNameOf(added) != "EPERM") return added;
     UsedFile file;
     file.pid = pid_;
     file.link = link;
@@ -92,6 +112,7 @@ class Reader {
     Finish(std::move(file), [&map](const MountInfo& mount) {
       return mount.device == map.device;
     });
+    return absl::OkStatus();
   }
 
   template <typename Predicate>
@@ -116,10 +137,12 @@ class Reader {
 
 }  // namespace
 
-std::vector<UsedFile> ReadUsedFiles(const ProcFs& proc,
-                                    const std::vector<TaskInfo>& tree) {
+absl::StatusOr<std::vector<UsedFile>> ReadUsedFiles(
+    const ProcFs& proc, const std::vector<TaskInfo>& tree) {
   Reader reader(proc);
-  for (const TaskInfo& task : tree) reader.AddTask(task.id.pid);
+  for (const TaskInfo& task : tree) {
+    if (absl::Status added = reader.AddTask(task); !added.ok()) return added;
+  }
   return std::move(reader).Take();
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "snapd/proc.h"
 
 namespace daxsnap {
@@ -36,10 +37,10 @@ struct UsedFile {
 
 // The files of the tasks, root task first. A file that several have under one
 // path is there once; directories before what is open, that before what is
-// mapped. Tasks that are gone have none. No file system is asked anything, so
-// this does not hang with one.
-std::vector<UsedFile> ReadUsedFiles(const ProcFs& proc,
-                                    const std::vector<TaskInfo>& tree);
+// mapped. Tasks that are gone have none; what cannot be read of others is an
+// error. No file system is asked anything, so this does not hang with one.
+absl::StatusOr<std::vector<UsedFile>> ReadUsedFiles(
+    const ProcFs& proc, const std::vector<TaskInfo>& tree);
 
 }  // namespace daxsnap
 

@@ -12,6 +12,7 @@
 #include <future>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -155,6 +156,31 @@ TEST_F(CheckpointTest, WhatDoesNotComeBackIsRefusedBeforeTheFreeze) {
   const absl::Status status = Create(Request("a")).status();
   EXPECT_EQ(ErrorReasonOf(status), reason::kVolatileFile);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(engine_.dumps, 0);
+  ExpectNothingHappened();
+}
+
+TEST_F(CheckpointTest, WhatCannotBeReadWhileFrozenIsNoReasonToKill) {
+  for (const char* link : {"/ns/mnt", "/cwd"}) {
+    const ScopedFileFault fault(
+        [this, link](absl::string_view call, const std::string& name) {
+          return call == "link" && absl::EndsWith(name, link) &&
+                         task_.State() == 'T'
+                     ? EMFILE
+                     : 0;
+        });
+    events_.clear();
+    EXPECT_EQ(ErrorReasonOf(Create(Request("a")).status()),
+              reason::kOverloaded);
+    EXPECT_THAT(events_, ::testing::Contains("images"));
+    EXPECT_THAT(events_, ::testing::Not(::testing::Contains("killed")));
+    ExpectNothingHappened();
+  }
+}
+
+TEST_F(CheckpointTest, RulesOfBootThatCannotBeReadAreNoReasonToKill) {
+  const ScopedFileFault fault(FailWith(EIO, "open", "tmpfiles.d/."));
+  EXPECT_EQ(ErrnoNameOf(Create(Request("a")).status()), "EIO");
   EXPECT_EQ(engine_.dumps, 0);
   ExpectNothingHappened();
 }
@@ -656,8 +682,22 @@ TEST_F(WriterTest, UnchangedFilesPass) {
   EXPECT_TRUE(restored.ok()) << restored;
 }
 
+// A sync may change their times, and is the last that does.
+TEST_F(WriterTest, FilesAreRecordedAfterTheLastSync) {
+  on_sync = [&](const std::vector<SyncTarget>&, absl::Duration) {
+    Overwrite();
+    return absl::OkStatus();
+  };
+  const absl::Status taken = Take(/*leave_running=*/false);
+  ASSERT_TRUE(taken.ok()) << taken;
+  EndWriter();
+  const absl::Status restored = Restore(v1::FILES_POLICY_UNSPECIFIED);
+  EXPECT_TRUE(restored.ok()) << restored;
+}
+
 TEST_F(WriterTest, FilesWrittenSinceAreRefusedUnlessAccepted) {
-  ASSERT_TRUE(Take(/*leave_running=*/false).ok());
+  const absl::Status taken = Take(/*leave_running=*/false);
+  ASSERT_TRUE(taken.ok()) << taken;
   EndWriter();
   Overwrite();
   for (const auto policy :

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -27,8 +29,11 @@ std::vector<std::string> MountPoints(const Child& child) {
   const ProcFs proc;
   std::vector<std::string> mount_points;
   std::set<dev_t> devices;
-  for (const SyncTarget& target : CollectSyncTargets(
-           proc, ReadUsedFiles(proc, {*proc.ReadTask(child.pid())}))) {
+  auto files = ReadUsedFiles(proc, {*proc.ReadTask(child.pid())});
+  EXPECT_TRUE(files.ok()) << files.status();
+  auto targets = CollectSyncTargets(proc, *files);
+  EXPECT_TRUE(targets.ok()) << targets.status();
+  for (const SyncTarget& target : *targets) {
     struct stat info;
     EXPECT_EQ(fstat(target.fd.get(), &info), 0);
     EXPECT_TRUE(S_ISREG(info.st_mode) || S_ISDIR(info.st_mode));
@@ -62,13 +67,58 @@ TEST(CollectSyncTargets, DevicesAndPipesAreNotOpened) {
   EXPECT_THAT(MountPoints(child), Not(Contains("/dev")));
 }
 
-TEST(CollectSyncTargets, TasksThatAreGoneHaveNone) {
+TEST(CollectSyncTargets, TasksThatAreGoneOrZombiesHaveNone) {
   Child child;
   const ProcFs proc;
   const std::vector<TaskInfo> tree = {*proc.ReadTask(child.pid())};
+  const std::vector<UsedFile> files = *ReadUsedFiles(proc, tree);
+  EXPECT_FALSE(files.empty());
   child.Kill();
-  child.Reap();
-  EXPECT_TRUE(CollectSyncTargets(proc, ReadUsedFiles(proc, tree)).empty());
+  for (const char* state : {"zombie", "gone"}) {
+    auto left = ReadUsedFiles(proc, tree);
+    ASSERT_TRUE(left.ok()) << state << ": " << left.status();
+    EXPECT_TRUE(left->empty()) << state;
+    auto targets = CollectSyncTargets(proc, files);
+    ASSERT_TRUE(targets.ok()) << state << ": " << targets.status();
+    EXPECT_TRUE(targets->empty()) << state;
+    child.Reap();
+  }
+}
+
+TEST(ReadUsedFiles, WhatCannotBeReadIsNotTakenForNothing) {
+  const Child child("cd /; exec 5</etc/passwd; echo >&3; exec sleep infinity");
+  const ProcFs proc;
+  const std::vector<TaskInfo> tree = {*proc.ReadTask(child.pid())};
+  for (const auto& [call, name] :
+       {std::pair{"link", "/ns/mnt"}, std::pair{"read", "mountinfo"},
+        std::pair{"link", "/cwd"}, std::pair{"stat", "/root"},
+        std::pair{"open", "/fd"}, std::pair{"list", ""},
+        std::pair{"link", "/fd/5"}, std::pair{"stat", "/fd/5"},
+        std::pair{"read", "maps"}}) {
+    for (const int error : {EIO, EMFILE, EACCES}) {
+      const ScopedFileFault fault(FailWith(error, call, name));
+      const absl::Status status = ReadUsedFiles(proc, tree).status();
+      EXPECT_EQ(ErrnoNameOf(status), strerrorname_np(error))
+          << call << " " << name << ": " << status;
+    }
+  }
+  const std::vector<UsedFile> files = *ReadUsedFiles(proc, tree);
+  const NoDescriptors none;
+  EXPECT_EQ(ErrorReasonOf(ReadUsedFiles(proc, tree).status()),
+            reason::kOverloaded);
+  EXPECT_EQ(ErrorReasonOf(CollectSyncTargets(proc, files).status()),
+            reason::kOverloaded);
+}
+
+TEST(ReadUsedFiles, ClosedMeanwhileIsNoError) {
+  const Child child("cd /; exec 5</etc/passwd; echo >&3; exec sleep infinity");
+  const ProcFs proc;
+  for (const auto& [call, name] :
+       {std::pair{"link", "/fd/5"}, std::pair{"stat", "/fd/5"}}) {
+    const ScopedFileFault fault(FailWith(ENOENT, call, name));
+    const auto files = ReadUsedFiles(proc, {*proc.ReadTask(child.pid())});
+    EXPECT_TRUE(files.ok()) << files.status();
+  }
 }
 
 SyncTarget Target(const std::string& path) {

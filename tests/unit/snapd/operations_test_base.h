@@ -40,11 +40,11 @@ class OperationsTestBase : public testing::Test {
                        absl::Duration timeout, const Cancellation&) {
                   return on_sync ? on_sync(targets, timeout) : absl::OkStatus();
                 },
-            .find =
-                [this](const ProcFs&, const std::vector<TaskInfo>&,
-                       const std::vector<UsedFile>&, const FindingsInput&) {
-                  return on_find ? on_find() : std::vector<v1::Finding>();
-                }};
+            .find = [this](const ProcFs&, const std::vector<TaskInfo>&,
+                           const std::vector<UsedFile>&, const FindingsInput&)
+                -> absl::StatusOr<std::vector<v1::Finding>> {
+              return on_find ? on_find() : std::vector<v1::Finding>();
+            }};
   }
 
   Catalog& catalog() { return (*holder_.Get())->catalog; }

@@ -75,8 +75,7 @@ TEST(ProcFs, ReadsFilesThatAreMappedOnce) {
       "7f0000000000-7f0000001000 rw-p 00000000 00:00 0 \n"
       "7f0000002000-7f0000003000 rw-s 00000000 00:01 0   /SYSV00001234 "
       "(deleted)\n"
-      "7ffc00000000-7ffc00001000 rw-p 00000000 00:00 0   [stack]\n"
-      "gibberish\n\n");
+      "7ffc00000000-7ffc00001000 rw-p 00000000 00:00 0   [stack]\n\n");
   auto maps = fake.proc().ReadMaps(7);
   ASSERT_TRUE(maps.ok()) << maps.status();
   ASSERT_EQ(maps->size(), 2u);
@@ -87,14 +86,15 @@ TEST(ProcFs, ReadsFilesThatAreMappedOnce) {
   EXPECT_TRUE(maps->at(0).shared);
   EXPECT_EQ(maps->at(1).path, "/SYSV00001234 (deleted)");
   EXPECT_TRUE(absl::IsNotFound(fake.proc().ReadMaps(8).status()));
+  fake.AddFile(7, "maps", "gibberish\n");
+  EXPECT_TRUE(absl::IsInternal(fake.proc().ReadMaps(7).status()));
 }
 
 TEST(ProcFs, ReadsMounts) {
   FakeProc fake;
   fake.AddFile(7, "mountinfo",
                "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
-               "23 22 0:21 /sub /mnt/a\\040b\\134c rw - tmpfs tmpfs rw\n"
-               "gibberish\n\n");
+               "23 22 0:21 /sub /mnt/a\\040b\\134c rw - tmpfs tmpfs rw\n\n");
   auto mounts = fake.proc().ReadMounts(7);
   ASSERT_TRUE(mounts.ok()) << mounts.status();
   ASSERT_EQ(mounts->size(), 2u);
@@ -104,6 +104,8 @@ TEST(ProcFs, ReadsMounts) {
   EXPECT_EQ(mounts->at(0).type, "ext4");
   EXPECT_EQ(mounts->at(1).mount_point, "/mnt/a b\\c");
   EXPECT_EQ(mounts->at(1).type, "tmpfs");
+  fake.AddFile(7, "mountinfo", "gibberish\n");
+  EXPECT_TRUE(absl::IsInternal(fake.proc().ReadMounts(7).status()));
 }
 
 TEST(TaskKind, KernelThreadsZombiesThreadsAndInitAreRefused) {

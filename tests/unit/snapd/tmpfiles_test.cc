@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
 #include "absl/strings/str_cat.h"
+#include "snapd/errors.h"
 #include "snapd/files.h"
 #include "tests/unit/snapd/temp_pool.h"
 
@@ -108,12 +111,22 @@ TEST(Tmpfiles, FilesOfTheAdministratorHideThoseOfTheSystem) {
   add("/usr/lib/tmpfiles.d/var.conf", "D /var/x\n");
   add("/usr/lib/tmpfiles.d/var.conf.bak", "D /var/y\n");
   add("/etc/tmpfiles.d/tmp.conf", "\n");
-  const TmpfilesRules rules = TmpfilesRules::Read(root.path());
+  auto read = TmpfilesRules::Read(root.path());
+  ASSERT_TRUE(read.ok()) << read.status();
+  const TmpfilesRules& rules = *read;
   EXPECT_EQ(rules.FateOf("/tmp/x").fate, Fate::kStays);
   EXPECT_EQ(rules.FateOf("/var/x/y").fate, Fate::kRemoved);
   EXPECT_EQ(rules.FateOf("/var/y/z").fate, Fate::kStays);
-  EXPECT_EQ(TmpfilesRules::Read("/no/such").FateOf("/tmp/x").fate,
+  EXPECT_EQ(TmpfilesRules::Read("/no/such")->FateOf("/tmp/x").fate,
             Fate::kStays);
+  for (const auto& [call, name] :
+       {std::pair{"open", "/etc/tmpfiles.d/."}, std::pair{"list", ""},
+        std::pair{"open", "var.conf"}, std::pair{"read", "var.conf"}}) {
+    const ScopedFileFault fault(FailWith(EMFILE, call, name));
+    EXPECT_EQ(ErrorReasonOf(TmpfilesRules::Read(root.path()).status()),
+              reason::kOverloaded)
+        << call << " " << name;
+  }
 }
 
 }  // namespace
