@@ -54,6 +54,21 @@ bool IsVolatile(absl::string_view file_system) {
          file_system == "devtmpfs" || file_system == "hugetlbfs";
 }
 
+// Whether the directory is a mount point that is there after a boot as well:
+// one in a directory that stays, or of systemd's own. /run/user/UID is none.
+bool IsMountPointAfterBoot(const UsedFile& directory) {
+  if (directory.path != directory.mount_point) return false;
+  constexpr absl::string_view kEmptied[] = {"/dev/", "/run/", "/tmp/"};
+  constexpr absl::string_view kOfBoot[] = {"/dev/hugepages", "/dev/shm",
+                                           "/run/lock"};
+  const auto is_below = [&directory](absl::string_view above) {
+    return absl::StartsWith(directory.path, above);
+  };
+  return std::none_of(std::begin(kEmptied), std::end(kEmptied), is_below) ||
+         std::find(std::begin(kOfBoot), std::end(kOfBoot), directory.path) !=
+             std::end(kOfBoot);
+}
+
 bool IsDevice(mode_t mode) { return S_ISCHR(mode) || S_ISBLK(mode); }
 
 // Whether `path` leads to the file.
@@ -251,7 +266,7 @@ class Finder {
   void LookAtPlace(const UsedFile& file) {
     const bool directory = S_ISDIR(file.mode);
     if (IsVolatile(file.file_system)) {
-      if (directory && (file.path == file.mount_point ||
+      if (directory && (IsMountPointAfterBoot(file) ||
                         input_.tmpfiles->MakesDirectory(file.path))) {
         return;
       }

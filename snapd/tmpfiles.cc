@@ -134,11 +134,25 @@ void TmpfilesRules::Add(absl::string_view text, const std::string& file) {
     rule.path = *std::move(path);
     if (words.size() > 5 && words[5] != "-") rule.age = words[5];
     rule.file = file;
-    rules_.push_back(std::move(rule));
+    AddTo(&rules_, rule);
+    if (!absl::StrContains(words[0], '!')) AddTo(&aging_, rule);
   }
 }
 
-bool TmpfilesRules::IsGlob(char type) { return IsOneOf(type, "rRexXzZ"); }
+// source: item_compatible() and takes_ownership() in src/tmpfiles/tmpfiles.c of
+// systemd, which keeps paths and patterns apart
+void TmpfilesRules::AddTo(std::vector<Rule>* rules, const Rule& rule) {
+  constexpr absl::string_view kDecide = "fFdDvqQpLcbCwexXrR";
+  const bool decided =
+      IsOneOf(rule.type, kDecide) &&
+      std::any_of(rules->begin(), rules->end(), [&rule](const Rule& earlier) {
+        return earlier.path == rule.path && IsOneOf(earlier.type, kDecide) &&
+               IsGlob(earlier.type) == IsGlob(rule.type);
+      });
+  if (!decided) rules->push_back(rule);
+}
+
+bool TmpfilesRules::IsGlob(char type) { return IsOneOf(type, "wrRexXzZ"); }
 
 bool TmpfilesRules::Matches(const Rule& rule, const std::string& path) {
   if (!IsGlob(rule.type)) return rule.path == path;
@@ -167,10 +181,10 @@ TmpfilesRules::Verdict TmpfilesRules::FateOf(const std::string& path) const {
   // Of aging the deepest rule has the say, also where it says "never".
   const auto find = [this](const std::string& at, absl::string_view types) {
     const auto found =
-        std::find_if(rules_.begin(), rules_.end(), [&](const Rule& rule) {
+        std::find_if(aging_.begin(), aging_.end(), [&](const Rule& rule) {
           return IsOneOf(rule.type, types) && Matches(rule, at);
         });
-    return found == rules_.end() ? nullptr : &*found;
+    return found == aging_.end() ? nullptr : &*found;
   };
   if (find(path, "xXdDevqQC") != nullptr) return {};
   for (const std::string& at : above) {

@@ -36,7 +36,8 @@ class TmpfilesRules {
   // What is not understood is left out; what cannot be read is an error.
   static absl::StatusOr<TmpfilesRules> Read(const std::string& root = "");
 
-  // Adds the lines of one file; those that were added first win.
+  // Adds the lines of one file. Of several that decide over one path the one
+  // that was added first counts, as with systemd-tmpfiles.
   void Add(absl::string_view text, const std::string& file);
 
   // What becomes of `path`, absolute and without symlinks, whatever it is.
@@ -57,7 +58,14 @@ class TmpfilesRules {
   static bool IsGlob(char type);
   static bool Matches(const Rule& rule, const std::string& path);
 
+  // Unless an earlier one decides over its path already.
+  static void AddTo(std::vector<Rule>* rules, const Rule& rule);
+
+  // What boots go by.
   std::vector<Rule> rules_;
+  // What the removal of old files goes by: all but those for boots alone, which
+  // hide no other there.
+  std::vector<Rule> aging_;
 };
 
 }  // namespace daxsnap

@@ -206,6 +206,18 @@ TEST_F(FindingsTest, FilesThatBootOrAgeRemoves) {
             "removes when it has not been used for 30d: q /var/tmp (t.conf)");
 }
 
+TEST_F(FindingsTest, MountPointsThatNoBootMakesAreLost) {
+  std::vector<UsedFile> points;
+  for (const char* path : {"/run", "/run/user/1000", "/dev/shm", "/mnt/x"}) {
+    UsedFile& point = points.emplace_back(File(path));
+    point.mode = S_IFDIR | 0700;
+    point.mount_point = path;
+    point.file_system = "tmpfs";
+  }
+  EXPECT_THAT(Find(points), ElementsAre(Is(v1::ERROR_REASON_VOLATILE_FILE,
+                                           kLost, "/run/user/1000")));
+}
+
 TEST_F(FindingsTest, DevicesAndTheKernelsOwnFilesComeBack) {
   UsedFile device = File("/dev/null");
   device.mode = S_IFCHR | 0666;

@@ -65,6 +65,19 @@ TEST(Tmpfiles, AgeIsThatOfTheDeepestRule) {
   EXPECT_EQ(FateOf(kText, "/var/cache/a"), Fate::kStays);
 }
 
+TEST(Tmpfiles, OfSeveralRulesForAPathTheFirstCounts) {
+  EXPECT_EQ(FateOf("d /tmp\nD /tmp\n", "/tmp/x"), Fate::kStays);
+  EXPECT_EQ(FateOf("D /tmp\nd /tmp\n", "/tmp/x"), Fate::kRemoved);
+  EXPECT_EQ(FateOf("x /srv/a\nR /srv/a\n", "/srv/a"), Fate::kStays);
+  // Patterns and paths are apart, and some types decide nothing.
+  EXPECT_EQ(FateOf("d /tmp\nR /tmp\n", "/tmp/x"), Fate::kRemoved);
+  EXPECT_EQ(FateOf("z /srv/a\nR /srv/a\n", "/srv/a"), Fate::kRemoved);
+  // Where no boot is under way, a rule for boots hides no other.
+  EXPECT_EQ(FateOf("d! /var/tmp - - - -\nq /var/tmp - - - 30d\n", "/var/tmp/x"),
+            Fate::kAges);
+  EXPECT_EQ(FateOf("d! /var/tmp - - - 5d\n", "/var/tmp/x"), Fate::kStays);
+}
+
 TEST(Tmpfiles, SaysWhichRule) {
   TmpfilesRules rules;
   rules.Add("q /var/tmp 1777 root root 30d\n", "/usr/lib/tmpfiles.d/t.conf");
