@@ -100,6 +100,27 @@ TEST_F(FullPool, FragmentedFilesCommitAndADeleteGivesSpace) {
   EXPECT_EQ(Read(b.get(), kPage, at - static_cast<off_t>(kPage)), page);
 }
 
+// Each page stored has another one put aside until it is written back.
+TEST_F(FullPool, MappedFileMayTakeNearlyAllThatIsFree) {
+  constexpr size_t kFree = 16384, kPages = kFree * 4 / 5;
+  LeavePages(kFree);
+  UniqueFd fd = Open("mapped");
+  ASSERT_EQ(ftruncate(fd.get(), kPages * kPage), 0);
+  void* map = mmap(nullptr, kPages * kPage, PROT_READ | PROT_WRITE, MAP_SHARED,
+                   fd.get(), 0);
+  ASSERT_NE(map, MAP_FAILED);
+  // The kernel's stores, which fail instead of killing.
+  const std::vector<char> bytes = Bytes(kPages * kPage);
+  UniqueFd source(open("/proc/self/mem", O_RDONLY | O_CLOEXEC));
+  EXPECT_EQ(pread(source.get(), map, kPages * kPage,
+                  reinterpret_cast<off_t>(bytes.data())),
+            static_cast<ssize_t>(kPages * kPage))
+      << std::strerror(errno);
+  EXPECT_EQ(msync(map, kPages * kPage, MS_SYNC), 0) << std::strerror(errno);
+  munmap(map, kPages * kPage);
+  EXPECT_EQ(Read(fd.get(), kPages * kPage), bytes);
+}
+
 // One step of a random load: what it was refused for, or 0.
 class Load {
  public:

@@ -150,6 +150,7 @@ enum kmemfs_counter {
  * @max_pages: of data that the store may hold; 0: no limit
  * @owners: of each device page, if there is a limit
  * @held: pages that have any
+ * @spares: pages that dirty folios of mapped files have put aside
  * @commit_interval: seconds from a change to its commit, 0: on demand only
  * @commit_sem: read: to change anything that a commit writes; write: to
  *	collect what a commit writes. Never held across a user space fault.
@@ -182,6 +183,7 @@ struct kmemfs {
 	u64 max_pages;
 	atomic_t *owners;
 	atomic64_t held;
+	atomic64_t spares;
 	unsigned int commit_interval;
 
 	struct rw_semaphore commit_sem;
@@ -251,6 +253,12 @@ static inline struct page *kmemfs_page(const struct kmemfs *k, u32 page)
 static inline void *kmemfs_addr(const struct kmemfs *k, u32 page)
 {
 	return page_address(kmemfs_page(k, page));
+}
+
+/* Data pages that count for the limit */
+static inline u64 kmemfs_held(const struct kmemfs *k)
+{
+	return atomic64_read(&k->held) + atomic64_read(&k->spares);
 }
 
 /* Has the page's memory failed? Its content must not be touched then. */
@@ -381,6 +389,7 @@ int kmemfs_copy_page(struct inode *inode, unsigned long index, u32 *page);
 int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t end);
 int kmemfs_store(struct inode *inode, const void *data, size_t len);
 int kmemfs_own_page(struct inode *inode, unsigned long index);
+bool kmemfs_free_spares(struct inode *inode);
 int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data, u32 spare);
 extern const struct file_operations kmemfs_file_fops;
 

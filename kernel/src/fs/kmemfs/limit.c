@@ -14,7 +14,8 @@
  * A page is held as long as a file has it or the last commit does, and counts once
  * however many files have it; so its owners have to be counted, which is done
  * only if there is a limit. A write that exceeds the limit fails; writes at the
- * same time may exceed it by what each of them is about to add.
+ * same time may exceed it by what each of them is about to add. What is put aside for
+ * stores through mappings (mmap.c) counts as well.
  *
  * Inodes and page tables of files are kernel memory of another kind, and all of them
  * are there while the device is mounted. Who needs more than half of what there is gets
@@ -76,7 +77,7 @@ void __kmemfs_unhold(struct kmemfs *k, const u32 *pages, unsigned long nr)
 bool kmemfs_make_space(struct kmemfs *k)
 {
 	/* a commit that runs is about to free some */
-	if (list_empty_careful(&k->pending) && !READ_ONCE(k->reserve.trees) &&
+	if (list_empty_careful(&k->pending) && !READ_ONCE(k->dirty) &&
 	    !mutex_is_locked(&k->commit_lock))
 		return false;
 	return !kmemfs_commit(k);
@@ -90,7 +91,7 @@ static bool kmemfs_within_limit(struct kmemfs *k, const u32 *pages, unsigned lon
 	for (i = 0; i < nr; i++)
 		if (pages[i] && !atomic_read(&k->owners[KMEMFS_PAGE(pages[i])]))
 			more++;
-	return atomic64_read(&k->held) + more <= READ_ONCE(k->max_pages);
+	return kmemfs_held(k) + more <= READ_ONCE(k->max_pages);
 }
 
 /* May the store hold these pages too? Caller does not hold commit_sem. */
@@ -136,7 +137,7 @@ static u32 kmemfs_try_alloc(struct kmemfs *k, gfp_t gfp)
 {
 	u32 page;
 
-	if (k->owners && atomic64_read(&k->held) >= READ_ONCE(k->max_pages))
+	if (k->owners && kmemfs_held(k) >= READ_ONCE(k->max_pages))
 		return 0;
 	page = pool_page_alloc(&k->region, gfp);
 	if (page)

@@ -14,8 +14,8 @@
  * Before a folio becomes writable its page in the table is made one that no
  * commit and nobody else has. When it is written back later that may have changed;
  * so a dirty folio has a spare page (its private data), with what the commit needs
- * planned. So writing it back cannot lack space, and a store that has none gets
- * SIGBUS.
+ * planned. So writing it back cannot lack space. A store that has none waits until all
+ * dirty folios are written back, which gives their spares back, and then gets SIGBUS.
  *
  * Who changes the table holds invalidate_lock, so that no folio comes into being
  * meanwhile, and either removes the folios of what is replaced first, or, where
@@ -74,18 +74,27 @@ static int kmemfs_add_spare(struct inode *inode, struct folio *folio)
 	if (!page)
 		return -ENOSPC;
 	r = kmemfs_plan(inode, 1, KMEMFS_ADDS);
-	if (r)
+	if (r) {
 		pool_page_put(&k->region, page);
-	else
-		folio_attach_private(folio, (void *)(unsigned long)page);
-	return r;
+		return r;
+	}
+	folio_attach_private(folio, (void *)(unsigned long)page);
+	atomic64_inc(&k->spares);
+	return 0;
+}
+
+/* The folio has none any more */
+static u32 kmemfs_detach_spare(struct inode *inode, struct folio *folio)
+{
+	atomic64_dec(&kmemfs_of(inode)->spares);
+	return (unsigned long)folio_detach_private(folio);
 }
 
 static void kmemfs_drop_spare(struct inode *inode, struct folio *folio)
 {
 	if (!folio_test_private(folio))
 		return;
-	pool_page_put(&kmemfs_of(inode)->region, (unsigned long)folio_detach_private(folio));
+	pool_page_put(&kmemfs_of(inode)->region, kmemfs_detach_spare(inode, folio));
 	kmemfs_unplan(inode, 1);
 }
 
@@ -115,7 +124,7 @@ static int kmemfs_write_folio(struct inode *inode, struct folio *folio)
 		folio_zero_segment(folio, size > pos ? size - pos : 0, PAGE_SIZE);
 	r = kmemfs_store_page(inode, folio->index, folio_address(folio), spare);
 	if (r > 0)
-		folio_detach_private(folio);
+		kmemfs_detach_spare(inode, folio);
 	else if (!r)
 		kmemfs_drop_spare(inode, folio);
 	return min(r, 0);
@@ -276,37 +285,60 @@ ssize_t kmemfs_read_cached(struct inode *inode, loff_t pos, size_t len, struct i
 	return done;
 }
 
+/*
+ * Space is short: write back what was stored through mappings. False if there was nothing.
+ * Caller holds neither invalidate_lock nor a folio.
+ */
+bool kmemfs_free_spares(struct inode *inode)
+{
+	if (!atomic64_read(&kmemfs_of(inode)->spares))
+		return false;
+	filemap_flush(inode->i_mapping);
+	try_to_writeback_inodes_sb(inode->i_sb, WB_REASON_FS_FREE_SPACE);
+	return true;
+}
+
+/* 0: the folio is locked and dirty; -EAGAIN: it is the file's no more; or another error */
+static int kmemfs_make_writable(struct inode *inode, struct folio *folio)
+{
+	int r = 0;
+
+	filemap_invalidate_lock_shared(inode->i_mapping);
+	folio_lock(folio);
+	if (folio->mapping != inode->i_mapping)
+		r = -EAGAIN;
+	else if (folio_pos(folio) >= i_size_read(inode))
+		r = -ENXIO;
+	else if (sb_rdonly(inode->i_sb))
+		r = -EROFS;
+	if (!r) {
+		folio_wait_writeback(folio);
+		r = kmemfs_own_page(inode, folio->index);
+	}
+	if (!r)
+		r = kmemfs_add_spare(inode, folio);
+	if (r)
+		folio_unlock(folio);
+	else
+		folio_mark_dirty(folio);
+	filemap_invalidate_unlock_shared(inode->i_mapping);
+	return r;
+}
+
 static vm_fault_t kmemfs_page_mkwrite(struct vm_fault *vmf)
 {
 	struct file *file = vmf->vma->vm_file;
 	struct folio *folio = page_folio(vmf->page);
 	struct inode *inode = file_inode(file);
-	vm_fault_t ret = VM_FAULT_LOCKED;
 	int r;
 
 	sb_start_pagefault(inode->i_sb);
 	file_update_time(file);
-	filemap_invalidate_lock_shared(inode->i_mapping);
-	folio_lock(folio);
-	if (folio->mapping != inode->i_mapping) {
-		ret = VM_FAULT_NOPAGE;
-	} else if (folio_pos(folio) >= i_size_read(inode) || sb_rdonly(inode->i_sb)) {
-		ret = VM_FAULT_SIGBUS;
-	} else {
-		folio_wait_writeback(folio);
-		r = kmemfs_own_page(inode, folio->index);
-		if (!r)
-			r = kmemfs_add_spare(inode, folio);
-		if (r)
-			ret = vmf_fs_error(r);
-		else
-			folio_mark_dirty(folio);
-	}
-	if (ret != VM_FAULT_LOCKED)
-		folio_unlock(folio);
-	filemap_invalidate_unlock_shared(inode->i_mapping);
+	r = kmemfs_make_writable(inode, folio);
+	if (r == -ENOSPC && kmemfs_free_spares(inode))
+		r = kmemfs_make_writable(inode, folio);
 	sb_end_pagefault(inode->i_sb);
-	return ret;
+	return vmf_fs_error(r);
 }
 
 static const struct vm_operations_struct kmemfs_vm_ops = {
