@@ -269,33 +269,39 @@ static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
 	return ki->data_dirty || ki->new_runs ? most : 0;
 }
 
-/* Caller holds ki->lock. True if more pages are needed than before. */
+/*
+ * Caller holds ki->lock. True if pages are lacking: more are needed than before, or who
+ * needed them before is still about to get them.
+ */
 static bool kmemfs_trees_count(struct kmemfs_inode *ki)
 {
 	struct kmemfs_reserve *r = &kmemfs_of(&ki->vfs)->reserve;
 	unsigned long old = ki->reserved, need = kmemfs_trees_need(ki);
+	bool lacking;
 
 	lockdep_assert_held(&ki->lock);
-	if (need == old)
+	if (!need && !old)
 		return false;
 	ki->reserved = need;
 	spin_lock(&r->lock);
 	r->trees += need - old;
+	lacking = need > old ||
+		  (need == old && !kmemfs_reserve_has(r, kmemfs_reserve_need(r)));
 	spin_unlock(&r->lock);
-	return need > old;
+	return lacking;
 }
 
-/* True if more pages are needed than before */
+/* True if pages are lacking */
 static bool kmemfs_trees_add(struct kmemfs_inode *ki, long new_runs, long planned_runs)
 {
-	bool more;
+	bool lacking;
 
 	spin_lock(&ki->lock);
 	ki->new_runs += new_runs;
 	ki->planned_runs += planned_runs;
-	more = kmemfs_trees_count(ki);
+	lacking = kmemfs_trees_count(ki);
 	spin_unlock(&ki->lock);
-	return more;
+	return lacking;
 }
 
 /**
@@ -316,11 +322,11 @@ int kmemfs_plan(struct inode *inode, unsigned long runs, enum kmemfs_change what
 	unsigned long leave = what == KMEMFS_ADDS ? KMEMFS_RESERVE_MIN : 0;
 	struct kmemfs_inode *ki = KMEMFS_I(inode);
 	struct kmemfs *k = kmemfs_of(inode);
-	bool more, again = true;
+	bool lacking, again = true;
 
 	for (;;) {
-		more = kmemfs_trees_add(ki, 0, runs + 1);
-		if (!more || what == KMEMFS_FREES_ALL || kmemfs_reserve_add(k, leave))
+		lacking = kmemfs_trees_add(ki, 0, runs + 1);
+		if (!lacking || what == KMEMFS_FREES_ALL || kmemfs_reserve_add(k, leave))
 			return 0;
 		kmemfs_unplan(inode, runs);
 		if (!again || !kmemfs_make_space(k))
