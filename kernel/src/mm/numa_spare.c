@@ -112,9 +112,11 @@ int numa_claim_spare_node(int near)
 		near = first_memory_node;
 	guard(spinlock)(&numa_spare_lock);
 	for (i = 0; i < numa_nr_spare; i++) {
-		/* Firmware that plugs memory of a new node in may have got here first. */
-		if (numa_spare_near[i] != NUMA_NO_NODE ||
-		    node_state(numa_first_spare + i, N_MEMORY))
+		/*
+		 * Firmware that plugs memory of a new node in may have got here first, or
+		 * a device have left blocks behind. Offline ones keep a node online, too.
+		 */
+		if (numa_spare_near[i] != NUMA_NO_NODE || node_online(numa_first_spare + i))
 			continue;
 		WRITE_ONCE(numa_spare_near[i], near);
 		return numa_first_spare + i;
