@@ -129,7 +129,9 @@ absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const std::string& path) {
 }
 
 absl::Status Pool::Commit() {
-  if (syncfs(root_.get()) == 0) return absl::OkStatus();
+  // syncfs(2) says 0 for a file system that has become read-only, fsync(2) not.
+  if (syncfs(root_.get()) == 0 && fsync(root_.get()) == 0)
+    return absl::OkStatus();
   const int error = errno;
   if (error == ENOSPC || error == ENOMEM) {
     return ErrnoError(error, absl::StrCat("cannot commit pool ", path_));

@@ -78,6 +78,39 @@ def size_limits(machine):
         fresh(machine, "commit=0")
 
 
+# Stores to MiB of a new file through a mapping, says what statfs has, and waits.
+STORES = """
+import mmap, os, sys
+path, mib = sys.argv[1], int(sys.argv[2])
+fd = os.open(path, os.O_CREAT | os.O_RDWR)
+os.ftruncate(fd, mib << 20)
+map = mmap.mmap(fd, mib << 20)
+for at in range(0, mib << 20, 4096):
+    map[at] = 1
+print(os.statvfs(path).f_bavail * 4096 >> 20, flush=True)
+sys.stdin.read()
+"""
+
+
+@test("Mount.SizeCountsWhatStoresHavePutAside", timeout=300)
+def size_counts_spares(machine):
+    fresh(machine, "commit=0,size=64M")
+    stores = None
+    try:
+        machine.sh("sysctl -qw vm.dirty_writeback_centisecs=0")
+        stores = machine.start("python3", "-c", STORES, f"{POOL}/map", "20", with_stdin=True)
+        said = stores.stdout.readline().strip()
+        expect(said in ("23", "24"), f"20 MiB are stored, and as much is put aside: {said} of 64 MiB free")
+        # Others get what is put aside, for it is written back first.
+        expect(write(machine, "a", 40), "40 of 64 MiB refused")
+        expect(not write(machine, "b", 10), "the limit is none")
+    finally:
+        if stores:
+            stores.communicate("")
+        machine.sh("sysctl -qw vm.dirty_writeback_centisecs=500")
+        fresh(machine, "commit=0")
+
+
 @test("Mount.ReserveIsThereWhenProcessesHaveTheRest", timeout=400)
 def reserve(machine):
     fresh(machine, "commit=0")
@@ -184,6 +217,48 @@ def unmount_fails_to_commit(machine):
            f"the last commit had not {names}")
     expect(node_free(machine) > free - 8192, f"{free} KiB were free, {node_free(machine)} are")
     fresh(machine, "commit=0")
+
+
+# The kernel's recorder can let the device fail (CONFIG_KMEM_PERSIST_RECORD).
+ERROR = "/sys/module/kmem_persist_record/parameters/error"
+EIO, ENOMEM = 5, 12
+
+
+@test("Mount.DeviceThatCannotStoreIsReadOnlyUntilTheNextBoot", timeout=600)
+def not_durable(machine):
+    def refused(command, reason):
+        done = machine.run("sh", "-c", command, check=False)
+        expect(done.returncode != 0, f"{command}: done")
+        said = done.stderr + machine.sh("dmesg | tail -n 5")  # as mount(8) is old or new
+        expect(reason in said, f"{command}: {said}")
+
+    fresh(machine, "commit=0")
+    for bad in ("5", "-5000", "x"):
+        refused(f"echo {bad} >{ERROR}", "")
+    machine.sh(f"echo kept >{POOL}/kept; sync -f {POOL}; echo new >{POOL}/new; echo -{EIO} >{ERROR}")
+    refused(f"sync -f {POOL}", "Input/output error")
+    # All that there was to commit was taken by the commit that failed.
+    refused(f"sync {POOL}/new", "Read-only file system")
+    refused(f"sync {POOL}", "Read-only file system")
+    machine.sh(f"umount {POOL}; mount -t kmemfs -o commit=0 dax0.0 {POOL}")
+    refused(f"echo x >{POOL}/x", "Read-only file system")
+    refused(f"sync {POOL}/kept", "Read-only file system")
+    refused(f"mount -o remount,rw {POOL}", "the device cannot make data durable")
+    machine.sh(f"""grep -q ' {POOL} kmemfs ro' /proc/mounts; test $(cat {POOL}/kept) = kept
+        dmesg | grep -q 'dax0.0 cannot make data durable: read-only until the next boot'""")
+    machine.power_cycle()
+    machine.remount("commit=0")
+    machine.sh(f"test $(cat {POOL}/kept) = kept; echo x >{POOL}/x; sync {POOL}/x")
+
+
+@test("Mount.CommitWaitsForMemoryToAskTheDeviceWith", timeout=300)
+def no_memory_to_ask_with(machine):
+    fresh(machine, "commit=0")
+    machine.sh(f"echo x >{POOL}/x; echo -{ENOMEM} >{ERROR}; sync -f {POOL}; test $(cat {ERROR}) = 0")
+    machine.sh(f"echo y >{POOL}/y; sync {POOL}/y")
+    machine.power_cycle()
+    machine.ensure_pool()
+    machine.sh(f"test $(cat {POOL}/x) = x; test $(cat {POOL}/y) = y")
 
 
 # Page tables without content: one stored page, and clones that have it every 4 MiB.

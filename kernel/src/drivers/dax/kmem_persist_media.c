@@ -13,6 +13,7 @@
 #include <linux/device.h>
 #include <linux/kmem_persist.h>
 #include <linux/libnvdimm.h>
+#include <linux/sched/mm.h>
 #include <asm/barrier.h>
 #include "dax-private.h"
 
@@ -47,13 +48,19 @@ void kmem_persist_fence(const struct kmem_persist *kp, enum kmem_persist_step st
 		pmem_wmb();
 }
 
+static int ask_device(struct kmem_persist *kp)
+{
+	return kmem_persist_record_error() ?: dax_region_make_durable(kp->region);
+}
+
 /**
  * kmem_persist_make_durable - wait until what was written back is durable
  * @kp: the device, attached or being attached
  *
  * For most devices a fence is all that it takes; others have write queues, or a
  * host to ask, which may be slow. Whoever fails to write may forget what it was,
- * so once this has failed it always does.
+ * so once this has failed it always does. Lack of memory to ask with is no such
+ * failure, as nobody was asked: it is waited for.
  *
  * Context: process; takes no lock that is held while memory is reclaimed.
  * Return: 0, or -EIO: then nothing is known of what was written since the last
@@ -65,7 +72,15 @@ int kmem_persist_make_durable(struct kmem_persist *kp)
 
 	if (READ_ONCE(kp->not_durable))
 		return -EIO;
-	rc = dax_region_make_durable(kp->region);
+	rc = ask_device(kp);
+	while (rc == -ENOMEM) {
+		unsigned int flags = memalloc_noreclaim_save();
+
+		rc = ask_device(kp);
+		memalloc_noreclaim_restore(flags);
+		if (rc == -ENOMEM)
+			memalloc_retry_wait(GFP_NOFS);
+	}
 	if (!rc)
 		return 0;
 	WRITE_ONCE(kp->not_durable, true);

@@ -17,9 +17,12 @@
  *   without  a step or an order (kmem_persist_step_name()) that is left out from
  *            now on, "all" steps, or "none". What is left out is recorded as such,
  *            and the kernel is tainted (TEST) from then on.
+ *   error    what the next attempt to make data durable fails with: a negative
+ *            error number; 0: nothing
  */
 #define pr_fmt(fmt) "kmem_persist_record: " fmt
 
+#include <linux/err.h>
 #include <linux/init.h>
 #include <linux/io.h>
 #include <linux/ioport.h>
@@ -42,6 +45,14 @@ static u64 record_size;
 #define WITHOUT_NONE	(-1)
 #define WITHOUT_ALL	(-2)
 static int record_without = WITHOUT_NONE;
+
+static int record_error;
+
+/* What kmem_persist_make_durable() is to fail with, once; or 0 */
+int kmem_persist_record_error(void)
+{
+	return READ_ONCE(record_error) ? xchg(&record_error, 0) : 0;
+}
 
 bool kmem_persist_without(enum kmem_persist_step step)
 {
@@ -249,3 +260,21 @@ static int get_without(char *buffer, const struct kernel_param *kp)
 static const struct kernel_param_ops without_ops = { .set = set_without, .get = get_without };
 module_param_cb(without, &without_ops, NULL, 0600);
 MODULE_PARM_DESC(without, "Step or order to leave out: a name, all, or none");
+
+static int set_error(const char *val, const struct kernel_param *kp)
+{
+	int error, rc = kstrtoint(val, 0, &error);
+
+	if (rc)
+		return rc;
+	if (error > 0 || error < -MAX_ERRNO)
+		return -EINVAL;
+	if (error)
+		add_taint(TAINT_TEST, LOCKDEP_STILL_OK);
+	WRITE_ONCE(record_error, error);
+	return 0;
+}
+
+static const struct kernel_param_ops error_ops = { .set = set_error, .get = param_get_int };
+module_param_cb(error, &error_ops, &record_error, 0600);
+MODULE_PARM_DESC(error, "What making data durable fails with, once: a negative error number");

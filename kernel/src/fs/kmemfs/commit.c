@@ -571,8 +571,11 @@ int kmemfs_commit(struct kmemfs *k)
 	mutex_lock(&k->commit_lock);
 	/* Reclaim may wait for a filesystem whose loop device waits for this commit. */
 	flags = memalloc_nofs_save();
-	if (READ_ONCE(k->dirty))
-		r = k->failed ? -EROFS : kmemfs_commit_locked(k);
+	/* What a commit that failed had taken is not done for who asks next. */
+	if (k->failed)
+		r = -EROFS;
+	else if (READ_ONCE(k->dirty))
+		r = kmemfs_commit_locked(k);
 	memalloc_nofs_restore(flags);
 	mutex_unlock(&k->commit_lock);
 	return r;

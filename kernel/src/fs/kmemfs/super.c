@@ -129,7 +129,7 @@ static int kmemfs_statfs(struct dentry *dentry, struct kstatfs *buf)
 	buf->f_blocks = k->region.end - k->region.first;
 	buf->f_bfree = kmemfs_free_pages(k);
 	if (k->max_pages) {
-		u64 held = atomic64_read(&k->held);
+		u64 held = kmemfs_held(k);
 
 		buf->f_blocks = min(buf->f_blocks, k->max_pages);
 		buf->f_bfree = min(buf->f_bfree, k->max_pages - min(held, k->max_pages));
@@ -297,7 +297,13 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	for (i = 0; i < KMEMFS_NR_COUNTERS; i++)
 		atomic64_set(&k->counter[i], 0);
 	kmemfs_apply_options(k, ctx);
-	k->failed = false;
+	/* What cannot be made durable is no better after a mount. */
+	k->failed = READ_ONCE(k->kp->not_durable);
+	if (k->failed) {
+		sb->s_flags |= SB_RDONLY;
+		warnfc(fc, "%s cannot make data durable: read-only until the next boot",
+		       k->kp->name);
+	}
 	k->sb = sb;
 	ctx->kp = NULL;		/* put_super() has it, or kill_sb() */
 	r = kmemfs_limit_init(k);
@@ -370,7 +376,8 @@ static int kmemfs_reconfigure(struct fs_context *fc)
 	int r = 0;
 
 	if (k->failed && !(fc->sb_flags & SB_RDONLY)) {
-		errorfc(fc, "what is stored is damaged, see the kernel's log");
+		errorfc(fc, "%s, see the kernel's log", READ_ONCE(k->kp->not_durable) ?
+			"the device cannot make data durable" : "what is stored is damaged");
 		return -EROFS;
 	}
 	if (!k->max_pages != !kmemfs_amount(k, &ctx->size))

@@ -147,6 +147,7 @@ void kmem_persist_record_free_rest(const struct kmem_persist *kp);
 void kmem_persist_record_write_back(const struct kmem_persist *kp, enum kmem_persist_step step,
 				    const void *addr, size_t len);
 void kmem_persist_record_fence(const struct kmem_persist *kp, enum kmem_persist_step step);
+int kmem_persist_record_error(void);
 void kmem_persist_record_free(const struct kmem_persist *kp, const u32 *pages, unsigned long nr);
 #else
 /* Is this step, or this order, to be left out? */
@@ -172,6 +173,11 @@ static inline void kmem_persist_record_write_back(const struct kmem_persist *kp,
 static inline void kmem_persist_record_fence(const struct kmem_persist *kp,
 					     enum kmem_persist_step step)
 {
+}
+
+static inline int kmem_persist_record_error(void)
+{
+	return 0;
 }
 
 static inline void kmem_persist_record_free(const struct kmem_persist *kp, const u32 *pages,
