@@ -145,6 +145,21 @@ bool FsReplay::IsMeta(const std::byte* page) const {
 
 // Both roots are whole, and both lead to something: the power went before the
 // older one ended.
+void FsReplay::OnHead(uint64_t page, SparseMedia* media) const {
+  if (!cached_root_ || page != KMEMFS_ROOT_SLOTS) return;
+  uint64_t newer = 0, highest = 0;
+  for (uint64_t slot = 1; slot <= KMEMFS_ROOT_SLOTS; slot++) {
+    const auto* root = reinterpret_cast<const kmemfs_root*>(media->Page(slot));
+    const uint64_t generation = le64toh(root->head.generation);
+    if (le32toh(root->head.kind) != KMEMFS_KIND_ROOT || generation < highest)
+      continue;
+    newer = slot;
+    highest = generation;
+  }
+  const std::vector<std::byte> none(SparseMedia::kPage);
+  if (newer != 0) media->Write(newer * none.size(), none.data(), none.size());
+}
+
 bool FsReplay::Special() const {
   if (committed_ == 0) return false;
   for (uint64_t page = 1; page <= KMEMFS_ROOT_SLOTS; page++) {

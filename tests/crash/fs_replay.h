@@ -24,6 +24,10 @@ class FsReplay : public Replay {
   FsReplay(uint64_t seed, size_t keep, uint64_t committed, uint64_t begun,
            size_t max_pages);
 
+  // The newer root that the kernel finds is in no more than a cache, and not
+  // durable before the log says so.
+  void set_cached_root() { cached_root_ = true; }
+
  private:
   bool OnMark(const std::string& word, uint64_t number) override;
   uint32_t type() const override { return KMEM_PERSIST_FS; }
@@ -31,6 +35,7 @@ class FsReplay : public Replay {
   std::vector<bool> InUse() const override;
   bool IsMeta(const std::byte* page) const override;
   bool Special() const override;
+  void OnHead(uint64_t page, SparseMedia* media) const override;
   bool ZeroesFirst() const override { return true; }
   std::string CheckState() override;
 
@@ -41,6 +46,7 @@ class FsReplay : public Replay {
   void Begin(uint64_t generation);
 
   const size_t max_pages_;
+  bool cached_root_ = false;
   uint64_t committed_, begun_;
   vmtest::Model committed_model_, begun_model_;
 };

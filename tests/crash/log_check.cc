@@ -11,6 +11,9 @@
 //   --fresh=yes     the device held nothing before; NVDIMM may be as it is now
 //   --committed=N   fs: the generation that was there at first (0)
 //   --begun=N       fs: or this one, if it was being written (as --committed)
+//   --cached-root=yes
+//                   fs: the newer root that was there is in no more than a
+//                   cache: it is durable only when the log says so
 //   --pages=N       fs: as fs_generations has it
 //   --seed=N        of the random states (1)
 //   --keep=N        keep N random states, and N with two whole roots
@@ -45,7 +48,7 @@ namespace {
 constexpr uint64_t kPage = SparseMedia::kPage;
 
 struct Options {
-  bool fs = false, fresh = false;
+  bool fs = false, fresh = false, cached_root = false;
   std::string log, nvdimm, states;
   uint64_t offset = 0, committed = 0, begun = 0, seed = 1, keep = 0;
   uint64_t pages = vmtest::kGenerationPages;
@@ -70,6 +73,8 @@ bool Parse(int argc, char** argv, Options* options) {
       options->committed = options->begun = Number(value);
     else if (name == "--fresh")
       options->fresh = value == "yes";
+    else if (name == "--cached-root")
+      options->cached_root = value == "yes";
     else if (name == "--begun")
       options->begun = Number(value);
     else if (name == "--pages")
@@ -199,18 +204,21 @@ int Main(int argc, char** argv) {
   Options options;
   if (!Parse(argc, argv, &options)) {
     std::cerr << "usage: log_check [--fresh=yes] [--committed=N] [--begun=N] "
-                 "[--pages=N] "
+                 "[--cached-root=yes] [--pages=N] "
                  "[--seed=N] "
                  "[--keep=N --states=DIR] fs|blk LOG NVDIMM OFFSET\n";
     return 64;
   }
   std::unique_ptr<Replay> replay;
-  if (options.fs)
-    replay = std::make_unique<FsReplay>(options.seed, options.keep,
-                                        options.committed, options.begun,
-                                        options.pages);
-  else
+  if (options.fs) {
+    auto fs = std::make_unique<FsReplay>(options.seed, options.keep,
+                                         options.committed, options.begun,
+                                         options.pages);
+    if (options.cached_root) fs->set_cached_root();
+    replay = std::move(fs);
+  } else {
     replay = std::make_unique<BlkReplay>(options.seed, options.keep);
+  }
   if (!options.fresh) replay->Load(ReadDevice(options));
   const std::string why = replay->Run(ReadLog(options.log));
   if (!why.empty()) {

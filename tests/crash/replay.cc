@@ -38,6 +38,7 @@ Replay::Replay(uint64_t seed, size_t keep)
 
 void Replay::Load(const SparseMedia& base) {
   media_ = spared_ = stored_ = base;
+  loaded_ = true;
 }
 
 void Replay::SetLine(size_t index, const Line& bytes) {
@@ -94,7 +95,9 @@ std::vector<DirtyLine> Replay::Uncertain(const SparseMedia& media) const {
 }
 
 void Replay::Explore() {
-  if (!attached_ || !violation().empty()) return;
+  // What was there before has to survive from the beginning.
+  const bool whole = attached_ || (loaded_ && nr_pages_ != 0);
+  if (!whole || !violation().empty()) return;
   const std::vector<DirtyLine> lines = Uncertain(media_);
   state_ = media_;
   ExploreLines(lines);
@@ -196,6 +199,7 @@ std::string Replay::Take(const kmem_record& record, const std::byte* bytes) {
       return Attach(record, bytes);
     case KMEM_RECORD_HEAD:
       media_.Write(le64toh(record.at), bytes, le32toh(record.len));
+      OnHead(page, &media_);
       spared_ = stored_ = media_;
       return "";
     case KMEM_RECORD_WRITE_BACK:

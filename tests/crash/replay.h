@@ -68,6 +68,8 @@ class Replay : public LineStates {
   // checked; false if it makes no sense.
   virtual bool OnMark(const std::string& word, uint64_t number) = 0;
   virtual uint32_t type() const = 0;
+  // A page of the head is known as the kernel found it when it attached.
+  virtual void OnHead(uint64_t /*page*/, SparseMedia* /*media*/) const {}
   // What KeptState.allowed says; "": such a state is not kept.
   virtual std::string Allowed() const = 0;
   // Whether a page is in use in state().
@@ -109,6 +111,7 @@ class Replay : public LineStates {
   uint64_t nr_pages_ = 0;
   uint64_t first_ = 0;
   uint64_t end_ = 0;
+  bool loaded_ = false;
   bool attached_ = false;
   uint64_t at_ = 0;  // of the record in the log
   Segment segment_;

@@ -197,12 +197,21 @@ void kmemfs_fence(struct kmemfs_sink *s, enum kmem_persist_step step)
 	kmem_persist_fence(k->kp, step);
 }
 
-/* The power may have gone between a commit and the end of the root before it */
+/*
+ * A commit may have ended before the root before it did. Then its own one may be in no
+ * more than a cache as yet, of the processor or of a host, which outlive kernels.
+ */
 static int kmemfs_retire_other(struct kmemfs *k)
 {
 	struct kmemfs_sink sink = { .flush = kmemfs_flush, .fence = kmemfs_fence, .ctx = k };
 	struct kmemfs_root *slots = k->kp->head + KMEMFS_PAGE_SIZE;
+	int r;
 
+	kmemfs_flush(&sink, KMEM_STEP_FS_ATTACH_ROOT, &slots[k->slot], sizeof(*slots));
+	kmemfs_fence(&sink, KMEM_STEP_FS_AFTER_ATTACH_ROOT);
+	r = kmem_persist_make_durable(k->kp);
+	if (r)
+		return r;
 	kmemfs_retire(&sink, &slots[!k->slot]);
 	return kmem_persist_make_durable(k->kp);
 }

@@ -104,6 +104,8 @@ static inline const char *kmem_persist_step_name(unsigned int step)
 	case KMEM_STEP_FS_AFTER_ROOT:		return "fs-after-root";
 	case KMEM_STEP_FS_RETIRE:		return "fs-retire";
 	case KMEM_STEP_FS_AFTER_RETIRE:		return "fs-after-retire";
+	case KMEM_STEP_FS_ATTACH_ROOT:		return "fs-attach-root";
+	case KMEM_STEP_FS_AFTER_ATTACH_ROOT:	return "fs-attach-after-root";
 	case KMEM_STEP_BLK_DATA:		return "blk-data";
 	case KMEM_STEP_BLK_BEFORE_ENTRY:	return "blk-before-entry";
 	case KMEM_STEP_BLK_ENTRY:		return "blk-entry";

@@ -17,6 +17,8 @@
  * @KMEM_STEP_FS_AFTER_ROOT: fence: the commit is durable
  * @KMEM_STEP_FS_RETIRE: write back the end of the root before
  * @KMEM_STEP_FS_AFTER_RETIRE: fence: what only that root led to may be used again
+ * @KMEM_STEP_FS_ATTACH_ROOT: write back the root that rules, when a device is attached
+ * @KMEM_STEP_FS_AFTER_ATTACH_ROOT: fence: it is durable before an older one ends
  * @KMEM_STEP_BLK_DATA: write back the page that gets a block
  * @KMEM_STEP_BLK_BEFORE_ENTRY: fence: the block comes before the entry
  * @KMEM_STEP_BLK_ENTRY: write back the entry of the map
@@ -46,6 +48,8 @@ enum kmem_persist_step {
 	KMEM_STEP_FS_AFTER_ROOT,
 	KMEM_STEP_FS_RETIRE,
 	KMEM_STEP_FS_AFTER_RETIRE,
+	KMEM_STEP_FS_ATTACH_ROOT,
+	KMEM_STEP_FS_AFTER_ATTACH_ROOT,
 	KMEM_STEP_BLK_DATA,
 	KMEM_STEP_BLK_BEFORE_ENTRY,
 	KMEM_STEP_BLK_ENTRY,
