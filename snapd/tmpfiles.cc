@@ -142,7 +142,7 @@ void TmpfilesRules::Add(absl::string_view text, const std::string& file) {
 // source: item_compatible() and takes_ownership() in src/tmpfiles/tmpfiles.c of
 // systemd, which keeps paths and patterns apart
 void TmpfilesRules::AddTo(std::vector<Rule>* rules, const Rule& rule) {
-  constexpr absl::string_view kDecide = "fFdDvqQpLcbCwexXrR";
+  static constexpr absl::string_view kDecide = "fFdDvqQpLcbCwexXrR";
   const bool decided =
       IsOneOf(rule.type, kDecide) &&
       std::any_of(rules->begin(), rules->end(), [&rule](const Rule& earlier) {

@@ -97,7 +97,7 @@ class Reader {
 
   absl::Status AddMapping(const MapInfo& map) {
     const std::string link = absl::StrCat("map_files/", map.range);
-    const absl::Status added = Add(link, map.path);
+    absl::Status added = Add(link, map.path);
     // Unmapped meanwhile.
     if (added.ok() || absl::IsNotFound(added)) return absl::OkStatus();
     // Such a link may be followed with CAP_CHECKPOINT_RESTORE alone.
