@@ -104,6 +104,7 @@ TEST_F(FullPool, FragmentedFilesCommitAndADeleteGivesSpace) {
 TEST_F(FullPool, MappedFileMayTakeNearlyAllThatIsFree) {
   constexpr size_t kFree = 16384, kPages = kFree * 4 / 5;
   LeavePages(kFree);
+  ASSERT_GE(FreePages(), static_cast<long>(kFree));
   UniqueFd fd = Open("mapped");
   ASSERT_EQ(ftruncate(fd.get(), kPages * kPage), 0);
   void* map = mmap(nullptr, kPages * kPage, PROT_READ | PROT_WRITE, MAP_SHARED,

@@ -401,8 +401,6 @@ static ssize_t kmemfs_write_iter(struct kiocb *iocb, struct iov_iter *from)
 		r = kmemfs_write_begin(inode, iocb->ki_pos);
 	if (!r)
 		r = kmemfs_write_locked(inode, &iocb->ki_pos, from);
-	if (r == -ENOSPC && kmemfs_free_spares(inode))
-		r = kmemfs_write_locked(inode, &iocb->ki_pos, from);
 out:
 	inode_unlock(inode);
 	return r > 0 ? generic_write_sync(iocb, r) : r;

@@ -389,7 +389,6 @@ int kmemfs_copy_page(struct inode *inode, unsigned long index, u32 *page);
 int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t end);
 int kmemfs_store(struct inode *inode, const void *data, size_t len);
 int kmemfs_own_page(struct inode *inode, unsigned long index);
-bool kmemfs_free_spares(struct inode *inode);
 int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data, u32 spare);
 extern const struct file_operations kmemfs_file_fops;
 

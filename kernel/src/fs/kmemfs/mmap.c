@@ -286,16 +286,14 @@ ssize_t kmemfs_read_cached(struct inode *inode, loff_t pos, size_t len, struct i
 }
 
 /*
- * Space is short: write back what was stored through mappings. False if there was nothing.
- * Caller holds neither invalidate_lock nor a folio.
+ * A store lacks space: write back what was stored through mappings. Caller holds neither
+ * invalidate_lock nor a folio. Not for write(2), which gets an error: those whose folios
+ * became clean would have to find space again, or get SIGBUS.
  */
-bool kmemfs_free_spares(struct inode *inode)
+static void kmemfs_free_spares(struct inode *inode)
 {
-	if (!atomic64_read(&kmemfs_of(inode)->spares))
-		return false;
 	filemap_flush(inode->i_mapping);
 	try_to_writeback_inodes_sb(inode->i_sb, WB_REASON_FS_FREE_SPACE);
-	return true;
 }
 
 /* 0: the folio is locked and dirty; -EAGAIN: it is the file's no more; or another error */
@@ -335,8 +333,10 @@ static vm_fault_t kmemfs_page_mkwrite(struct vm_fault *vmf)
 	sb_start_pagefault(inode->i_sb);
 	file_update_time(file);
 	r = kmemfs_make_writable(inode, folio);
-	if (r == -ENOSPC && kmemfs_free_spares(inode))
+	if (r == -ENOSPC) {
+		kmemfs_free_spares(inode);
 		r = kmemfs_make_writable(inode, folio);
+	}
 	sb_end_pagefault(inode->i_sb);
 	return vmf_fs_error(r);
 }
