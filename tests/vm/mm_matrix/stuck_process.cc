@@ -68,7 +68,8 @@ StuckProcess::~StuckProcess() {
 }
 
 long StuckProcess::Release() {
-  char zeroes[kPage] = {};
+  const char zeroes[kPage] = {};
+  released_ = true;
   Answer(held_, zeroes, sizeof(zeroes));
   mapping_.join();
   return process_->Do("after");
@@ -123,7 +124,13 @@ void StuckProcess::Serve() {
         break;
       }
       case FUSE_READ:
-        held_ = head.unique;
+        // The reader asks again if the mapping drops the page before it has it.
+        if (released_) {
+          const char zeroes[kPage] = {};
+          Answer(head.unique, zeroes, sizeof(zeroes));
+        } else {
+          held_ = head.unique;
+        }
         break;
       case FUSE_FORGET:
       case FUSE_BATCH_FORGET:

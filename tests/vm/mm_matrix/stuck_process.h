@@ -37,6 +37,7 @@ class StuckProcess {
   std::string path_;
   UniqueFd device_;
   std::atomic<uint64_t> held_ = 0;  // the read that is not answered
+  std::atomic<bool> released_ = false;
   std::thread server_, reading_, mapping_;
   std::unique_ptr<Child> reader_, process_;
 };
