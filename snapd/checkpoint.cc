@@ -170,10 +170,7 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   auto rules = TmpfilesRules::Read();
   if (!rules.ok()) return rules.status();
   tmpfiles_ = *std::move(rules);
-  auto files = ReadUsedFiles(*parts_.proc, tree_);
-  if (!files.ok()) return files.status();
-  if (absl::Status status = CheckFindings(*files); !status.ok()) return status;
-  auto targets = CollectSyncTargets(*parts_.proc, *files);
+  auto targets = CheckFiles();
   if (!targets.ok()) return targets.status();
   // What is on its way to the disks already is not waited for while the tasks
   // stand still.
@@ -190,15 +187,20 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   return Take(*std::move(staged));
 }
 
-absl::Status Checkpoint::CheckFindings(const std::vector<UsedFile>& files) {
+absl::StatusOr<std::vector<SyncTarget>> Checkpoint::CheckFiles() {
+  auto files = ReadUsedFiles(*parts_.proc, tree_);
+  if (!files.ok()) return files.status();
   auto findings = parts_.host->find(
-      *parts_.proc, tree_, files,
+      *parts_.proc, tree_, *files,
       {.tmpfiles = &tmpfiles_, .leave_running = request_.leave_running()});
   if (!findings.ok()) return findings.status();
   findings_ = *std::move(findings);
   // A running task loses nothing, and who forces it knows better.
-  if (request_.leave_running() || request_.force()) return absl::OkStatus();
-  return RefuseLosses(findings_);
+  if (!request_.leave_running() && !request_.force()) {
+    absl::Status refused = RefuseLosses(findings_);
+    if (!refused.ok()) return refused;
+  }
+  return CollectSyncTargets(*parts_.proc, *files);
 }
 
 absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
@@ -337,10 +339,7 @@ absl::Status Checkpoint::CheckFrozenTasks() {
 absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
   if (absl::Status status = CheckFrozenTasks(); !status.ok()) return status;
   // They may have opened other files since they were looked at.
-  auto files = ReadUsedFiles(*parts_.proc, tree_);
-  if (!files.ok()) return files.status();
-  if (absl::Status status = CheckFindings(*files); !status.ok()) return status;
-  auto targets = CollectSyncTargets(*parts_.proc, *files);
+  auto targets = CheckFiles();
   if (!targets.ok()) return targets.status();
   // What has been stored before changes no time any more after this. If it ends
   // here, nothing is stored.

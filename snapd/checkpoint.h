@@ -60,8 +60,10 @@ class Checkpoint {
   absl::Status CheckTasks();
   // The same tree and access as before, looked at while it stands still.
   absl::Status CheckFrozenTasks();
-  // Finds what does not come back; an error if that is a reason not to go on.
-  absl::Status CheckFindings(const std::vector<UsedFile>& files);
+  // Looks at the files that the tasks use now, and finds what does not come
+  // back; an error if that is a reason not to go on. What to sync before the
+  // kill.
+  absl::StatusOr<std::vector<SyncTarget>> CheckFiles();
   // Makes durable what the tasks wrote; adds the time it took to `time_us`.
   absl::Status Sync(const std::vector<SyncTarget>& targets, uint64_t* time_us);
   absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);

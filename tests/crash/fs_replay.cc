@@ -143,8 +143,6 @@ bool FsReplay::IsMeta(const std::byte* page) const {
          le32toh(head->crc);
 }
 
-// Both roots are whole, and both lead to something: the power went before the
-// older one ended.
 void FsReplay::OnHead(uint64_t page, SparseMedia* media) const {
   if (!cached_root_ || page != KMEMFS_ROOT_SLOTS) return;
   uint64_t newer = 0, highest = 0;
@@ -160,6 +158,8 @@ void FsReplay::OnHead(uint64_t page, SparseMedia* media) const {
   if (newer != 0) media->Write(newer * none.size(), none.data(), none.size());
 }
 
+// Both roots are whole, and both lead to something: the power went before the
+// older one ended.
 bool FsReplay::Special() const {
   if (committed_ == 0) return false;
   for (uint64_t page = 1; page <= KMEMFS_ROOT_SLOTS; page++) {

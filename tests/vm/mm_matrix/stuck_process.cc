@@ -16,6 +16,9 @@
 namespace daxsnap::vmtest {
 namespace {
 
+// What the file holds.
+constexpr char kZeroes[kPage] = {};
+
 // Where in the kernel a process waits.
 std::string PlaceOf(pid_t pid) {
   return ReadFile("/proc/" + std::to_string(pid) + "/wchan");
@@ -68,9 +71,8 @@ StuckProcess::~StuckProcess() {
 }
 
 long StuckProcess::Release() {
-  const char zeroes[kPage] = {};
   released_ = true;
-  Answer(held_, zeroes, sizeof(zeroes));
+  Answer(held_, kZeroes, sizeof(kZeroes));
   mapping_.join();
   return process_->Do("after");
 }
@@ -126,8 +128,7 @@ void StuckProcess::Serve() {
       case FUSE_READ:
         // The reader asks again if the mapping drops the page before it has it.
         if (released_) {
-          const char zeroes[kPage] = {};
-          Answer(head.unique, zeroes, sizeof(zeroes));
+          Answer(head.unique, kZeroes, sizeof(kZeroes));
         } else {
           held_ = head.unique;
         }
