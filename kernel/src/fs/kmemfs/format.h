@@ -42,8 +42,26 @@ enum kmemfs_page_kind {
 	KMEMFS_KIND_RETIRED	= 0x44544552,	/* "RETD": a root that rules no more */
 	KMEMFS_KIND_INDEX	= 0x58444e49,	/* "INDX" */
 	KMEMFS_KIND_INODES	= 0x444f4e49,	/* "INOD" */
-	KMEMFS_KIND_EXTENTS	= 0x53545845,	/* "EXTS" */
+	KMEMFS_KIND_EXTENTS	= 0x53545845,	/* "EXTS": version 1 */
+	KMEMFS_KIND_SEGMENT	= 0x4d474553,	/* "SEGM": version 2, as all below */
+	KMEMFS_KIND_NODE	= 0x45444f4e,	/* "NODE" */
+	KMEMFS_KIND_XATTRS	= 0x54544158,	/* "XATT" */
+	KMEMFS_KIND_SUMS	= 0x534d5553,	/* "SUMS" */
 };
+
+/*
+ * The version of a tree is told by its root's incompat features: a reader that
+ * knows only version 1 refuses the bit by name, and an upgrade is one commit.
+ */
+#define KMEMFS_INCOMPAT_V2	0x1ULL
+#define KMEMFS_KNOWN_INCOMPAT	KMEMFS_INCOMPAT_V2
+
+#define KMEMFS_LINK_MAX		65000	/* names of an inode */
+#define KMEMFS_MAX_VISITS	0x4000000ULL	/* pages of file trees, each time one is reached */
+
+/* @owner in the head of an index page: whose table it is part of */
+#define KMEMFS_OWNER_INODES	0	/* both versions */
+#define KMEMFS_OWNER_SUMS	2
 
 /**
  * struct kmemfs_page_head - first 64 bytes of every metadata page
@@ -51,11 +69,14 @@ enum kmemfs_page_kind {
  * @crc: of the page
  * @uuid: of the pool: a page of an earlier life of the device is not ours
  * @generation: of the commit that wrote the page; never above the root's
- * @owner: whose page: 0 for the inode table's, else the inode number
- * @nr: entries in use; the bytes of the others are zero
+ * @owner: whose page: the inode number for EXTENTS and XATTRS, and for INDEX in
+ *	an extent tree; KMEMFS_OWNER_SUMS for INDEX in the table of checksums; else 0.
+ *	SEGMENT and NODE have none, as files may share them
+ * @nr: entries in use; the bytes of the others are zero. XATTRS: bytes in use
  * @level: 0 for leaves, else the height above them
  * @first: what the page's first entry stands for: first inode number (INODES),
- *	first file page (EXTENTS), ordinal of the first leaf below (INDEX)
+ *	first file page (EXTENTS), ordinal of the first leaf below (INDEX), first
+ *	device page (SUMS). SEGMENT, NODE: how many file pages it covers
  * @reserved: zero
  */
 struct kmemfs_page_head {
@@ -83,9 +104,15 @@ struct kmemfs_page_head {
  * @nr_meta_pages: metadata pages below this root
  * @nr_file_pages: pages owned by inodes; a page counts once for each time a run
  *	has it, at most KMEMFS_MAX_OWNED
- * @incompat: features without which this tree must not be read: none yet
+ * @incompat: features without which this tree must not be read: KMEMFS_INCOMPAT_V2
  * @compat: features that a reader may ignore: none yet
  * @commit_time: CLOCK_REALTIME, ns
+ * @sums: version 2: page of the top of the table of checksums; 0: there are none.
+ *	As the five below, zero in version 1
+ * @sums_height: index levels above the SUMS pages: as few as hold them
+ * @reserved1: zero
+ * @nr_sums_pages: leaves of that table, absent ones included
+ * @nr_links: names of inodes beyond the first one of each
  * @reserved: zero
  */
 struct kmemfs_root {
@@ -100,7 +127,12 @@ struct kmemfs_root {
 	__le64	incompat;
 	__le64	compat;
 	__le64	commit_time;
-	__u8	reserved[KMEMFS_PAGE_SIZE - 64 - 72];
+	__le64	sums;
+	__le32	sums_height;
+	__le32	reserved1;
+	__le64	nr_sums_pages;
+	__le64	nr_links;
+	__u8	reserved[KMEMFS_PAGE_SIZE - 64 - 104];
 } __packed __aligned(8);
 
 #define KMEMFS_INDEX_ENTRIES	((KMEMFS_PAGE_SIZE - 64) / 8)	/* 504 */
@@ -159,7 +191,14 @@ struct kmemfs_extents {
  * @gid: group
  * @extents_height: index levels above the EXTENTS pages
  * @generation: of the inode number, for file handles
- * @flags: zero
+ * @flags: version 1: zero; version 2: KMEMFS_RECORD_*
+ * @rdev: as all below up to @xattr, version 2, and zero in version 1. Device number
+ *	of S_IFCHR and S_IFBLK, as new_encode_dev() has it; 0 with S_IFCHR is a whiteout
+ * @xattr_len: bytes in use of @xattr; 0 if @xattr_page is there
+ * @reserved0: zero
+ * @xattr_page: XATTRS page with all extended attributes; 0: they are in @xattr
+ * @target: of a further name (KMEMFS_RECORD_LINK): the inode's number
+ * @xattr: extended attributes, see struct kmemfs_xattr; the rest zero
  * @reserved: zero
  * @name_len: bytes of name; 0 for the root only
  * @name: no terminator, zero padded; no '/' and no NUL; not "." or ".."
@@ -181,10 +220,23 @@ struct kmemfs_inode_record {
 	__le32	extents_height;
 	__le32	generation;
 	__le32	flags;
-	__u8	reserved[215];
+	__le32	rdev;
+	__le16	xattr_len;
+	__le16	reserved0;
+	__le64	xattr_page;
+	__le64	target;
+	__u8	xattr[184];
+	__u8	reserved[7];
 	__u8	name_len;
 	__u8	name[256];
 } __packed __aligned(8);
+
+/*
+ * The record is a further name (hard link) of inode @target, which is no directory
+ * and no further name itself. Its number is taken from those of inodes, and nobody
+ * sees it. Besides @ino, @parent, @flags, @target and the name all is zero.
+ */
+#define KMEMFS_RECORD_LINK	0x1
 
 #define KMEMFS_INODES_PER_PAGE	7
 
@@ -197,6 +249,124 @@ struct kmemfs_inode_record {
 struct kmemfs_inodes {
 	struct kmemfs_page_head head;
 	struct kmemfs_inode_record record[KMEMFS_INODES_PER_PAGE];
+} __packed __aligned(8);
+
+/* ---- version 2: files as sequences of segments -------------------------- */
+
+/**
+ * struct kmemfs_srun - consecutive pages of a segment in consecutive device pages
+ * @page: first device page; 0: a hole
+ * @count: pages, at least 1
+ *
+ * Where in the file they are follows from what is before them.
+ */
+struct kmemfs_srun {
+	__le32	page;
+	__le32	count;
+} __packed __aligned(4);
+
+#define KMEMFS_SRUNS_PER_PAGE	((KMEMFS_PAGE_SIZE - 64) / 8)	/* 504 */
+
+/**
+ * struct kmemfs_segment - leaf of a version 2 file tree
+ * @head: kind SEGMENT, level 0, owner 0; first is the sum of all counts
+ * @run: in the order of the file. At least one is not a hole.
+ *
+ * A segment does not say where in which file it is: several files may have it, or
+ * one file at several places. It is never changed, only replaced.
+ */
+struct kmemfs_segment {
+	struct kmemfs_page_head head;
+	struct kmemfs_srun run[KMEMFS_SRUNS_PER_PAGE];
+} __packed __aligned(8);
+
+/**
+ * struct kmemfs_child - an entry of a node
+ * @page: a page one level below; 0: a hole
+ * @reserved: zero
+ * @length: file pages that it covers, at least 1; what the page's head says
+ */
+struct kmemfs_child {
+	__le32	page;
+	__le32	reserved;
+	__le64	length;
+} __packed __aligned(8);
+
+#define KMEMFS_CHILDREN_PER_PAGE	((KMEMFS_PAGE_SIZE - 64) / 16)	/* 252 */
+
+/**
+ * struct kmemfs_node - inner page of a version 2 file tree
+ * @head: kind NODE, level 1 to KMEMFS_MAX_HEIGHT, owner 0; first is the sum of
+ *	all lengths
+ * @child: in the order of the file. At least one is not a hole.
+ *
+ * Shared and never changed, as a segment. Pages may have fewer entries than they
+ * have room for, down to one.
+ */
+struct kmemfs_node {
+	struct kmemfs_page_head head;
+	struct kmemfs_child child[KMEMFS_CHILDREN_PER_PAGE];
+} __packed __aligned(8);
+
+/* ---- version 2: extended attributes ------------------------------------- */
+
+enum kmemfs_xattr_prefix {
+	KMEMFS_XATTR_USER	= 1,	/* "user." */
+	KMEMFS_XATTR_TRUSTED	= 2,	/* "trusted." */
+	KMEMFS_XATTR_SECURITY	= 3,	/* "security." */
+	KMEMFS_XATTR_ACL_ACCESS	= 4,	/* "system.posix_acl_access", no further name */
+	KMEMFS_XATTR_ACL_DEFAULT = 5,	/* "system.posix_acl_default", no further name */
+};
+
+/**
+ * struct kmemfs_xattr - an extended attribute, in a record or in an XATTRS page
+ * @prefix: enum kmemfs_xattr_prefix
+ * @name_len: bytes of the name behind the prefix; 0 for ACLs, else at least 1
+ * @value_len: bytes of the value
+ * @bytes: name, then value; the next one follows without a gap
+ *
+ * Ascending by prefix, then name (shorter first, then by bytes); so none is there
+ * twice. ACLs are in the form that getxattr(2) gives (version 2 of posix_acl_xattr.h).
+ */
+struct kmemfs_xattr {
+	__u8	prefix;
+	__u8	name_len;
+	__le16	value_len;
+	__u8	bytes[];
+} __packed;
+
+#define KMEMFS_XATTR_IN_RECORD	184	/* bytes of all of an inode, heads included */
+#define KMEMFS_XATTR_MAX	(KMEMFS_PAGE_SIZE - 64)	/* the same in a page of their own */
+
+/**
+ * struct kmemfs_xattrs - page of the extended attributes of one inode
+ * @head: kind XATTRS, level 0, owner is the inode; nr is the number of bytes in use;
+ *	first is 0
+ * @bytes: struct kmemfs_xattr, packed; the rest zero
+ */
+struct kmemfs_xattrs {
+	struct kmemfs_page_head head;
+	__u8	bytes[KMEMFS_XATTR_MAX];
+} __packed __aligned(8);
+
+/* ---- version 2: checksums of data ---------------------------------------- */
+
+#define KMEMFS_SUMS_PER_PAGE	((KMEMFS_PAGE_SIZE - 64) / 4)	/* 1008 */
+
+/**
+ * struct kmemfs_sums - leaf of the table of checksums
+ * @head: kind SUMS, level 0, owner 0; nr is always KMEMFS_SUMS_PER_PAGE; first is
+ *	the first device page
+ * @sum: of device page first + i: crc32c of its bytes, but 1 if that is 0; or 0:
+ *	not known. 0 for pages that are not data of this tree
+ *
+ * A data page does not change once a commit has it, so a sum holds as long as the
+ * page is in the tree. Sums are made after the commit that brings a page, and are
+ * there from a later one on.
+ */
+struct kmemfs_sums {
+	struct kmemfs_page_head head;
+	__le32	sum[KMEMFS_SUMS_PER_PAGE];
 } __packed __aligned(8);
 
 /* ---- reading ------------------------------------------------------------ */
@@ -220,8 +390,9 @@ struct kmemfs_media {
 	__u8 uuid[16];
 };
 
-/* struct kmemfs_root in host order */
+/* struct kmemfs_root in host order; version is 1 or 2, the last four are 0 in version 1 */
 struct kmemfs_root_info {
+	__u32 version;
 	__u64 generation;
 	__u64 itable;
 	__u32 itable_height;
@@ -230,6 +401,10 @@ struct kmemfs_root_info {
 	__u64 nr_meta_pages;
 	__u64 nr_file_pages;
 	__s64 commit_time;
+	__u64 sums;
+	__u32 sums_height;
+	__u64 nr_sums_pages;
+	__u64 nr_links;
 };
 
 /**
@@ -251,18 +426,38 @@ struct kmemfs_root_info {
 int kmemfs_root_pick(const struct kmemfs_media *m, unsigned int *slot,
 		     struct kmemfs_root_info *info, struct kmem_persist_why *why);
 
+/* What @meta of a visitor returns for a page that it has been told of before */
+#define KMEMFS_SEEN	1
+
 /**
  * struct kmemfs_visitor - what a walk reports; any may be NULL
- * @meta: a metadata page
- * @inode: an inode in use, before its runs; @record is on media
- * @run: a run of file @ino
+ * @meta: a metadata page, before what is below it. A SEGMENT or NODE is reported
+ *	once for each entry or record that leads to it, but for those in pages for
+ *	which @meta returned KMEMFS_SEEN: what a shared page leads to is its own, once
+ * @inode: an inode in use, before its runs; @record is on media. Not a further name
+ * @link: version 2: a further name of an inode; in the order of record numbers
+ * @run: a run of file @ino; file trees are passed as often as files have them
+ * @segment: version 2: before the runs of a SEGMENT of file @ino, at @file_page,
+ *	@count file pages long. And after all of its children: of a NODE, @level > 0
+ * @sums: a leaf of the table of checksums, after all inodes
+ * @damage: what would end the walk with -EUCLEAN: a page that does not hold or that
+ *	cannot be read (@page; 0: the record of @ino itself does not hold), below file @ino
+ *	(0: below a table). @count file pages of it from @file_page on are not
+ *	reported then (in tables: @count leaves from leaf @file_page on). Return 0 to
+ *	go on behind it. NULL: the walk ends with -EUCLEAN
  *
- * A callback returns 0 to go on; anything else ends the walk with that value.
+ * Each returns 0 to go on; anything else ends the walk with that value.
  */
 struct kmemfs_visitor {
 	int (*meta)(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level);
 	int (*inode)(void *ctx, const struct kmemfs_inode_record *record);
+	int (*link)(void *ctx, const struct kmemfs_inode_record *record);
 	int (*run)(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page);
+	int (*segment)(void *ctx, __u64 ino, __u64 page, __u32 level, __u64 file_page,
+		       __u64 count, __u32 nr);
+	int (*sums)(void *ctx, __u64 leaf, __u64 page, const struct kmemfs_sums *sums);
+	int (*damage)(void *ctx, __u64 page, __u64 ino, __u64 file_page, __u64 count,
+		      const char *why);
 };
 
 /**
@@ -425,6 +620,58 @@ int kmemfs_tree_skip_leaves(struct kmemfs_tree *t, __u64 nr);
  */
 int kmemfs_tree_finish(struct kmemfs_tree *t, __u64 *top, __u32 *height);
 
+/* ---- version 2: writing, a page at a time --------------------------------- */
+
+/*
+ * Each fills a page from @s->alloc, seals and flushes it, and gives its number in
+ * *@page. What they are given is in host order, has been checked, and fits. 0 or
+ * -ENOSPC.
+ */
+struct kmemfs_run_info {
+	__u32 page;	/* 0: a hole */
+	__u32 count;
+};
+
+struct kmemfs_child_info {
+	__u32 page;	/* 0: a hole */
+	__u64 length;
+};
+
+int kmemfs_write_segment(struct kmemfs_sink *s, const struct kmemfs_run_info *run, __u32 nr,
+			 __u64 *page);
+int kmemfs_write_node(struct kmemfs_sink *s, __u32 level, const struct kmemfs_child_info *child,
+		      __u32 nr, __u64 *page);
+int kmemfs_write_xattrs(struct kmemfs_sink *s, __u64 ino, const void *bytes, __u32 len,
+			__u64 *page);
+/* @sum: KMEMFS_SUMS_PER_PAGE values, as struct kmemfs_sums has them */
+int kmemfs_write_sums(struct kmemfs_sink *s, __u64 leaf, const __u32 *sum, __u64 *page);
+/*
+ * An index page of the inode table (both versions) or of that of checksums: @level
+ * at least 1, @first the ordinal of its first leaf, @nr entries (0: absent)
+ */
+int kmemfs_write_index(struct kmemfs_sink *s, __u64 owner, __u32 level, __u64 first,
+		       const __u64 *entry, __u32 nr, __u64 *page);
+
+/* The fewest index levels over @leaves leaves; above KMEMFS_MAX_HEIGHT: too many */
+__u32 kmemfs_table_height(__u64 leaves);
+
+/* Of a page of data, as the table of checksums has it: never 0 */
+__u32 kmemfs_page_sum(const void *page);
+
+/**
+ * kmemfs_xattr_next() - read extended attributes one after the other
+ * @bytes: of all of them: from a record or an XATTRS page
+ * @len: in use
+ * @at: in: where to go on, 0 at first; out: behind what is returned
+ *
+ * Return: the next one, whose lengths fit; NULL at the end (*@at is @len then) or if
+ * it does not hold (*@at is less).
+ */
+const struct kmemfs_xattr *kmemfs_xattr_next(const void *bytes, __u32 len, __u32 *at);
+
+/* Whether all of them hold: lengths, prefixes, order */
+bool kmemfs_xattrs_valid(const void *bytes, __u32 len);
+
 /* Pages of an extent tree of @nr_runs runs */
 __u64 kmemfs_extents_pages(__u64 nr_runs);
 /* Index pages that an inode table of @leaves leaves has at most, if @present are not absent */
@@ -461,8 +708,12 @@ void kmemfs_publish(struct kmemfs_sink *s, struct kmemfs_root *slot,
  */
 void kmemfs_retire(struct kmemfs_sink *s, struct kmemfs_root *slot);
 
-/* Fill the two root slots of a new pool: slot 0 generation 1, empty tree; slot 1 zero */
-void kmemfs_mkfs(struct kmemfs_root slots[KMEMFS_ROOT_SLOTS], const __u8 uuid[16], __s64 now_ns);
+/*
+ * Fill the two root slots of a new pool of @version 1 or 2: slot 0 generation 1, empty
+ * tree; slot 1 zero
+ */
+void kmemfs_mkfs(struct kmemfs_root slots[KMEMFS_ROOT_SLOTS], const __u8 uuid[16],
+		 __u32 version, __s64 now_ns);
 
 #ifdef __cplusplus
 }
