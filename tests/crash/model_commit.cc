@@ -96,7 +96,7 @@ struct ModelFs::Plan {
 
 void ModelFs::Format() {
   std::vector<kmemfs_root> slots(KMEMFS_ROOT_SLOTS);
-  kmemfs_mkfs(slots.data(), kUuid, 0);
+  kmemfs_mkfs(slots.data(), kUuid, 1, 0);
   for (unsigned int i = 0; i < KMEMFS_ROOT_SLOTS; i++) {
     std::memcpy(device_->Page(1 + i), &slots[i], sizeof(slots[i]));
     device_->Flush(device_->Page(1 + i), KMEMFS_PAGE_SIZE);

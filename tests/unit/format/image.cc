@@ -72,7 +72,7 @@ Image::Image(uint64_t nr_pages)
   std::memcpy(media_.uuid, kUuid, sizeof(kUuid));
   kmem_persist_header_init(As<kmem_persist_header>(0), KMEM_PERSIST_FS, kUuid,
                            "test", nr_pages * KMEMFS_PAGE_SIZE);
-  kmemfs_mkfs(slot(0), kUuid, kCommitTime);
+  kmemfs_mkfs(slot(0), kUuid, 1, kCommitTime);
 }
 
 Image::Image(const Image& other)

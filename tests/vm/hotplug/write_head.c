@@ -29,7 +29,7 @@ int main(int argc, char** argv) {
     return 64;
   }
   kmem_persist_header_init(&head.at.header, KMEM_PERSIST_FS, uuid, "hotplug", strtoull(argv[3], NULL, 0));
-  kmemfs_mkfs(head.at.slots, uuid, 0);
+  kmemfs_mkfs(head.at.slots, uuid, 1, 0);
 
   int fd = open(argv[1], O_WRONLY | O_CLOEXEC);
   if (fd < 0 ||

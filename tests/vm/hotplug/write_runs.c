@@ -105,7 +105,7 @@ int main(int argc, char** argv) {
   next_page = number[2];
   memcpy(sink.uuid, uuid, sizeof(uuid));
   kmem_persist_header_init((struct kmem_persist_header*)device, KMEM_PERSIST_FS, uuid, "scale", number[1]);
-  kmemfs_mkfs((struct kmemfs_root*)(device + KMEMFS_PAGE_SIZE), uuid, 0);
+  kmemfs_mkfs((struct kmemfs_root*)(device + KMEMFS_PAGE_SIZE), uuid, 1, 0);
   write_tree(&sink, number[2], number[3], number[4], number[5]);
   if (munmap(device, number[1]) || close(fd)) fail("close");
   return 0;

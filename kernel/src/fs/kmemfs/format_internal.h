@@ -6,6 +6,7 @@
 #ifdef __KERNEL__
 #include <linux/bits.h>
 #include <linux/build_bug.h>
+#include <linux/crc32.h>
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/sched.h>
@@ -36,6 +37,11 @@ static inline bool kmemfs_all_zero(const void *from, const void *to)
 		if (*p++)
 			return false;
 	return true;
+}
+
+static inline bool kmemfs_is_v2(const struct kmemfs_root_info *info)
+{
+	return info->version == 2;
 }
 
 /* The device is one that the format can describe: 0 or -EUCLEAN */

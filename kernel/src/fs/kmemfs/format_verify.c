@@ -2,9 +2,8 @@
 /**
  * DOC: deciding what on a kmemfs device can be trusted
  *
- * First which root rules, then whether the tree below it holds. What can be
- * seen on one page is checked by the walk (format.c); here is what needs the
- * whole: that no page has two uses that exclude each other, that directories
+ * Which root rules is decided before (format_root.c), and what can be seen on
+ * one page is checked by the walk (format.c); here is what needs the whole: that no page has two uses that exclude each other, that directories
  * make one tree, that names are unique, and that the counts are right.
  *
  * Pages are tracked in two bitmaps, one bit a page each. Inodes are gathered in
@@ -12,128 +11,6 @@
  * then in the order of (parent, name), to find names used twice.
  */
 #include "format_internal.h"
-
-/* ---- root slots --------------------------------------------------------- */
-
-/* What to say of a slot that does not count */
-static const char *slot_state(const struct kmemfs_media *m, unsigned int slot)
-{
-	const struct kmemfs_root *root = m->page(m, 1 + slot);
-
-	if (le32_to_cpu(root->head.kind) == KMEMFS_KIND_RETIRED)
-		return "is retired";
-	return kmemfs_all_zero(root, root + 1) ? "is empty" : "is damaged";
-}
-
-static const struct kmemfs_root *slot_read(const struct kmemfs_media *m, unsigned int slot)
-{
-	const struct kmemfs_root *root = m->page(m, 1 + slot);
-
-	if (le32_to_cpu(root->head.kind) != KMEMFS_KIND_ROOT ||
-	    memcmp(root->head.uuid, m->uuid, sizeof(m->uuid)) ||
-	    le32_to_cpu(root->head.crc) != kmemfs_page_crc(root))
-		return NULL;
-	return root;
-}
-
-int kmemfs_media_check(const struct kmemfs_media *m, struct kmem_persist_why *why)
-{
-	if (m->nr_pages > KMEMFS_MAX_PAGES || m->end > m->nr_pages || m->first > m->end ||
-	    m->first < KMEM_PERSIST_HEAD_PAGES)
-		return kmemfs_refuse(why, "pages %llu to %llu of a device of %llu are no pool",
-				     m->first, m->end, m->nr_pages);
-	return 0;
-}
-
-/* The fewest index levels over @leaves leaves; above KMEMFS_MAX_HEIGHT: too many */
-static u32 height_for(u64 leaves)
-{
-	u64 room = 1;
-	u32 height = 0;
-
-	while (room < leaves && height <= KMEMFS_MAX_HEIGHT) {
-		room *= KMEMFS_INDEX_ENTRIES;
-		height++;
-	}
-	return height;
-}
-
-int kmemfs_root_check_counts(const struct kmemfs_media *m, const struct kmemfs_root_info *info,
-			     struct kmem_persist_why *why)
-{
-	int err = kmemfs_media_check(m, why);
-
-	if (err)
-		return err;
-	if (!info->itable) {
-		if (info->itable_height || info->nr_inode_pages || info->nr_inodes ||
-		    info->nr_meta_pages || info->nr_file_pages)
-			return kmemfs_refuse(why, "root: counts without an inode table");
-		return 0;
-	}
-	if (!info->nr_inode_pages || info->itable_height > KMEMFS_MAX_HEIGHT ||
-	    info->itable_height != height_for(info->nr_inode_pages))
-		return kmemfs_refuse(why, "root: inode table of height %u for %llu pages",
-				     info->itable_height, info->nr_inode_pages);
-	if (info->nr_meta_pages > m->nr_pages)
-		return kmemfs_refuse(why, "root: %llu metadata pages on a device of %llu",
-				     info->nr_meta_pages, m->nr_pages);
-	if (info->nr_file_pages > KMEMFS_MAX_OWNED)
-		return kmemfs_refuse(why, "root: %llu file pages are too many",
-				     info->nr_file_pages);
-	return 0;
-}
-
-static int root_check(const struct kmemfs_media *m, const struct kmemfs_root *root,
-		      struct kmemfs_root_info *info, struct kmem_persist_why *why)
-{
-	const struct kmemfs_page_head *head = &root->head;
-
-	if (root->incompat) {
-		kmem_persist_why_set(why, "root: unknown incompatible features %#llx",
-				     (unsigned long long)le64_to_cpu(root->incompat));
-		return -EOPNOTSUPP;
-	}
-	if (!head->generation || head->owner || head->nr || head->level || head->first)
-		return kmemfs_refuse(why, "root: bad head");
-	if (root->reserved0 || !kmemfs_all_zero(head->reserved, head + 1) ||
-	    !kmemfs_all_zero(root->reserved, root + 1))
-		return kmemfs_refuse(why, "root: reserved bytes not zero");
-
-	info->generation = le64_to_cpu(head->generation);
-	info->itable = le64_to_cpu(root->itable);
-	info->itable_height = le32_to_cpu(root->itable_height);
-	info->nr_inode_pages = le64_to_cpu(root->nr_inode_pages);
-	info->nr_inodes = le64_to_cpu(root->nr_inodes);
-	info->nr_meta_pages = le64_to_cpu(root->nr_meta_pages);
-	info->nr_file_pages = le64_to_cpu(root->nr_file_pages);
-	info->commit_time = (s64)le64_to_cpu(root->commit_time);
-	return kmemfs_root_check_counts(m, info, why);
-}
-
-int kmemfs_root_pick(const struct kmemfs_media *m, unsigned int *slot,
-		     struct kmemfs_root_info *info, struct kmem_persist_why *why)
-{
-	const struct kmemfs_root *root[KMEMFS_ROOT_SLOTS];
-	u64 generation[KMEMFS_ROOT_SLOTS];
-	unsigned int i;
-
-	for (i = 0; i < KMEMFS_ROOT_SLOTS; i++) {
-		/* The newest root may be the one that cannot be read. */
-		if (!m->page(m, 1 + i))
-			return kmemfs_refuse(why, "page %u: root slot %u cannot be read",
-					     1 + i, i);
-		root[i] = slot_read(m, i);
-		generation[i] = root[i] ? le64_to_cpu(root[i]->head.generation) : 0;
-	}
-	if (!root[0] && !root[1])
-		return kmemfs_refuse(why, "no valid root slot: slot 0 %s, slot 1 %s",
-				     slot_state(m, 0), slot_state(m, 1));
-	if (root[0] && root[1] && generation[0] == generation[1])
-		return kmemfs_refuse(why, "both root slots have generation %llu", generation[0]);
-	*slot = !root[0] || (root[1] && generation[1] > generation[0]);
-	return root_check(m, root[*slot], info, why);
-}
 
 /* ---- bitmaps ------------------------------------------------------------ */
 

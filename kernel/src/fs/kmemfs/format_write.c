@@ -9,6 +9,10 @@
  * whatever their numbers are. A page is flushed when it is full, once; the root
  * slot comes last, after a fence, and makes it all count at once. Then the root
  * before it is retired.
+ *
+ * File trees of version 2 may keep most of their pages from one commit to the
+ * next, and so may tables: which pages to write is for the caller to know, who
+ * gets them written one at a time.
  */
 #include "format_internal.h"
 
@@ -43,6 +47,8 @@ static void *page_alloc(struct kmemfs_sink *s, u64 *page)
 	memset(bytes, 0, KMEMFS_PAGE_SIZE);
 	return bytes;
 }
+
+/* ---- trees, bottom up ---------------------------------------------------- */
 
 void kmemfs_tree_init(struct kmemfs_tree *t, struct kmemfs_sink *sink, __u64 owner)
 {
@@ -169,6 +175,18 @@ __u64 kmemfs_extents_pages(__u64 nr_runs)
 	return pages;
 }
 
+__u32 kmemfs_table_height(__u64 leaves)
+{
+	u64 room = 1;
+	u32 height = 0;
+
+	while (room < leaves && height <= KMEMFS_MAX_HEIGHT) {
+		room *= KMEMFS_INDEX_ENTRIES;
+		height++;
+	}
+	return height;
+}
+
 __u64 kmemfs_table_index_pages(__u64 present, __u64 leaves)
 {
 	u64 pages = 0;
@@ -270,6 +288,8 @@ int kmemfs_tree_finish(struct kmemfs_tree *t, __u64 *top, __u32 *height)
 	return 0;
 }
 
+/* ---- leaves of the inode table ------------------------------------------- */
+
 void kmemfs_inodes_init(struct kmemfs_inodes *page, const struct kmemfs_sink *s, __u64 leaf)
 {
 	memset(page, 0, sizeof(*page));
@@ -282,6 +302,91 @@ void kmemfs_inodes_finish(struct kmemfs_inodes *page, struct kmemfs_sink *s)
 	page_seal(s, KMEM_STEP_FS_INODES, &page->head);
 }
 
+/* ---- a page at a time ---------------------------------------------------- */
+
+int kmemfs_write_segment(struct kmemfs_sink *s, const struct kmemfs_run_info *run, __u32 nr,
+			 __u64 *page)
+{
+	struct kmemfs_segment *segment = page_alloc(s, page);
+	u64 length = 0;
+	u32 i;
+
+	if (!segment)
+		return -ENOSPC;
+	for (i = 0; i < nr; i++) {
+		segment->run[i].page = cpu_to_le32(run[i].page);
+		segment->run[i].count = cpu_to_le32(run[i].count);
+		length += run[i].count;
+	}
+	head_fill(&segment->head, s, KMEMFS_KIND_SEGMENT, 0, nr, 0, length);
+	page_seal(s, KMEM_STEP_FS_SEGMENT, &segment->head);
+	return 0;
+}
+
+int kmemfs_write_node(struct kmemfs_sink *s, __u32 level, const struct kmemfs_child_info *child,
+		      __u32 nr, __u64 *page)
+{
+	struct kmemfs_node *node = page_alloc(s, page);
+	u64 length = 0;
+	u32 i;
+
+	if (!node)
+		return -ENOSPC;
+	for (i = 0; i < nr; i++) {
+		node->child[i].page = cpu_to_le32(child[i].page);
+		node->child[i].length = cpu_to_le64(child[i].length);
+		length += child[i].length;
+	}
+	head_fill(&node->head, s, KMEMFS_KIND_NODE, 0, nr, level, length);
+	page_seal(s, KMEM_STEP_FS_NODE, &node->head);
+	return 0;
+}
+
+int kmemfs_write_xattrs(struct kmemfs_sink *s, __u64 ino, const void *bytes, __u32 len,
+			__u64 *page)
+{
+	struct kmemfs_xattrs *xattrs = page_alloc(s, page);
+
+	if (!xattrs)
+		return -ENOSPC;
+	memcpy(xattrs->bytes, bytes, len);
+	head_fill(&xattrs->head, s, KMEMFS_KIND_XATTRS, ino, len, 0, 0);
+	page_seal(s, KMEM_STEP_FS_XATTRS, &xattrs->head);
+	return 0;
+}
+
+int kmemfs_write_sums(struct kmemfs_sink *s, __u64 leaf, const __u32 *sum, __u64 *page)
+{
+	struct kmemfs_sums *sums = page_alloc(s, page);
+	u32 i;
+
+	if (!sums)
+		return -ENOSPC;
+	for (i = 0; i < KMEMFS_SUMS_PER_PAGE; i++)
+		sums->sum[i] = cpu_to_le32(sum[i]);
+	head_fill(&sums->head, s, KMEMFS_KIND_SUMS, 0, KMEMFS_SUMS_PER_PAGE, 0,
+		  leaf * KMEMFS_SUMS_PER_PAGE);
+	page_seal(s, KMEM_STEP_FS_SUMS, &sums->head);
+	return 0;
+}
+
+int kmemfs_write_index(struct kmemfs_sink *s, __u64 owner, __u32 level, __u64 first,
+		       const __u64 *entry, __u32 nr, __u64 *page)
+{
+	struct kmemfs_index *index = page_alloc(s, page);
+	u32 i;
+
+	if (!index)
+		return -ENOSPC;
+	for (i = 0; i < nr; i++)
+		index->page[i] = cpu_to_le64(entry[i]);
+	head_fill(&index->head, s, KMEMFS_KIND_INDEX, owner, nr, level, first);
+	page_seal(s, KMEM_STEP_FS_INDEX, &index->head);
+	return 0;
+}
+
+/* ---- roots --------------------------------------------------------------- */
+
 static void root_fill(struct kmemfs_root *slot, const __u8 uuid[16],
 		      const struct kmemfs_root_info *info)
 {
@@ -289,6 +394,8 @@ static void root_fill(struct kmemfs_root *slot, const __u8 uuid[16],
 	slot->head.kind = cpu_to_le32(KMEMFS_KIND_ROOT);
 	memcpy(slot->head.uuid, uuid, sizeof(slot->head.uuid));
 	slot->head.generation = cpu_to_le64(info->generation);
+	if (kmemfs_is_v2(info))
+		slot->incompat = cpu_to_le64(KMEMFS_INCOMPAT_V2);
 	slot->itable = cpu_to_le64(info->itable);
 	slot->itable_height = cpu_to_le32(info->itable_height);
 	slot->nr_inode_pages = cpu_to_le64(info->nr_inode_pages);
@@ -296,6 +403,10 @@ static void root_fill(struct kmemfs_root *slot, const __u8 uuid[16],
 	slot->nr_meta_pages = cpu_to_le64(info->nr_meta_pages);
 	slot->nr_file_pages = cpu_to_le64(info->nr_file_pages);
 	slot->commit_time = cpu_to_le64((u64)info->commit_time);
+	slot->sums = cpu_to_le64(info->sums);
+	slot->sums_height = cpu_to_le32(info->sums_height);
+	slot->nr_sums_pages = cpu_to_le64(info->nr_sums_pages);
+	slot->nr_links = cpu_to_le64(info->nr_links);
 	slot->head.crc = cpu_to_le32(kmemfs_page_crc(slot));
 }
 
@@ -318,9 +429,14 @@ void kmemfs_retire(struct kmemfs_sink *s, struct kmemfs_root *slot)
 	s->fence(s, KMEM_STEP_FS_AFTER_RETIRE);
 }
 
-void kmemfs_mkfs(struct kmemfs_root slots[KMEMFS_ROOT_SLOTS], const __u8 uuid[16], __s64 now_ns)
+void kmemfs_mkfs(struct kmemfs_root slots[KMEMFS_ROOT_SLOTS], const __u8 uuid[16],
+		 __u32 version, __s64 now_ns)
 {
-	const struct kmemfs_root_info empty = { .generation = 1, .commit_time = now_ns };
+	const struct kmemfs_root_info empty = {
+		.version = version,
+		.generation = 1,
+		.commit_time = now_ns,
+	};
 
 	root_fill(&slots[0], uuid, &empty);
 	memset(&slots[1], 0, sizeof(slots[1]));

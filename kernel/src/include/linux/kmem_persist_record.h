@@ -97,7 +97,11 @@ static inline const char *kmem_persist_step_name(unsigned int step)
 	switch (step) {
 	case KMEM_STEP_FS_DATA:			return "fs-data";
 	case KMEM_STEP_FS_EXTENTS:		return "fs-extents";
+	case KMEM_STEP_FS_SEGMENT:		return "fs-segment";
+	case KMEM_STEP_FS_NODE:			return "fs-node";
+	case KMEM_STEP_FS_XATTRS:		return "fs-xattrs";
 	case KMEM_STEP_FS_INODES:		return "fs-inodes";
+	case KMEM_STEP_FS_SUMS:			return "fs-sums";
 	case KMEM_STEP_FS_INDEX:		return "fs-index";
 	case KMEM_STEP_FS_BEFORE_ROOT:		return "fs-before-root";
 	case KMEM_STEP_FS_ROOT:			return "fs-root";

@@ -10,8 +10,12 @@
  * enum kmem_persist_step - write-backs, fences, and orders
  * @KMEM_STEP_FS_DATA: write back pages of files
  * @KMEM_STEP_FS_EXTENTS: write back a leaf of an extent tree
+ * @KMEM_STEP_FS_SEGMENT: write back a leaf of a file's tree of version 2
+ * @KMEM_STEP_FS_NODE: write back an inner page of one
+ * @KMEM_STEP_FS_XATTRS: write back the extended attributes of an inode
  * @KMEM_STEP_FS_INODES: write back a leaf of the inode table
- * @KMEM_STEP_FS_INDEX: write back an inner page of either
+ * @KMEM_STEP_FS_SUMS: write back a leaf of the table of checksums
+ * @KMEM_STEP_FS_INDEX: write back an inner page of a table or an extent tree
  * @KMEM_STEP_FS_BEFORE_ROOT: fence: all that the root leads to comes before it
  * @KMEM_STEP_FS_ROOT: write back the root slot
  * @KMEM_STEP_FS_AFTER_ROOT: fence: the commit is durable
@@ -41,7 +45,11 @@
 enum kmem_persist_step {
 	KMEM_STEP_FS_DATA = 1,
 	KMEM_STEP_FS_EXTENTS,
+	KMEM_STEP_FS_SEGMENT,
+	KMEM_STEP_FS_NODE,
+	KMEM_STEP_FS_XATTRS,
 	KMEM_STEP_FS_INODES,
+	KMEM_STEP_FS_SUMS,
 	KMEM_STEP_FS_INDEX,
 	KMEM_STEP_FS_BEFORE_ROOT,
 	KMEM_STEP_FS_ROOT,
