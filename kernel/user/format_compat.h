@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
- * The few kernel names that kmem_persist_header.c and format.c use, for user
- * space. Private to those two files.
+ * The few kernel names that kmem_persist_header.c and format*.c use, for user
+ * space. Private to those files.
  */
 #ifndef DAXSNAP_FORMAT_COMPAT_H
 #define DAXSNAP_FORMAT_COMPAT_H
@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 
 typedef __u8 u8;
+typedef __u16 u16;
 typedef __u32 u32;
 typedef __s64 s64;
 typedef __u64 u64;
@@ -29,8 +30,10 @@ typedef __u64 u64;
 #define BITS_PER_LONG		((unsigned int)(8 * sizeof(long)))
 #define S_IALLUGO		07777
 
+#define cpu_to_le16(x)		htole16(x)
 #define cpu_to_le32(x)		htole32(x)
 #define cpu_to_le64(x)		htole64(x)
+#define le16_to_cpu(x)		le16toh(x)
 #define le32_to_cpu(x)		le32toh(x)
 #define le64_to_cpu(x)		le64toh(x)
 

@@ -67,16 +67,9 @@ void CheckReader(const Image& image) {
 }
 
 void CheckRuns(const Image& image, const kmemfs_inode_record& record) {
-  const kmemfs_root_info root = {.generation = 2,
-                                 .itable = 0,
-                                 .itable_height = 0,
-                                 .nr_inode_pages = 0,
-                                 .nr_inodes = 0,
-                                 .nr_meta_pages = 0,
-                                 .nr_file_pages = 0,
-                                 .commit_time = 0};
-  const kmemfs_visitor nothing = {
-      .meta = nullptr, .inode = nullptr, .run = nullptr};
+  kmemfs_root_info root = {};
+  root.generation = 2;
+  const kmemfs_visitor nothing = {};
   kmem_persist_why why = {};
   (void)kmemfs_walk_runs(&image.media(), &root, &record, &nothing, nullptr,
                          &why);

@@ -188,8 +188,9 @@ std::string DeviceFile::List() const {
 std::string DeviceFile::ListFiles() const {
   const kmemfs_media media = Media();
   Listing listing = {.media = &media, .files = {}};
-  const kmemfs_visitor visitor = {
-      .meta = nullptr, .inode = OnInode, .run = OnRun};
+  kmemfs_visitor visitor = {};
+  visitor.inode = OnInode;
+  visitor.run = OnRun;
   kmemfs_root_info root;
   unsigned int slot;
   if (kmemfs_root_pick(&media, &slot, &root, nullptr) != 0 ||

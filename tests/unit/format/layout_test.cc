@@ -49,7 +49,12 @@ static_assert(offsetof(kmemfs_root, nr_file_pages) == 104);
 static_assert(offsetof(kmemfs_root, incompat) == 112);
 static_assert(offsetof(kmemfs_root, compat) == 120);
 static_assert(offsetof(kmemfs_root, commit_time) == 128);
-static_assert(offsetof(kmemfs_root, reserved) == 136);
+static_assert(offsetof(kmemfs_root, sums) == 136);
+static_assert(offsetof(kmemfs_root, sums_height) == 144);
+static_assert(offsetof(kmemfs_root, reserved1) == 148);
+static_assert(offsetof(kmemfs_root, nr_sums_pages) == 152);
+static_assert(offsetof(kmemfs_root, nr_links) == 160);
+static_assert(offsetof(kmemfs_root, reserved) == 168);
 
 static_assert(sizeof(kmemfs_index) == 4096);
 static_assert(offsetof(kmemfs_index, page) == 64);
@@ -80,12 +85,44 @@ static_assert(offsetof(kmemfs_inode_record, gid) == 88);
 static_assert(offsetof(kmemfs_inode_record, extents_height) == 92);
 static_assert(offsetof(kmemfs_inode_record, generation) == 96);
 static_assert(offsetof(kmemfs_inode_record, flags) == 100);
-static_assert(offsetof(kmemfs_inode_record, reserved) == 104);
+static_assert(offsetof(kmemfs_inode_record, rdev) == 104);
+static_assert(offsetof(kmemfs_inode_record, xattr_len) == 108);
+static_assert(offsetof(kmemfs_inode_record, reserved0) == 110);
+static_assert(offsetof(kmemfs_inode_record, xattr_page) == 112);
+static_assert(offsetof(kmemfs_inode_record, target) == 120);
+static_assert(offsetof(kmemfs_inode_record, xattr) == 128);
+static_assert(offsetof(kmemfs_inode_record, reserved) == 312);
 static_assert(offsetof(kmemfs_inode_record, name_len) == 319);
 static_assert(offsetof(kmemfs_inode_record, name) == 320);
 static_assert(sizeof(kmemfs_inodes) == 4096);
 static_assert(offsetof(kmemfs_inodes, record) == 64);
 static_assert(KMEMFS_INODES_PER_PAGE == 7);
+
+static_assert(sizeof(kmemfs_srun) == 8);
+static_assert(offsetof(kmemfs_srun, count) == 4);
+static_assert(sizeof(kmemfs_segment) == 4096);
+static_assert(offsetof(kmemfs_segment, run) == 64);
+static_assert(KMEMFS_SRUNS_PER_PAGE == 504);
+
+static_assert(sizeof(kmemfs_child) == 16);
+static_assert(offsetof(kmemfs_child, reserved) == 4);
+static_assert(offsetof(kmemfs_child, length) == 8);
+static_assert(sizeof(kmemfs_node) == 4096);
+static_assert(offsetof(kmemfs_node, child) == 64);
+static_assert(KMEMFS_CHILDREN_PER_PAGE == 252);
+
+static_assert(sizeof(kmemfs_xattr) == 4);
+static_assert(offsetof(kmemfs_xattr, name_len) == 1);
+static_assert(offsetof(kmemfs_xattr, value_len) == 2);
+static_assert(offsetof(kmemfs_xattr, bytes) == 4);
+static_assert(sizeof(kmemfs_xattrs) == 4096);
+static_assert(offsetof(kmemfs_xattrs, bytes) == 64);
+static_assert(KMEMFS_XATTR_IN_RECORD == 184);
+static_assert(KMEMFS_XATTR_MAX == 4032);
+
+static_assert(sizeof(kmemfs_sums) == 4096);
+static_assert(offsetof(kmemfs_sums, sum) == 64);
+static_assert(KMEMFS_SUMS_PER_PAGE == 1008);
 
 using Bytes = std::vector<uint8_t>;
 
@@ -152,14 +189,16 @@ TEST(Layout, HeaderBytes) {
 TEST(Layout, RootBytes) {
   Image image(8);
   kmemfs_sink sink = image.Sink(0x0102);
-  const kmemfs_root_info info = {.generation = 0x0102,
-                                 .itable = 5,
-                                 .itable_height = 2,
-                                 .nr_inode_pages = 0x300,
-                                 .nr_inodes = 0x0400,
-                                 .nr_meta_pages = 0x0500,
-                                 .nr_file_pages = 0x060000,
-                                 .commit_time = -2};
+  kmemfs_root_info info = {};
+  info.version = 1;
+  info.generation = 0x0102;
+  info.itable = 5;
+  info.itable_height = 2;
+  info.nr_inode_pages = 0x300;
+  info.nr_inodes = 0x0400;
+  info.nr_meta_pages = 0x0500;
+  info.nr_file_pages = 0x060000;
+  info.commit_time = -2;
   kmemfs_publish(&sink, image.slot(1), &info);
 
   const void* root = image.Page(2);

@@ -99,8 +99,10 @@ Recovery Recover(const kmemfs_media& media, uint32_t max_owners) {
     result.why = why.text;
     return result;
   }
-  const kmemfs_visitor visitor = {
-      .meta = OnMeta, .inode = OnInode, .run = OnRun};
+  kmemfs_visitor visitor = {};
+  visitor.meta = OnMeta;
+  visitor.inode = OnInode;
+  visitor.run = OnRun;
   if (kmemfs_walk(&media, &result.root, &visitor, &result, &why) != 0) {
     std::cerr << "verified, but cannot be walked: " << why.text << "\n";
     std::abort();

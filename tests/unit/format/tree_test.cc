@@ -189,13 +189,11 @@ TEST(Tree, KeepsEveryFieldOfAnInode) {
   record->generation = htole32(6);
   image.Seal(3);
   static kmemfs_inode_record seen;
-  const kmemfs_visitor visitor = {.meta = nullptr,
-                                  .inode =
-                                      [](void*, const kmemfs_inode_record* r) {
-                                        std::memcpy(&seen, r, sizeof(seen));
-                                        return 0;
-                                      },
-                                  .run = nullptr};
+  kmemfs_visitor visitor = {};
+  visitor.inode = [](void*, const kmemfs_inode_record* r) {
+    std::memcpy(&seen, r, sizeof(seen));
+    return 0;
+  };
   const Recovery recovery = Recover(image.media());
   ASSERT_THAT(recovery, Taken());
   ASSERT_EQ(
@@ -313,29 +311,21 @@ TEST(Walk, EndsWithWhatACallbackReturns) {
     return kmemfs_walk(&image.media(), &recovery.root, &visitor, nullptr,
                        nullptr);
   };
-  EXPECT_EQ(walk({.meta = nullptr, .inode = nullptr, .run = nullptr}), 0);
-  EXPECT_EQ(
-      walk({.meta = [](void*, __u64, kmemfs_page_kind, __u32) { return 11; },
-            .inode = nullptr,
-            .run = nullptr}),
-      11);
-  EXPECT_EQ(
-      walk({.meta = nullptr,
-            .inode = [](void*, const kmemfs_inode_record*) { return -12; },
-            .run = nullptr}),
-      -12);
-  EXPECT_EQ(walk({.meta = nullptr,
-                  .inode = nullptr,
-                  .run = [](void*, __u64, __u64, __u64, __u64) { return 13; }}),
-            13);
+  kmemfs_visitor visitor = {};
+  EXPECT_EQ(walk(visitor), 0);
+  visitor.run = [](void*, __u64, __u64, __u64, __u64) { return 13; };
+  EXPECT_EQ(walk(visitor), 13);
+  visitor.inode = [](void*, const kmemfs_inode_record*) { return -12; };
+  EXPECT_EQ(walk(visitor), -12);
+  visitor.meta = [](void*, __u64, kmemfs_page_kind, __u32) { return 11; };
+  EXPECT_EQ(walk(visitor), 11);
 }
 
 TEST(Walk, RefusesARootThatNoSlotCanSay) {
   Image image(64);
   const kmemfs_root_info good =
       image.Commit({RootDirectory(), File(2, "f", {})});
-  const kmemfs_visitor nothing = {
-      .meta = nullptr, .inode = nullptr, .run = nullptr};
+  const kmemfs_visitor nothing = {};
   kmemfs_root_info root = good;
   root.itable_height = 1000;
   EXPECT_EQ(kmemfs_walk(&image.media(), &root, &nothing, nullptr, nullptr),
@@ -363,25 +353,22 @@ TEST(Walk, OfOneInodeGivesItsRunsOnly) {
     int meta = 0;
     int inodes = 0;
   } seen;
-  const kmemfs_visitor visitor = {
-      .meta =
-          [](void* ctx, __u64, kmemfs_page_kind kind, __u32 level) {
-            EXPECT_EQ(kind, KMEMFS_KIND_EXTENTS);
-            EXPECT_EQ(level, 0U);
-            static_cast<Seen*>(ctx)->meta++;
-            return 0;
-          },
-      .inode =
-          [](void* ctx, const kmemfs_inode_record*) {
-            static_cast<Seen*>(ctx)->inodes++;
-            return 0;
-          },
-      .run =
-          [](void* ctx, __u64 ino, __u64 at, __u64 count, __u64 page) {
-            EXPECT_EQ(ino, 3U);
-            static_cast<Seen*>(ctx)->runs.push_back({at, count, page});
-            return 0;
-          }};
+  kmemfs_visitor visitor = {};
+  visitor.meta = [](void* ctx, __u64, kmemfs_page_kind kind, __u32 level) {
+    EXPECT_EQ(kind, KMEMFS_KIND_EXTENTS);
+    EXPECT_EQ(level, 0U);
+    static_cast<Seen*>(ctx)->meta++;
+    return 0;
+  };
+  visitor.inode = [](void* ctx, const kmemfs_inode_record*) {
+    static_cast<Seen*>(ctx)->inodes++;
+    return 0;
+  };
+  visitor.run = [](void* ctx, __u64 ino, __u64 at, __u64 count, __u64 page) {
+    EXPECT_EQ(ino, 3U);
+    static_cast<Seen*>(ctx)->runs.push_back({at, count, page});
+    return 0;
+  };
   ASSERT_EQ(kmemfs_walk_runs(&image.media(), &recovery.root, record, &visitor,
                              &seen, nullptr),
             0);

@@ -420,8 +420,7 @@ TEST(Page, OutsideThePoolsRangeIsRefused) {
 TEST(WalkRuns, ChecksTheRecordItIsGiven) {
   Sample sample;
   const Recovery recovery = Recover(sample.image.media());
-  const kmemfs_visitor nothing = {
-      .meta = nullptr, .inode = nullptr, .run = nullptr};
+  const kmemfs_visitor nothing = {};
   kmem_persist_why why = {};
   kmemfs_inode_record record = *sample.record(2);
   const auto walk = [&] {

@@ -3,18 +3,22 @@
  * DOC: reading the on-media format of kmemfs
  *
  * A root slot leads to the inode table, a tree whose leaves hold the inodes in
- * the order of their numbers. An inode that has pages leads to its extent tree,
- * whose leaves hold runs in the order of the file.
+ * the order of their numbers. An inode that has pages leads to its file tree
+ * (format_file.c). In version 2 the root may lead to a table of checksums, too.
  *
  * Nothing on media is believed before it is checked. A page is looked at in two
  * steps: its head, which must say that it is just the page that was looked for
  * (of this pool, this owner, this level, this place in the tree, not newer than
- * the root), and then its entries. Since each page says where it belongs, it
- * can be at one place of one tree only; so there are no cycles, and a walk ends
- * after as many steps as there are pages and runs.
+ * the root), and then its entries. Since each page of a table or an extent tree
+ * says where it belongs, it can be at one place of one tree only; so there are no
+ * cycles, and a walk ends after as many steps as there are pages and runs. Pages
+ * of version 2 file trees may be shared, and how often they are reached is bounded.
  *
  * There is no recursion: a tree is at most KMEMFS_MAX_HEIGHT levels high, and
- * struct tree remembers one list of pages for each level.
+ * struct kmemfs_walk_tree remembers one list of pages for each level.
+ *
+ * With a callback for damage a walk goes on behind a page that does not hold. What
+ * is lost is what only that page leads to; all else is reported as ever.
  */
 #include "format_internal.h"
 
@@ -26,33 +30,31 @@ static_assert(sizeof(struct kmemfs_extents) == KMEMFS_PAGE_SIZE, "extents");
 static_assert(sizeof(struct kmemfs_inode_record) == 576, "record");
 static_assert(sizeof(struct kmemfs_inodes) == KMEMFS_PAGE_SIZE, "inodes");
 static_assert(sizeof_field(struct kmemfs_inode_record, name) > KMEMFS_NAME_MAX, "name");
-
-#define ANY_LEAVES	(~0ULL)
+static_assert(sizeof_field(struct kmemfs_inode_record, xattr) == KMEMFS_XATTR_IN_RECORD, "xattr");
+static_assert(sizeof(struct kmemfs_segment) == KMEMFS_PAGE_SIZE, "segment");
+static_assert(sizeof(struct kmemfs_node) == KMEMFS_PAGE_SIZE, "node");
+static_assert(sizeof(struct kmemfs_xattr) == 4, "xattr");
+static_assert(sizeof(struct kmemfs_xattrs) == KMEMFS_PAGE_SIZE, "xattrs");
+static_assert(sizeof(struct kmemfs_sums) == KMEMFS_PAGE_SIZE, "sums");
 
 /* ---- pages -------------------------------------------------------------- */
 
-struct walk {
-	const struct kmemfs_media *m;
-	const struct kmemfs_root_info *root;
-	const struct kmemfs_visitor *v;
-	void *ctx;
-	struct kmem_persist_why *why;
-};
+bool kmemfs_page_checked(const struct kmemfs_walk *w, u64 page)
+{
+	return w->checked && (w->checked[page / BITS_PER_LONG] >> page % BITS_PER_LONG & 1);
+}
 
-/* What the head of a page must say */
-struct expect {
-	enum kmemfs_page_kind kind;
-	u32 level;
-	u64 owner;
-	u32 max_nr;
-};
+static bool crc_right(const struct kmemfs_walk *w, u64 page, const struct kmemfs_page_head *head)
+{
+	return kmemfs_page_checked(w, page) || le32_to_cpu(head->crc) == kmemfs_page_crc(head);
+}
 
-static int head_check(const struct walk *w, u64 page, const struct kmemfs_page_head *head,
-		      const struct expect *e)
+static int head_check(const struct kmemfs_walk *w, u64 page, const struct kmemfs_page_head *head,
+		      const struct kmemfs_expect *e)
 {
 	const u64 generation = le64_to_cpu(head->generation);
 
-	if (le32_to_cpu(head->crc) != kmemfs_page_crc(head))
+	if (!crc_right(w, page, head))
 		return kmemfs_refuse(w->why, "page %llu: wrong crc", page);
 	if (memcmp(head->uuid, w->m->uuid, sizeof(head->uuid)))
 		return kmemfs_refuse(w->why, "page %llu: wrong uuid", page);
@@ -76,8 +78,8 @@ static int head_check(const struct walk *w, u64 page, const struct kmemfs_page_h
 	return 0;
 }
 
-/* The page's bytes, head checked but for @first; NULL with the reason in w->why */
-static const void *page_read(const struct walk *w, u64 page, const struct expect *e)
+const void *kmemfs_page_read(const struct kmemfs_walk *w, u64 page,
+			     const struct kmemfs_expect *e)
 {
 	const void *bytes;
 
@@ -94,8 +96,8 @@ static const void *page_read(const struct walk *w, u64 page, const struct expect
 	return head_check(w, page, bytes, e) ? NULL : bytes;
 }
 
-static int first_check(const struct walk *w, u64 page, const struct kmemfs_page_head *head,
-		       u64 first)
+int kmemfs_first_check(const struct kmemfs_walk *w, u64 page,
+		       const struct kmemfs_page_head *head, u64 first)
 {
 	if (le64_to_cpu(head->first) != first)
 		return kmemfs_refuse(w->why, "page %llu: first %llu, expected %llu", page,
@@ -103,43 +105,23 @@ static int first_check(const struct walk *w, u64 page, const struct kmemfs_page_
 	return 0;
 }
 
-static int report_meta(const struct walk *w, u64 page, enum kmemfs_page_kind kind, u32 level)
+int kmemfs_report_meta(const struct kmemfs_walk *w, u64 page, enum kmemfs_page_kind kind,
+		       u32 level)
 {
 	return w->v->meta ? w->v->meta(w->ctx, page, kind, level) : 0;
 }
 
+int kmemfs_report_damage(const struct kmemfs_walk *w, u64 page, u64 ino, u64 at, u64 count)
+{
+	if (!w->v->damage)
+		return -EUCLEAN;
+	return w->v->damage(w->ctx, page, ino, at, count, w->why ? w->why->text : "");
+}
+
 /* ---- trees -------------------------------------------------------------- */
 
-/**
- * struct tree - a walk over the leaves of one tree
- * @w: the walk it is part of
- * @owner: for the pages' heads
- * @nr_leaves: of the inode table, absent ones included; ANY_LEAVES: an extent
- *	tree, where the leaves are as many as there are and none is absent
- * @height: index levels above the leaves
- * @level: of the pages in the list to go on with
- * @passed: leaves passed so far, absent ones included
- * @top: list of one page
- * @list: lists being passed; those at index l are pages of level l
- */
-struct tree {
-	const struct walk *w;
-	u64 owner;
-	u64 nr_leaves;
-	u32 height;
-	u32 level;
-	u64 passed;
-	__le64 top;
-	struct page_list {
-		const __le64 *page;
-		u32 nr;
-		u32 next;
-	} list[KMEMFS_MAX_HEIGHT + 1];
-};
-
-/* The caller has checked that @height is at most KMEMFS_MAX_HEIGHT */
-static void tree_init(struct tree *t, const struct walk *w, u64 owner, u64 top, u32 height,
-		      u64 nr_leaves)
+void kmemfs_walk_tree_init(struct kmemfs_walk_tree *t, const struct kmemfs_walk *w, u64 owner,
+			   u64 top, u32 height, u64 nr_leaves)
 {
 	t->w = w;
 	t->owner = owner;
@@ -147,6 +129,8 @@ static void tree_init(struct tree *t, const struct walk *w, u64 owner, u64 top, 
 	t->height = height;
 	t->level = height;
 	t->passed = 0;
+	t->lost = 0;
+	t->unsure = false;
 	t->top = cpu_to_le64(top);
 	t->list[height].page = &t->top;
 	t->list[height].nr = 1;
@@ -163,8 +147,8 @@ static u64 leaves_below(u32 level)
 	return n;
 }
 
-/* Leaves that a page of @level at the present place stands for, in the inode table */
-static u64 leaves_here(const struct tree *t, u32 level)
+/* Leaves that a page of @level at the present place stands for, in a table */
+static u64 leaves_here(const struct kmemfs_walk_tree *t, u32 level)
 {
 	const u64 room = leaves_below(level);
 	const u64 left = t->nr_leaves - t->passed;
@@ -172,17 +156,28 @@ static u64 leaves_here(const struct tree *t, u32 level)
 	return left < room ? left : room;
 }
 
-static int index_check(const struct tree *t, u64 page, u32 level,
+/* How many leaves are before this page; behind lost ones it tells that itself */
+static int index_first_check(struct kmemfs_walk_tree *t, u64 page,
+			     const struct kmemfs_page_head *head)
+{
+	if (t->unsure && le64_to_cpu(head->first) > t->passed) {
+		t->passed = le64_to_cpu(head->first);
+		t->unsure = false;
+	}
+	return kmemfs_first_check(t->w, page, head, t->passed);
+}
+
+static int index_check(struct kmemfs_walk_tree *t, u64 page, u32 level,
 		       const struct kmemfs_index *index)
 {
 	const u32 nr = le32_to_cpu(index->head.nr);
 	u64 below, expected;
 	int err;
 
-	err = first_check(t->w, page, &index->head, t->passed);
+	err = index_first_check(t, page, &index->head);
 	if (err)
 		return err;
-	if (t->nr_leaves != ANY_LEAVES) {
+	if (t->nr_leaves != KMEMFS_ANY_LEAVES) {
 		below = leaves_below(level - 1);
 		expected = (leaves_here(t, level) + below - 1) / below;
 		if (nr != expected)
@@ -191,20 +186,19 @@ static int index_check(const struct tree *t, u64 page, u32 level,
 	}
 	if (!kmemfs_all_zero(&index->page[nr], index + 1))
 		return kmemfs_refuse(t->w->why, "page %llu: unused entries not zero", page);
-	return report_meta(t->w, page, KMEMFS_KIND_INDEX, level);
+	return kmemfs_report_meta(t->w, page, KMEMFS_KIND_INDEX, level);
 }
 
 /* Go down into an index page */
-static int tree_enter(struct tree *t, u64 page)
+static int tree_enter(struct kmemfs_walk_tree *t, u64 page)
 {
-	const struct expect e = {
+	const struct kmemfs_expect e = {
 		.kind = KMEMFS_KIND_INDEX,
 		.level = t->level,
 		.owner = t->owner,
 		.max_nr = KMEMFS_INDEX_ENTRIES,
 	};
-	const struct kmemfs_index *index = page_read(t->w, page, &e);
-	struct page_list *below;
+	const struct kmemfs_index *index = kmemfs_page_read(t->w, page, &e);
 	int err;
 
 	if (!index)
@@ -212,323 +206,230 @@ static int tree_enter(struct tree *t, u64 page)
 	err = index_check(t, page, t->level, index);
 	if (err)
 		return err;
-	below = &t->list[--t->level];
-	below->page = (const __le64 *)(&index->head + 1);
-	below->nr = le32_to_cpu(index->head.nr);
-	below->next = 0;
+	t->level--;
+	t->list[t->level].page = (const __le64 *)(&index->head + 1);
+	t->list[t->level].nr = le32_to_cpu(index->head.nr);
+	t->list[t->level].next = 0;
 	return 0;
 }
 
-/* Find the next leaf: *page, and *nr in the order of leaves. 1; 0: no more; or an error */
-static int tree_next(struct tree *t, u64 *page, u64 *nr)
+/* Pass what is below an index page that does not hold */
+static void tree_pass_lost(struct kmemfs_walk_tree *t)
 {
-	struct page_list *list;
+	t->lost = 0;
+	t->unsure = t->nr_leaves == KMEMFS_ANY_LEAVES;
+	if (!t->unsure)
+		t->lost = leaves_here(t, t->level);
+	t->passed += t->lost;
+}
+
+int kmemfs_walk_tree_next(struct kmemfs_walk_tree *t, u64 *page, u64 *nr)
+{
 	int err;
 
 	for (;;) {
-		list = &t->list[t->level];
-		if (list->next == list->nr) {
+		if (t->list[t->level].next == t->list[t->level].nr) {
 			if (t->level == t->height)
 				return 0;
 			t->level++;
 			continue;
 		}
-		*page = le64_to_cpu(list->page[list->next++]);
-		if (!*page && t->nr_leaves != ANY_LEAVES) {
+		*page = le64_to_cpu(t->list[t->level].page[t->list[t->level].next++]);
+		if (!*page && t->nr_leaves != KMEMFS_ANY_LEAVES) {
 			t->passed += leaves_here(t, t->level);
 			continue;
 		}
+		*nr = t->passed;
 		if (!t->level) {
-			*nr = t->passed++;
+			t->passed++;
 			return 1;
 		}
 		err = tree_enter(t, *page);
+		if (err == -EUCLEAN)
+			tree_pass_lost(t);
 		if (err)
 			return err;
 	}
-}
-
-/* ---- runs --------------------------------------------------------------- */
-
-/* What the runs of an inode add up to, and may not exceed */
-struct run_sum {
-	u64 nr_runs;
-	u64 nr_pages;
-	u64 next_file_page;
-	u64 end_file_page;
-};
-
-static int run_check(const struct walk *w, u64 leaf, const struct kmemfs_run *run,
-		     struct run_sum *sum)
-{
-	const u64 file_page = le32_to_cpu(run->file_page);
-	const u64 count = le32_to_cpu(run->count);
-	const u64 page = le64_to_cpu(run->page);
-
-	if (!count)
-		return kmemfs_refuse(w->why, "page %llu: empty run", leaf);
-	if (file_page < sum->next_file_page)
-		return kmemfs_refuse(w->why, "page %llu: runs overlap or are out of order", leaf);
-	if (file_page + count > sum->end_file_page)
-		return kmemfs_refuse(w->why, "page %llu: run beyond the file's size", leaf);
-	if (page < w->m->first || page >= w->m->end || count > w->m->end - page)
-		return kmemfs_refuse(w->why, "page %llu: run of %llu pages at %llu: out of bounds",
-				     leaf, count, page);
-	sum->nr_runs++;
-	sum->nr_pages += count;
-	sum->next_file_page = file_page + count;
-	return 0;
-}
-
-static int extents_check(const struct walk *w, u64 page, const struct kmemfs_extents *leaf,
-			 struct run_sum *sum)
-{
-	const u32 nr = le32_to_cpu(leaf->head.nr);
-	u32 i;
-	int err;
-
-	err = first_check(w, page, &leaf->head, le32_to_cpu(leaf->run[0].file_page));
-	for (i = 0; i < nr && !err; i++)
-		err = run_check(w, page, &leaf->run[i], sum);
-	if (err)
-		return err;
-	if (!kmemfs_all_zero(&leaf->run[nr], leaf + 1))
-		return kmemfs_refuse(w->why, "page %llu: unused entries not zero", page);
-	return report_meta(w, page, KMEMFS_KIND_EXTENTS, 0);
-}
-
-static int extents_leaf(const struct walk *w, u64 page, u64 ino, struct run_sum *sum)
-{
-	const struct expect e = {
-		.kind = KMEMFS_KIND_EXTENTS,
-		.owner = ino,
-		.max_nr = KMEMFS_RUNS_PER_PAGE,
-	};
-	const struct kmemfs_extents *leaf = page_read(w, page, &e);
-	const struct kmemfs_run *run;
-	u32 i, nr;
-	int err;
-
-	if (!leaf)
-		return -EUCLEAN;
-	err = extents_check(w, page, leaf, sum);
-	if (err || !w->v->run)
-		return err;
-	nr = le32_to_cpu(leaf->head.nr);
-	for (i = 0; i < nr && !err; i++) {
-		run = &leaf->run[i];
-		err = w->v->run(w->ctx, ino, le32_to_cpu(run->file_page),
-				le32_to_cpu(run->count), le64_to_cpu(run->page));
-	}
-	return err;
-}
-
-/* @record has been checked */
-static int walk_runs(const struct walk *w, const struct kmemfs_inode_record *record)
-{
-	const u64 ino = le64_to_cpu(record->ino);
-	const u64 size = le64_to_cpu(record->size);
-	struct run_sum sum = {
-		.end_file_page = size / KMEMFS_PAGE_SIZE + !!(size % KMEMFS_PAGE_SIZE),
-	};
-	struct tree t;
-	u64 page, nr;
-	int err;
-
-	if (!record->extents)
-		return 0;
-	tree_init(&t, w, ino, le64_to_cpu(record->extents), le32_to_cpu(record->extents_height),
-		  ANY_LEAVES);
-	while ((err = tree_next(&t, &page, &nr)) > 0) {
-		err = extents_leaf(w, page, ino, &sum);
-		if (err)
-			return err;
-	}
-	if (err)
-		return err;
-	if (sum.nr_runs != le64_to_cpu(record->nr_runs) ||
-	    sum.nr_pages != le64_to_cpu(record->nr_pages))
-		return kmemfs_refuse(w->why, "inode %llu: has %llu runs, %llu pages: wrong counts",
-				     ino, sum.nr_runs, sum.nr_pages);
-	return 0;
 }
 
 /* ---- inodes ------------------------------------------------------------- */
 
-static bool name_valid(const struct kmemfs_inode_record *r)
-{
-	const u8 *name = r->name;
-	const size_t len = r->name_len;
-
-	if (!len || memchr(name, '/', len) || memchr(name, 0, len))
-		return false;
-	if (name[0] == '.' && (len == 1 || (len == 2 && name[1] == '.')))
-		return false;
-	return kmemfs_all_zero(name + len, r + 1);
-}
-
-static int record_check_name(const struct walk *w, u64 ino, const struct kmemfs_inode_record *r)
-{
-	const u64 parent = le64_to_cpu(r->parent);
-
-	if (ino != KMEMFS_ROOT_INO) {
-		if (!name_valid(r))
-			return kmemfs_refuse(w->why, "inode %llu: bad name", ino);
-		if (!parent || parent == ino)
-			return kmemfs_refuse(w->why, "inode %llu: parent %llu", ino, parent);
-		return 0;
-	}
-	if (parent != KMEMFS_ROOT_INO)
-		return kmemfs_refuse(w->why, "root directory: parent %llu", parent);
-	if (r->name_len || !kmemfs_all_zero(r->name, r + 1))
-		return kmemfs_refuse(w->why, "root directory: has a name");
-	return 0;
-}
-
-/* Size and pages that suit the type */
-static int record_check_type(const struct walk *w, u64 ino, const struct kmemfs_inode_record *r)
-{
-	const u32 mode = le32_to_cpu(r->mode);
-	const u64 size = le64_to_cpu(r->size);
-	const u64 nr_pages = le64_to_cpu(r->nr_pages);
-
-	if (mode & ~(u32)(S_IFMT | S_IALLUGO))
-		return kmemfs_refuse(w->why, "inode %llu: bad mode %#o", ino, mode);
-	if (ino == KMEMFS_ROOT_INO && !S_ISDIR(mode))
-		return kmemfs_refuse(w->why, "root directory: bad mode %#o", mode);
-	switch (mode & S_IFMT) {
-	case S_IFREG:
-		if (size > KMEMFS_MAX_FILE_PAGES * KMEMFS_PAGE_SIZE)
-			return kmemfs_refuse(w->why, "inode %llu: size %llu", ino, size);
-		return 0;
-	case S_IFDIR:
-		if (size || r->extents)
-			return kmemfs_refuse(w->why, "inode %llu: directory with data", ino);
-		return 0;
-	case S_IFLNK:
-		if (!size || size >= KMEMFS_PAGE_SIZE || nr_pages != 1)
-			return kmemfs_refuse(w->why,
-					     "inode %llu: symlink of %llu bytes, %llu pages",
-					     ino, size, nr_pages);
-		return 0;
-	default:
-		return kmemfs_refuse(w->why, "inode %llu: bad mode %#o", ino, mode);
-	}
-}
-
-static int record_check(const struct walk *w, const struct kmemfs_inode_record *r)
-{
-	const u64 ino = le64_to_cpu(r->ino);
-	int err;
-
-	if (r->flags || !kmemfs_all_zero(r->reserved, &r->name_len))
-		return kmemfs_refuse(w->why, "inode %llu: reserved bytes not zero", ino);
-	if (le32_to_cpu(r->extents_height) > KMEMFS_MAX_HEIGHT)
-		return kmemfs_refuse(w->why, "inode %llu: extents of height %u", ino,
-				     le32_to_cpu(r->extents_height));
-	if (!r->extents && (r->nr_runs || r->nr_pages || r->extents_height))
-		return kmemfs_refuse(w->why, "inode %llu: counts without extents", ino);
-	err = record_check_name(w, ino, r);
-	return err ? err : record_check_type(w, ino, r);
-}
-
-static int inodes_check(const struct walk *w, u64 page, u64 nr, const struct kmemfs_inodes *leaf)
+static int inodes_check(const struct kmemfs_walk *w, u64 page, u64 nr,
+			const struct kmemfs_inodes *leaf)
 {
 	const u64 first = nr * KMEMFS_INODES_PER_PAGE;
-	const struct kmemfs_inode_record *r;
-	u64 ino;
 	u32 i;
 	int err;
 
-	err = first_check(w, page, &leaf->head, first);
+	err = kmemfs_first_check(w, page, &leaf->head, first);
 	if (err)
 		return err;
 	if (le32_to_cpu(leaf->head.nr) != KMEMFS_INODES_PER_PAGE)
 		return kmemfs_refuse(w->why, "page %llu: %u entries, expected %u", page,
 				     le32_to_cpu(leaf->head.nr), KMEMFS_INODES_PER_PAGE);
-	for (i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
-		r = &leaf->record[i];
-		ino = le64_to_cpu(r->ino);
-		if (!ino) {
-			if (!kmemfs_all_zero(r, r + 1))
-				return kmemfs_refuse(w->why, "page %llu: free inode not zero",
-						     page);
-			continue;
-		}
-		if (ino != first + i)
-			return kmemfs_refuse(w->why, "page %llu: inode %llu in the place of %llu",
-					     page, ino, first + i);
-		err = record_check(w, r);
+	/* Where damage does not end the walk, a record that does not hold is lost alone */
+	for (i = 0; i < KMEMFS_INODES_PER_PAGE && !w->v->damage; i++) {
+		err = kmemfs_check_record(w, first + i, &leaf->record[i]);
 		if (err)
 			return err;
 	}
-	return report_meta(w, page, KMEMFS_KIND_INODES, 0);
+	return kmemfs_report_meta(w, page, KMEMFS_KIND_INODES, 0);
 }
 
-static int inodes_leaf(const struct walk *w, u64 page, u64 nr, bool runs)
+static int visit_inode(struct kmemfs_walk *w, const struct kmemfs_inode_record *r)
 {
-	const struct expect e = {
-		.kind = KMEMFS_KIND_INODES,
-		.max_nr = KMEMFS_INODES_PER_PAGE,
-	};
-	const struct kmemfs_inodes *leaf = page_read(w, page, &e);
-	const struct kmemfs_inode_record *r;
-	u32 i;
-	int err;
+	int err = 0;
 
-	if (!leaf)
-		return -EUCLEAN;
-	err = inodes_check(w, page, nr, leaf);
-	for (i = 0; i < KMEMFS_INODES_PER_PAGE && !err; i++) {
-		r = &leaf->record[i];
-		if (!r->ino)
-			continue;
-		if (w->v->inode)
-			err = w->v->inode(w->ctx, r);
-		if (!err && runs)
-			err = walk_runs(w, r);
-	}
+	if (kmemfs_is_link(r))
+		return w->v->link ? w->v->link(w->ctx, r) : 0;
+	if (w->v->inode)
+		err = w->v->inode(w->ctx, r);
+	if (!err && !w->records_only)
+		err = kmemfs_walk_xattrs(w, r);
+	if (!err && !w->records_only)
+		err = kmemfs_walk_file(w, r);
 	return err;
 }
 
-int kmemfs_walk_table(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
-		      const struct kmemfs_visitor *v, void *ctx, bool runs,
-		      struct kmem_persist_why *why)
+static int visit_record(struct kmemfs_walk *w, u64 ino, const struct kmemfs_inode_record *r)
 {
-	const struct walk w = { .m = m, .root = root, .v = v, .ctx = ctx, .why = why };
-	struct tree t;
+	if (w->v->damage && kmemfs_check_record(w, ino, r))
+		return kmemfs_report_damage(w, 0, ino, 0, 0);
+	return r->ino ? visit_inode(w, r) : 0;
+}
+
+static int inodes_leaf(struct kmemfs_walk *w, u64 page, u64 nr)
+{
+	const struct kmemfs_expect e = {
+		.kind = KMEMFS_KIND_INODES,
+		.max_nr = KMEMFS_INODES_PER_PAGE,
+	};
+	const struct kmemfs_inodes *leaf = kmemfs_page_read(w, page, &e);
+	u32 i;
+	int err;
+
+	err = leaf ? inodes_check(w, page, nr, leaf) : -EUCLEAN;
+	if (err == -EUCLEAN)
+		return kmemfs_report_damage(w, page, 0, nr, 1);
+	for (i = 0; i < KMEMFS_INODES_PER_PAGE && !err; i++)
+		err = visit_record(w, nr * KMEMFS_INODES_PER_PAGE + i, &leaf->record[i]);
+	return err;
+}
+
+static int walk_inodes(struct kmemfs_walk *w)
+{
+	struct kmemfs_walk_tree t;
 	u64 page, nr;
 	int err;
 
-	err = kmemfs_root_check_counts(m, root, why);
-	if (err || !root->itable)
-		return err;
-	tree_init(&t, &w, 0, root->itable, root->itable_height, root->nr_inode_pages);
-	while ((err = tree_next(&t, &page, &nr)) > 0) {
-		err = inodes_leaf(&w, page, nr, runs);
+	kmemfs_walk_tree_init(&t, w, KMEMFS_OWNER_INODES, w->root->itable,
+			      w->root->itable_height, w->root->nr_inode_pages);
+	while ((err = kmemfs_walk_tree_next(&t, &page, &nr))) {
+		if (err == -EUCLEAN)
+			err = kmemfs_report_damage(w, page, 0, nr, t.lost);
+		else if (err > 0)
+			err = inodes_leaf(w, page, nr);
 		if (err)
 			return err;
 	}
+	return 0;
+}
+
+/* ---- checksums ------------------------------------------------------------ */
+
+u32 kmemfs_page_sum(const void *page)
+{
+	const u32 sum = ~__crc32c_le(~0U, page, KMEMFS_PAGE_SIZE);
+
+	return sum ? sum : 1;
+}
+
+static int sums_check(const struct kmemfs_walk *w, u64 page, u64 nr,
+		      const struct kmemfs_sums *leaf)
+{
+	int err;
+
+	err = kmemfs_first_check(w, page, &leaf->head, nr * KMEMFS_SUMS_PER_PAGE);
+	if (err)
+		return err;
+	if (le32_to_cpu(leaf->head.nr) != KMEMFS_SUMS_PER_PAGE)
+		return kmemfs_refuse(w->why, "page %llu: %u entries, expected %u", page,
+				     le32_to_cpu(leaf->head.nr), (u32)KMEMFS_SUMS_PER_PAGE);
+	return kmemfs_report_meta(w, page, KMEMFS_KIND_SUMS, 0);
+}
+
+static int sums_leaf(const struct kmemfs_walk *w, u64 page, u64 nr)
+{
+	const struct kmemfs_expect e = {
+		.kind = KMEMFS_KIND_SUMS,
+		.max_nr = KMEMFS_SUMS_PER_PAGE,
+	};
+	const struct kmemfs_sums *leaf = kmemfs_page_read(w, page, &e);
+	int err;
+
+	err = leaf ? sums_check(w, page, nr, leaf) : -EUCLEAN;
+	if (err == -EUCLEAN)
+		return kmemfs_report_damage(w, page, KMEMFS_INO_SUMS, nr, 1);
+	if (!err && w->v->sums)
+		err = w->v->sums(w->ctx, nr, page, leaf);
+	return err;
+}
+
+static int walk_sums(const struct kmemfs_walk *w)
+{
+	struct kmemfs_walk_tree t;
+	u64 page, nr;
+	int err;
+
+	kmemfs_walk_tree_init(&t, w, KMEMFS_OWNER_SUMS, w->root->sums, w->root->sums_height,
+			      w->root->nr_sums_pages);
+	while ((err = kmemfs_walk_tree_next(&t, &page, &nr))) {
+		if (err == -EUCLEAN)
+			err = kmemfs_report_damage(w, page, KMEMFS_INO_SUMS, nr, t.lost);
+		else if (err > 0)
+			err = sums_leaf(w, page, nr);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* ---- walks ----------------------------------------------------------------- */
+
+int kmemfs_walk_with(struct kmemfs_walk *w)
+{
+	int err;
+
+	err = kmemfs_root_check_counts(w->m, w->root, w->why);
+	if (!err && w->root->itable)
+		err = walk_inodes(w);
+	if (!err && w->root->sums && !w->records_only)
+		err = walk_sums(w);
 	return err;
 }
 
 int kmemfs_walk(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
 		const struct kmemfs_visitor *v, void *ctx, struct kmem_persist_why *why)
 {
-	return kmemfs_walk_table(m, root, v, ctx, true, why);
+	struct kmemfs_walk w = { .m = m, .root = root, .v = v, .ctx = ctx, .why = why };
+
+	return kmemfs_walk_with(&w);
 }
 
 int kmemfs_walk_runs(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
 		     const struct kmemfs_inode_record *record,
 		     const struct kmemfs_visitor *v, void *ctx, struct kmem_persist_why *why)
 {
-	const struct walk w = { .m = m, .root = root, .v = v, .ctx = ctx, .why = why };
+	struct kmemfs_walk w = { .m = m, .root = root, .v = v, .ctx = ctx, .why = why };
 	int err;
 
 	err = kmemfs_media_check(m, why);
 	if (!err && !record->ino)
 		err = kmemfs_refuse(why, "inode 0");
 	if (!err)
-		err = record_check(&w, record);
-	return err ? err : walk_runs(&w, record);
+		err = kmemfs_check_record(&w, le64_to_cpu(record->ino), record);
+	if (!err && kmemfs_is_link(record))
+		err = kmemfs_refuse(why, "inode %llu: is a further name of another",
+				    (unsigned long long)le64_to_cpu(record->ino));
+	return err ? err : kmemfs_walk_file(&w, record);
 }

@@ -323,7 +323,7 @@ enum kmemfs_xattr_prefix {
  * @prefix: enum kmemfs_xattr_prefix
  * @name_len: bytes of the name behind the prefix; 0 for ACLs, else at least 1
  * @value_len: bytes of the value
- * @bytes: name, then value; the next one follows without a gap
+ * @bytes: name, without a NUL, then value; the next one follows without a gap
  *
  * Ascending by prefix, then name (shorter first, then by bytes); so none is there
  * twice. ACLs are in the form that getxattr(2) gives (version 2 of posix_acl_xattr.h).
@@ -429,22 +429,31 @@ int kmemfs_root_pick(const struct kmemfs_media *m, unsigned int *slot,
 /* What @meta of a visitor returns for a page that it has been told of before */
 #define KMEMFS_SEEN	1
 
+/* @ino of damage in the table of checksums */
+#define KMEMFS_INO_SUMS	(~0ULL)
+
 /**
  * struct kmemfs_visitor - what a walk reports; any may be NULL
  * @meta: a metadata page, before what is below it. A SEGMENT or NODE is reported
  *	once for each entry or record that leads to it, but for those in pages for
- *	which @meta returned KMEMFS_SEEN: what a shared page leads to is its own, once
+ *	which @meta returned KMEMFS_SEEN: what a shared page leads to is its own, once.
+ *	Of other kinds KMEMFS_SEEN is none. An XATTRS page comes right after its @inode
  * @inode: an inode in use, before its runs; @record is on media. Not a further name
  * @link: version 2: a further name of an inode; in the order of record numbers
  * @run: a run of file @ino; file trees are passed as often as files have them
  * @segment: version 2: before the runs of a SEGMENT of file @ino, at @file_page,
  *	@count file pages long. And after all of its children: of a NODE, @level > 0
  * @sums: a leaf of the table of checksums, after all inodes
- * @damage: what would end the walk with -EUCLEAN: a page that does not hold or that
- *	cannot be read (@page; 0: the record of @ino itself does not hold), below file @ino
- *	(0: below a table). @count file pages of it from @file_page on are not
- *	reported then (in tables: @count leaves from leaf @file_page on). Return 0 to
- *	go on behind it. NULL: the walk ends with -EUCLEAN
+ * @damage: what would end the walk with -EUCLEAN: a page that does not hold, that
+ *	cannot be read, or for which @meta returned -EUCLEAN (@page; 0: the record of
+ *	@ino itself does not hold, and all of the inode or name is lost), below file
+ *	@ino (0: below the inode table; KMEMFS_INO_SUMS: below that of checksums).
+ *	@count file pages of it from @file_page on are not reported then; in tables:
+ *	@count leaves from leaf @file_page on. @count is 0 for attributes (@page is the
+ *	record's @xattr_page), for counts of a record that are wrong though all has been
+ *	reported (@page is the top), and for a page of an extent tree whose range
+ *	another report has. Return 0 to go on behind it. NULL: the walk ends with
+ *	-EUCLEAN
  *
  * Each returns 0 to go on; anything else ends the walk with that value.
  */
@@ -470,10 +479,11 @@ struct kmemfs_visitor {
  *
  * Checks each page it follows (bounds, kind, crc, uuid, generation, owner,
  * level, first, order, zero padding, the fields of each record) before it
- * reports it, and that each extent tree has the runs and pages that its inode
+ * reports it, and that each file tree has the runs and pages that its inode
  * says. Stack is bounded and time linear in pages and runs whatever the media
- * says: no page can stand at two places of the same tree, because each says
- * which place is its own.
+ * says: no page of a table or an extent tree can stand at two places, because each
+ * says which place is its own; pages of version 2 file trees can, and the walk ends
+ * with -EUCLEAN, also if @v->damage is there, when it has been at KMEMFS_MAX_VISITS.
  *
  * Return: 0, -EUCLEAN, or what a callback returned.
  */
@@ -489,7 +499,7 @@ int kmemfs_walk(const struct kmemfs_media *m, const struct kmemfs_root_info *roo
  * @ctx: for the callbacks
  * @why: out: reason of a failure
  *
- * As kmemfs_walk(), for @record and its extent tree only.
+ * As kmemfs_walk(), for @record, which is no further name, and its file tree only.
  *
  * Return: 0, -EUCLEAN, or what a callback returned.
  */
@@ -525,13 +535,15 @@ struct kmemfs_check {
  * Everything kmemfs_walk() checks, and across pages: no metadata page used
  * twice or owned by a file; counts of the root and of the inodes are right;
  * parents exist, are directories, and lead to the root without a cycle; no
- * two inodes of a directory have the same name; a symlink has one page and a
- * size of 1 to 4095; a directory has no pages; pages beyond a file's size
- * are not there.
+ * two names of a directory are the same; a symlink has one page and a size of 1
+ * to 4095; what is no file has no pages; pages beyond a file's size are not
+ * there. In version 2: SEGMENT and NODE pages, and only those, may be used more than
+ * once, and count once; further names are of inodes that are no directories, none
+ * of which has more than KMEMFS_LINK_MAX; only pages of data have checksums.
  *
  * Return: 0, -EUCLEAN, -ENOMEM, or -EOVERFLOW if all that is wrong is that a page
  * has more than @check->max_owners. Time is linear in runs, in owned pages / 64
- * (in owned pages if owners are counted), and n log n in inodes.
+ * (in owned pages if owners are counted), and n log n in inodes and names.
  *
  * Not decided here: what the data pages hold.
  */

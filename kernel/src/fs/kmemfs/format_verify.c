@@ -6,9 +6,11 @@
  * one page is checked by the walk (format.c); here is what needs the whole: that no page has two uses that exclude each other, that directories
  * make one tree, that names are unique, and that the counts are right.
  *
- * Pages are tracked in two bitmaps, one bit a page each. Inodes are gathered in
- * an array, which is first in the order of inode numbers, to find parents, and
- * then in the order of (parent, name), to find names used twice.
+ * Pages are tracked in two bitmaps, one bit a page each; the one of metadata also
+ * spares a shared page of a file tree a second look. Records, those of inodes and
+ * those of further names, are gathered in an array, which is first in the order of
+ * their numbers, to find parents and targets, and then in the order of (parent,
+ * name), to find names used twice.
  */
 #include "format_internal.h"
 
@@ -28,6 +30,11 @@ static u64 word_rest(u64 from, u64 nr)
 	const u64 rest = BITS_PER_LONG - from % BITS_PER_LONG;
 
 	return nr < rest ? nr : rest;
+}
+
+static bool bit_set(const unsigned long *map, u64 at)
+{
+	return map[at / BITS_PER_LONG] & word_mask(at, 1);
 }
 
 static bool range_any(const unsigned long *map, u64 from, u64 nr)
@@ -55,10 +62,11 @@ static void range_set(unsigned long *map, u64 from, u64 nr)
 /* ---- the tree as a whole ------------------------------------------------ */
 
 /**
- * struct node - an inode in use
+ * struct node - an inode in use, or a further name
  * @record: on media
  * @mark: nodes with a way to the root directory that is known have MARK_DONE;
- *	others the number, from 1, of the search that passed them, or 0
+ *	others the number, from 1, of the search that passed them, or 0.
+ *	After the searches: names that were counted
  */
 struct node {
 	const struct kmemfs_inode_record *record;
@@ -68,12 +76,15 @@ struct node {
 #define MARK_DONE	(~0ULL)
 
 struct verify {
+	const struct kmemfs_media *m;
 	const struct kmemfs_root_info *root;
 	struct kmemfs_check *check;
 	struct kmem_persist_why *why;
 	u64 nr_meta_pages;
 	u64 nr_file_pages;
 	u64 nr_inodes;
+	u64 nr_links;
+	u64 nr_nodes;
 	struct node *node;
 };
 
@@ -81,11 +92,13 @@ static int verify_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 
 {
 	struct verify *v = ctx;
 
-	(void)kind;
 	(void)level;
-	if (range_any(v->check->meta, page, 1))
+	if (bit_set(v->check->meta, page)) {
+		if (kind == KMEMFS_KIND_SEGMENT || kind == KMEMFS_KIND_NODE)
+			return KMEMFS_SEEN;
 		return kmemfs_refuse(v->why, "page %llu: used twice for metadata", page);
-	if (range_any(v->check->data, page, 1))
+	}
+	if (bit_set(v->check->data, page))
 		return kmemfs_refuse(v->why, "page %llu: both data and metadata", page);
 	range_set(v->check->meta, page, 1);
 	v->nr_meta_pages++;
@@ -133,13 +146,38 @@ static int verify_inode(void *ctx, const struct kmemfs_inode_record *record)
 	return 0;
 }
 
-static int gather_inode(void *ctx, const struct kmemfs_inode_record *record)
+static int verify_link(void *ctx, const struct kmemfs_inode_record *record)
 {
 	struct verify *v = ctx;
 
-	if (v->nr_inodes == v->root->nr_inodes)
+	(void)record;
+	v->nr_links++;
+	return 0;
+}
+
+static int verify_sums(void *ctx, __u64 leaf, __u64 page, const struct kmemfs_sums *sums)
+{
+	const struct verify *v = ctx;
+	const u64 first = leaf * KMEMFS_SUMS_PER_PAGE;
+	u32 i;
+
+	for (i = 0; i < KMEMFS_SUMS_PER_PAGE; i++) {
+		if (!sums->sum[i])
+			continue;
+		if (first + i >= v->m->nr_pages || !bit_set(v->check->data, first + i))
+			return kmemfs_refuse(v->why, "page %llu: checksum of page %llu, no data",
+					     page, first + i);
+	}
+	return 0;
+}
+
+static int gather_record(void *ctx, const struct kmemfs_inode_record *record)
+{
+	struct verify *v = ctx;
+
+	if (v->nr_nodes == v->nr_inodes + v->nr_links)
 		return kmemfs_refuse(v->why, "device changes while it is verified");
-	v->node[v->nr_inodes++].record = record;
+	v->node[v->nr_nodes++].record = record;
 	return 0;
 }
 
@@ -151,7 +189,7 @@ static u64 node_ino(const struct node *node)
 /* Nodes are in the order of their numbers here */
 static struct node *find_node(const struct verify *v, u64 ino)
 {
-	u64 low = 0, high = v->nr_inodes, mid;
+	u64 low = 0, high = v->nr_nodes, mid;
 
 	while (low < high) {
 		mid = low + (high - low) / 2;
@@ -165,6 +203,7 @@ static struct node *find_node(const struct verify *v, u64 ino)
 	return NULL;
 }
 
+/* A further name has no mode, so it is no directory */
 static struct node *find_parent(const struct verify *v, const struct node *node)
 {
 	struct node *parent = find_node(v, le64_to_cpu(node->record->parent));
@@ -203,7 +242,7 @@ static int check_ways(const struct verify *v)
 	if (!root)
 		return kmemfs_refuse(v->why, "no root directory");
 	root->mark = MARK_DONE;
-	for (i = 0; i < v->nr_inodes; i++) {
+	for (i = 0; i < v->nr_nodes; i++) {
 		node = &v->node[i];
 		if (!find_parent(v, node))
 			return kmemfs_refuse(v->why, "inode %llu: parent %llu is no directory",
@@ -214,6 +253,39 @@ static int check_ways(const struct verify *v)
 			return err;
 	}
 	return 0;
+}
+
+static int check_link(const struct verify *v, const struct node *link)
+{
+	const u64 ino = le64_to_cpu(link->record->target);
+	struct node *target = find_node(v, ino);
+
+	if (!target || kmemfs_is_link(target->record) ||
+	    S_ISDIR(le32_to_cpu(target->record->mode)))
+		return kmemfs_refuse(v->why, "inode %llu: a name of %llu, which can have none",
+				     node_ino(link), ino);
+	if (target->mark >= KMEMFS_LINK_MAX)
+		return kmemfs_refuse(v->why, "inode %llu: more than %u names", ino,
+				     KMEMFS_LINK_MAX);
+	target->mark++;
+	return 0;
+}
+
+static int check_links(const struct verify *v)
+{
+	u64 i;
+	int err = 0;
+
+	if (!v->nr_links)
+		return 0;
+	for (i = 0; i < v->nr_nodes; i++)
+		v->node[i].mark = 1;
+	for (i = 0; i < v->nr_nodes && !err; i++) {
+		if (kmemfs_is_link(v->node[i].record))
+			err = check_link(v, &v->node[i]);
+		cond_resched();
+	}
+	return err;
 }
 
 /* By parent, then name; never equal otherwise */
@@ -236,29 +308,37 @@ static int check_names(const struct verify *v)
 {
 	u64 i;
 
-	sort(v->node, v->nr_inodes, sizeof(*v->node), compare_names, NULL);
-	for (i = 1; i < v->nr_inodes; i++)
+	sort(v->node, v->nr_nodes, sizeof(*v->node), compare_names, NULL);
+	for (i = 1; i < v->nr_nodes; i++)
 		if (!compare_names(&v->node[i - 1], &v->node[i]))
 			return kmemfs_refuse(v->why, "inodes %llu and %llu have the same name",
 					     node_ino(&v->node[i - 1]), node_ino(&v->node[i]));
 	return 0;
 }
 
-static int check_directories(const struct kmemfs_media *m, struct verify *v)
+static int check_directories(struct verify *v)
 {
-	const struct kmemfs_visitor gather = { .inode = gather_inode };
+	const struct kmemfs_visitor gather = { .inode = gather_record, .link = gather_record };
+	struct kmemfs_walk w = {
+		.m = v->m,
+		.root = v->root,
+		.v = &gather,
+		.ctx = v,
+		.why = v->why,
+		.records_only = true,
+	};
 	int err;
 
-	v->node = v->check->alloc(v->root->nr_inodes, sizeof(*v->node));
+	v->node = v->check->alloc(v->nr_inodes + v->nr_links, sizeof(*v->node));
 	if (!v->node) {
-		kmem_persist_why_set(v->why, "no memory to verify %llu inodes",
-				     v->root->nr_inodes);
+		kmem_persist_why_set(v->why, "no memory to verify %llu inodes", v->nr_inodes);
 		return -ENOMEM;
 	}
-	v->nr_inodes = 0;
-	err = kmemfs_walk_table(m, v->root, &gather, v, false, v->why);
+	err = kmemfs_walk_with(&w);
 	if (!err)
 		err = check_ways(v);
+	if (!err)
+		err = check_links(v);
 	if (!err)
 		err = check_names(v);
 	v->check->free(v->node);
@@ -278,14 +358,26 @@ int kmemfs_verify(const struct kmemfs_media *m, const struct kmemfs_root_info *r
 	const struct kmemfs_visitor count = {
 		.meta = verify_meta,
 		.inode = verify_inode,
+		.link = verify_link,
 		.run = verify_run,
+		.sums = verify_sums,
 	};
-	struct verify v = { .root = root, .check = check, .why = why };
+	struct verify v = { .m = m, .root = root, .check = check, .why = why };
+	struct kmemfs_walk w = {
+		.m = m,
+		.root = root,
+		.v = &count,
+		.ctx = &v,
+		.why = why,
+		.checked = check->meta,
+	};
 	int err;
 
-	err = kmemfs_walk(m, root, &count, &v, why);
+	err = kmemfs_walk_with(&w);
 	if (!err)
 		err = check_count(&v, "inodes", v.nr_inodes, root->nr_inodes);
+	if (!err)
+		err = check_count(&v, "further names", v.nr_links, root->nr_links);
 	if (!err)
 		err = check_count(&v, "metadata pages", v.nr_meta_pages, root->nr_meta_pages);
 	if (!err)
@@ -294,5 +386,5 @@ int kmemfs_verify(const struct kmemfs_media *m, const struct kmemfs_root_info *r
 		return err;
 	if (!v.nr_inodes)
 		return kmemfs_refuse(why, "no root directory");
-	return check_directories(m, &v);
+	return check_directories(&v);
 }
