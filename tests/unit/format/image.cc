@@ -3,6 +3,7 @@
 
 #include <endian.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
@@ -60,9 +61,31 @@ Inode Symlink(uint64_t ino, std::string name, uint64_t page) {
           .runs = {{.page = page}}};
 }
 
-Image::Image(uint64_t nr_pages)
+Inode Link(uint64_t ino, std::string name, uint64_t target, uint64_t parent) {
+  return {.ino = ino,
+          .parent = parent,
+          .mode = 0,
+          .name = std::move(name),
+          .target = target};
+}
+
+Inode Special(uint64_t ino, std::string name, uint32_t mode, uint32_t rdev) {
+  return {.ino = ino, .mode = mode, .name = std::move(name), .rdev = rdev};
+}
+
+std::string Xattr(kmemfs_xattr_prefix prefix, const std::string& name,
+                  const std::string& value) {
+  std::string bytes = {static_cast<char>(prefix),
+                       static_cast<char>(name.size()),
+                       static_cast<char>(value.size() & 0xff),
+                       static_cast<char>(value.size() >> 8)};
+  return bytes + name + value;
+}
+
+Image::Image(uint64_t nr_pages, uint32_t version)
     : storage_((nr_pages + 1) * KMEMFS_PAGE_SIZE),
-      bytes_(AlignToPage(storage_)) {
+      bytes_(AlignToPage(storage_)),
+      version_(version) {
   media_ = {.page = &Image::ReadPage,
             .ctx = this,
             .nr_pages = nr_pages,
@@ -72,13 +95,14 @@ Image::Image(uint64_t nr_pages)
   std::memcpy(media_.uuid, kUuid, sizeof(kUuid));
   kmem_persist_header_init(As<kmem_persist_header>(0), KMEM_PERSIST_FS, kUuid,
                            "test", nr_pages * KMEMFS_PAGE_SIZE);
-  kmemfs_mkfs(slot(0), kUuid, 1, kCommitTime);
+  kmemfs_mkfs(slot(0), kUuid, version, kCommitTime);
 }
 
 Image::Image(const Image& other)
     : storage_(other.storage_.size()),
       bytes_(AlignToPage(storage_)),
       media_(other.media_),
+      version_(other.version_),
       next_page_(other.next_page_) {
   std::memcpy(bytes_, other.bytes_, nr_pages() * KMEMFS_PAGE_SIZE);
   media_.ctx = this;
@@ -149,8 +173,7 @@ uint64_t Image::Allocate(uint64_t count) {
   return page;
 }
 
-void Image::FillRecord(kmemfs_sink* sink, const Inode& inode,
-                       kmemfs_inode_record* record) {
+Rope Image::WriteExtents(kmemfs_sink* sink, const Inode& inode) {
   kmemfs_tree tree;
   uint64_t pages = 0;
   __u64 top = 0;
@@ -164,16 +187,147 @@ void Image::FillRecord(kmemfs_sink* sink, const Inode& inode,
   }
   Require(!kmemfs_tree_finish(&tree, &top, &height), "extents not written");
   Require(tree.nr_pages == pages, "pages lost");
+  return {.top = top,
+          .height = height,
+          .nr_runs = tree.nr_runs,
+          .nr_pages = tree.nr_pages};
+}
+
+void Image::set_rope_fill(size_t segment, size_t node) {
+  Require(segment > 1 && segment <= KMEMFS_SRUNS_PER_PAGE && node > 1 &&
+              node <= KMEMFS_CHILDREN_PER_PAGE,
+          "fill of ropes");
+  segment_fill_ = segment;
+  node_fill_ = node;
+}
+
+Rope Image::WriteRope(kmemfs_sink* sink, const std::vector<Extent>& runs) {
+  Rope rope;
+  std::vector<kmemfs_run_info> entries;
+  uint64_t at = 0;
+  for (const Extent& run : runs) {
+    Require(run.file_page >= at, "runs out of order");
+    if (run.file_page > at)
+      entries.push_back({0, static_cast<__u32>(run.file_page - at)});
+    entries.push_back(
+        {static_cast<__u32>(run.page), static_cast<__u32>(run.count)});
+    rope.nr_runs++;
+    rope.nr_pages += run.count;
+    at = run.file_page + run.count;
+  }
+  std::vector<kmemfs_child_info> level;
+  for (size_t from = 0; from < entries.size(); from += segment_fill_) {
+    const size_t nr = std::min(segment_fill_, entries.size() - from);
+    __u64 page = 0;
+    uint64_t length = 0;
+    for (size_t i = from; i < from + nr; i++) length += entries[i].count;
+    Require(!kmemfs_write_segment(sink, &entries[from], static_cast<__u32>(nr),
+                                  &page),
+            "segment not written");
+    level.push_back({static_cast<__u32>(page), length});
+  }
+  while (level.size() > 1) {
+    std::vector<kmemfs_child_info> above;
+    rope.height++;
+    for (size_t from = 0; from < level.size(); from += node_fill_) {
+      const size_t nr = std::min(node_fill_, level.size() - from);
+      __u64 page = 0;
+      uint64_t length = 0;
+      for (size_t i = from; i < from + nr; i++) length += level[i].length;
+      Require(!kmemfs_write_node(sink, rope.height, &level[from],
+                                 static_cast<__u32>(nr), &page),
+              "node not written");
+      above.push_back({static_cast<__u32>(page), length});
+    }
+    level = std::move(above);
+  }
+  if (!level.empty()) rope.top = level[0].page;
+  return rope;
+}
+
+Rope Image::WriteRope(const std::vector<Extent>& runs) {
+  kmemfs_sink sink = Sink(2);
+  const Rope rope = WriteRope(&sink, runs);
+  rope_pages_ += sink.nr_meta_pages;
+  return rope;
+}
+
+uint64_t Image::WriteNode(uint32_t level,
+                          const std::vector<kmemfs_child_info>& children) {
+  kmemfs_sink sink = Sink(2);
+  __u64 page = 0;
+  Require(!kmemfs_write_node(&sink, level, children.data(),
+                             static_cast<__u32>(children.size()), &page),
+          "node not written");
+  rope_pages_++;
+  return page;
+}
+
+Rope Image::WriteTree(kmemfs_sink* sink, const Inode& inode) {
+  if (inode.rope.top) return inode.rope;
+  return version_ == 2 ? WriteRope(sink, inode.runs)
+                       : WriteExtents(sink, inode);
+}
+
+void Image::FillXattrs(kmemfs_sink* sink, const Inode& inode,
+                       kmemfs_inode_record* record) {
+  const std::string& bytes = inode.xattrs;
+  if (bytes.size() <= sizeof(record->xattr)) {
+    record->xattr_len = htole16(static_cast<uint16_t>(bytes.size()));
+    std::memcpy(record->xattr, bytes.data(), bytes.size());
+    return;
+  }
+  __u64 page = 0;
+  Require(!kmemfs_write_xattrs(sink, inode.ino, bytes.data(),
+                               static_cast<__u32>(bytes.size()), &page),
+          "attributes not written");
+  record->xattr_page = htole64(page);
+}
+
+void Image::FillRecord(kmemfs_sink* sink, const Inode& inode,
+                       kmemfs_inode_record* record) {
   record->ino = htole64(inode.ino);
   record->parent = htole64(inode.parent);
-  record->size = htole64(inode.size);
-  record->extents = htole64(top);
-  record->nr_runs = htole64(tree.nr_runs);
-  record->nr_pages = htole64(tree.nr_pages);
-  record->mode = htole32(inode.mode);
-  record->extents_height = htole32(height);
   record->name_len = static_cast<__u8>(inode.name.size());
   std::memcpy(record->name, inode.name.data(), inode.name.size());
+  if (inode.target) {
+    record->flags = htole32(KMEMFS_RECORD_LINK);
+    record->target = htole64(inode.target);
+    return;
+  }
+  const Rope tree = WriteTree(sink, inode);
+  record->size = htole64(inode.size);
+  record->extents = htole64(tree.top);
+  record->nr_runs = htole64(tree.nr_runs);
+  record->nr_pages = htole64(tree.nr_pages);
+  record->extents_height = htole32(tree.height);
+  record->mode = htole32(inode.mode);
+  record->rdev = htole32(inode.rdev);
+  FillXattrs(sink, inode, record);
+}
+
+void Image::WriteSums(kmemfs_sink* sink, kmemfs_root_info* root) {
+  if (sums_.empty()) return;
+  kmemfs_tree table;
+  kmemfs_tree_init(&table, sink, KMEMFS_OWNER_SUMS);
+  for (auto at = sums_.begin(); at != sums_.end();) {
+    const uint64_t leaf = at->first / KMEMFS_SUMS_PER_PAGE;
+    Require(!kmemfs_tree_skip_leaves(&table, leaf - table.leaves),
+            "leaves not skipped");
+    std::vector<__u32> values(KMEMFS_SUMS_PER_PAGE);
+    for (; at != sums_.end() && at->first / KMEMFS_SUMS_PER_PAGE == leaf; ++at)
+      values[at->first % KMEMFS_SUMS_PER_PAGE] = at->second;
+    __u64 page = 0;
+    Require(!kmemfs_write_sums(sink, leaf, values.data(), &page),
+            "checksums not written");
+    Require(!kmemfs_tree_add_leaf(&table, page), "leaf not taken");
+  }
+  __u64 top = 0;
+  __u32 height = 0;
+  Require(!kmemfs_tree_finish(&table, &top, &height), "table not written");
+  root->sums = top;
+  root->sums_height = height;
+  root->nr_sums_pages = table.leaves;
 }
 
 kmemfs_root_info Image::Commit(const std::vector<Inode>& inodes,
@@ -195,6 +349,8 @@ kmemfs_root_info Image::Commit(const std::vector<Inode>& inodes,
          i++) {
       FillRecord(&sink, inodes[i],
                  &records->record[inodes[i].ino % KMEMFS_INODES_PER_PAGE]);
+      root.nr_links += inodes[i].target != 0;
+      root.nr_file_pages += inodes[i].rope.nr_pages;
       for (const Extent& run : inodes[i].runs) root.nr_file_pages += run.count;
     }
     kmemfs_inodes_finish(records, &sink);
@@ -204,12 +360,15 @@ kmemfs_root_info Image::Commit(const std::vector<Inode>& inodes,
   __u64 top = 0;
   __u32 height = 0;
   Require(!kmemfs_tree_finish(&table, &top, &height), "table not written");
+  WriteSums(&sink, &root);
+  root.version = version_;
   root.generation = generation;
   root.itable = top;
   root.itable_height = height;
   root.nr_inode_pages = table.leaves;
-  root.nr_inodes = inodes.size();
-  root.nr_meta_pages = sink.nr_meta_pages + inode_pages;
+  root.nr_inodes = inodes.size() - root.nr_links;
+  root.nr_meta_pages =
+      sink.nr_meta_pages + inode_pages + std::exchange(rope_pages_, 0);
   root.commit_time = kCommitTime;
   kmemfs_publish(&sink, slot((generation + 1) % 2), &root);
   return root;

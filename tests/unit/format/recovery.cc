@@ -16,25 +16,69 @@ constexpr size_t kWordBits = sizeof(unsigned long) * CHAR_BIT;
 
 using Words = std::vector<unsigned long>;
 
-int OnMeta(void* ctx, __u64 page, kmemfs_page_kind, __u32) {
-  static_cast<Recovery*>(ctx)->meta.push_back(page);
+// What the callbacks are given.
+struct Reading {
+  const kmemfs_media* media;
+  Recovery* result;
+  std::set<uint64_t> seen;  // pages of file trees that may be shared
+};
+
+int OnMeta(void* ctx, __u64 page, kmemfs_page_kind kind, __u32) {
+  auto* reading = static_cast<Reading*>(ctx);
+  if ((kind == KMEMFS_KIND_SEGMENT || kind == KMEMFS_KIND_NODE) &&
+      !reading->seen.insert(page).second)
+    return KMEMFS_SEEN;
+  reading->result->meta.push_back(page);
   return 0;
 }
 
+std::string XattrsOf(const kmemfs_media* media,
+                     const kmemfs_inode_record* record) {
+  if (!record->xattr_page)
+    return std::string(reinterpret_cast<const char*>(record->xattr),
+                       le16toh(record->xattr_len));
+  const auto* page = static_cast<const kmemfs_xattrs*>(
+      media->page(media, le64toh(record->xattr_page)));
+  return std::string(reinterpret_cast<const char*>(page->bytes),
+                     le32toh(page->head.nr));
+}
+
+Inode ToInode(const kmemfs_inode_record* record) {
+  return {.ino = le64toh(record->ino),
+          .parent = le64toh(record->parent),
+          .mode = le32toh(record->mode),
+          .name = std::string(reinterpret_cast<const char*>(record->name),
+                              record->name_len),
+          .size = le64toh(record->size),
+          .rdev = le32toh(record->rdev),
+          .target = le64toh(record->target)};
+}
+
 int OnInode(void* ctx, const kmemfs_inode_record* record) {
-  Inode inode = {
-      .ino = le64toh(record->ino),
-      .parent = le64toh(record->parent),
-      .mode = le32toh(record->mode),
-      .name = std::string(reinterpret_cast<const char*>(record->name),
-                          record->name_len),
-      .size = le64toh(record->size)};
-  static_cast<Recovery*>(ctx)->inodes[inode.ino] = std::move(inode);
+  auto* reading = static_cast<Reading*>(ctx);
+  Inode inode = ToInode(record);
+  inode.xattrs = XattrsOf(reading->media, record);
+  reading->result->inodes[inode.ino] = std::move(inode);
+  return 0;
+}
+
+int OnLink(void* ctx, const kmemfs_inode_record* record) {
+  Inode inode = ToInode(record);
+  static_cast<Reading*>(ctx)->result->links[inode.ino] = std::move(inode);
+  return 0;
+}
+
+int OnSums(void* ctx, __u64 leaf, __u64, const kmemfs_sums* sums) {
+  auto* reading = static_cast<Reading*>(ctx);
+  for (uint64_t i = 0; i < KMEMFS_SUMS_PER_PAGE; i++)
+    if (sums->sum[i])
+      reading->result->sums[leaf * KMEMFS_SUMS_PER_PAGE + i] =
+          le32toh(sums->sum[i]);
   return 0;
 }
 
 int OnRun(void* ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page) {
-  static_cast<Recovery*>(ctx)->inodes[ino].runs.push_back(
+  static_cast<Reading*>(ctx)->result->inodes[ino].runs.push_back(
       {.file_page = file_page, .count = count, .page = page});
   return 0;
 }
@@ -62,8 +106,16 @@ std::string BrokenInode(const Recovery& recovery, const Inode& inode) {
   if (S_ISDIR(inode.mode) && (inode.size || owned)) return who + "has data";
   if (S_ISLNK(inode.mode) && (owned != 1 || !inode.size || inode.size > 4095))
     return who + "not a symlink";
-  if (!S_ISDIR(inode.mode) && !S_ISLNK(inode.mode) && !S_ISREG(inode.mode))
-    return who + "bad type";
+  if (!S_ISDIR(inode.mode) && !S_ISLNK(inode.mode) && !S_ISREG(inode.mode)) {
+    if (recovery.root.version == 1) return who + "bad type";
+    if (!S_ISCHR(inode.mode) && !S_ISBLK(inode.mode) && !S_ISFIFO(inode.mode) &&
+        !S_ISSOCK(inode.mode))
+      return who + "bad type";
+    if (inode.size || owned) return who + "special, with data";
+  }
+  if (inode.rdev && !S_ISCHR(inode.mode) && !S_ISBLK(inode.mode))
+    return who + "device number";
+  if (inode.xattrs.size() > KMEMFS_XATTR_MAX) return who + "attributes";
   uint64_t at = inode.ino;
   for (size_t steps = 0; at != KMEMFS_ROOT_INO; steps++) {
     if (steps > recovery.inodes.size()) return who + "cycle";
@@ -71,6 +123,21 @@ std::string BrokenInode(const Recovery& recovery, const Inode& inode) {
     if (!recovery.inodes.contains(at)) return who + "no parent";
     if (!S_ISDIR(recovery.inodes.at(at).mode)) return who + "parent no dir";
   }
+  return "";
+}
+
+std::string BrokenLink(const Recovery& recovery, const Inode& link) {
+  const std::string who = "name " + std::to_string(link.ino) + ": ";
+  if (recovery.root.version == 1) return who + "not in version 1";
+  if (recovery.inodes.contains(link.ino)) return who + "number used twice";
+  const auto target = recovery.inodes.find(link.target);
+  if (target == recovery.inodes.end()) return who + "no target";
+  if (S_ISDIR(target->second.mode)) return who + "of a directory";
+  const auto parent = recovery.inodes.find(link.parent);
+  if (parent == recovery.inodes.end() || !S_ISDIR(parent->second.mode))
+    return who + "parent no dir";
+  if (link.size || link.mode || link.rdev || link.name.empty())
+    return who + "not only a name";
   return "";
 }
 
@@ -102,8 +169,11 @@ Recovery Recover(const kmemfs_media& media, uint32_t max_owners) {
   kmemfs_visitor visitor = {};
   visitor.meta = OnMeta;
   visitor.inode = OnInode;
+  visitor.link = OnLink;
   visitor.run = OnRun;
-  if (kmemfs_walk(&media, &result.root, &visitor, &result, &why) != 0) {
+  visitor.sums = OnSums;
+  Reading reading = {.media = &media, .result = &result, .seen = {}};
+  if (kmemfs_walk(&media, &result.root, &visitor, &reading, &why) != 0) {
     std::cerr << "verified, but cannot be walked: " << why.text << "\n";
     std::abort();
   }
@@ -142,6 +212,14 @@ std::string BrokenRule(const Recovery& recovery, const kmemfs_media& media) {
       }
     }
   }
+  for (const auto& [number, link] : recovery.links) {
+    if (std::string broken = BrokenLink(recovery, link); !broken.empty())
+      return broken;
+    if (!names.emplace(link.parent, link.name).second) return "name twice";
+  }
+  if (recovery.links.size() != recovery.root.nr_links) return "nr_links";
+  for (const auto& [page, sum] : recovery.sums)
+    if (!data.contains(page)) return "checksum of what is no data";
   if (owned != recovery.root.nr_file_pages) return "nr_file_pages";
   for (uint64_t page = 0; page < media.nr_pages; page++) {
     if (recovery.data_bits[page] != data.contains(page)) return "data bitmap";

@@ -20,7 +20,9 @@ struct Recovery {
   unsigned int slot = 0;
   kmemfs_root_info root = {};
   std::map<uint64_t, Inode> inodes;
-  std::vector<uint64_t> meta;   // pages, in the order of the walk
+  std::map<uint64_t, Inode> links;    // further names, by their own number
+  std::map<uint64_t, uint32_t> sums;  // that are known, by device page
+  std::vector<uint64_t> meta;   // pages, in the order of the walk, each once
   std::vector<bool> meta_bits;  // as verify says, a bit per device page
   std::vector<bool> data_bits;
 

@@ -295,7 +295,7 @@ INSTANTIATE_TEST_SUITE_P(
                "free inode not zero"},
         Change{"Flags", [](auto* s) { s->record(5)->flags = htole32(1); },
                "reserved bytes"},
-        Change{"Reserved", [](auto* s) { s->record(5)->reserved[214] = 1; },
+        Change{"Reserved", [](auto* s) { s->record(5)->reserved[6] = 1; },
                "reserved bytes"},
         Change{"ExtentsTooHigh",
                [](auto* s) { s->record(2)->extents_height = htole32(5); },
