@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <random>
 #include <string>
@@ -16,25 +17,17 @@
 #include "tests/unit/format/image.h"
 #include "tests/unit/format/matchers.h"
 #include "tests/unit/format/recovery.h"
+#include "tests/unit/format/sample.h"
 
 namespace daxsnap::format {
 namespace {
 
-constexpr uint64_t kPages = 400;
 constexpr int kRounds = 8000;
 
-class Mutation : public testing::Test {
+class Mutation : public testing::TestWithParam<uint32_t> {
  protected:
-  Mutation() : image_(kPages), random_(20260101) {
-    const uint64_t data = image_.Allocate(300);
-    Inode large = File(9, "large", {}, 3);
-    for (uint64_t i = 0; i < 280; i++)
-      large.runs.push_back({.file_page = 2 * i, .page = data + i});
-    large.size = uint64_t{560} * KMEMFS_PAGE_SIZE;
-    image_.Commit({RootDirectory(), File(2, "a", {{0, 5, data}}),
-                   Directory(3, "d"), Symlink(5, "link", data + 299), large,
-                   File(10, "b", {{0, 2, data}, {7, 1, data + 290}}, 3),
-                   Directory(600, "e", 3), File(4000, "c", {}, 600)});
+  Mutation() : image_(kSamplePages, GetParam()), random_(20260101) {
+    CommitSample(&image_);
     good_ = Recover(image_.media());
     metadata_ = good_.meta;
     metadata_.push_back(2);  // the ruling slot
@@ -74,7 +67,7 @@ class Mutation : public testing::Test {
         break;
       }
       default: {  // a small number
-        const uint64_t value = Below(2 * kPages);
+        const uint64_t value = Below(2 * kSamplePages);
         std::memcpy(bytes + 8 * Below(512), &value, 8);
       }
     }
@@ -92,7 +85,31 @@ class Mutation : public testing::Test {
   std::vector<uint64_t> metadata_;
 };
 
-TEST_F(Mutation, OfMetadataIsNeverTaken) {
+INSTANTIATE_TEST_SUITE_P(Version, Mutation, testing::Values(1U, 2U),
+                         [](const auto& info) {
+                           return std::to_string(info.param);
+                         });
+
+// Every 16th byte of each page, others in each page.
+TEST_P(Mutation, OfAByteOfMetadataIsNeverTaken) {
+  constexpr uint64_t kStep = 16;
+  uint64_t at = 0;
+  for (const uint64_t page : metadata_) {
+    if (page == 2) continue;  // the other slot would rule
+    for (at %= kStep; at < KMEMFS_PAGE_SIZE; at += kStep) {
+      auto* byte = image_.As<uint8_t>(page) + at;
+      const uint8_t was = *byte;
+      *byte = static_cast<uint8_t>(was + 1 + Below(255));
+      ASSERT_THAT(Recover(image_.media()),
+                  Refused(EUCLEAN, "page " + std::to_string(page)))
+          << "byte " << at;
+      *byte = was;
+    }
+    at++;
+  }
+}
+
+TEST_P(Mutation, OfMetadataIsNeverTaken) {
   const Image original(image_);
   for (int round = 0; round < kRounds; round++) {
     const std::vector<uint64_t> pages = Damage();
@@ -113,7 +130,7 @@ TEST_F(Mutation, OfMetadataIsNeverTaken) {
   }
 }
 
-TEST_F(Mutation, WithRightCrcsIsTakenOnlyIfTheRulesHold) {
+TEST_P(Mutation, WithRightCrcsIsTakenOnlyIfTheRulesHold) {
   const Image original(image_);
   int taken = 0;
   int refused = 0;
@@ -137,20 +154,22 @@ TEST_F(Mutation, WithRightCrcsIsTakenOnlyIfTheRulesHold) {
   EXPECT_GT(refused, kRounds / 2);
 }
 
-TEST_F(Mutation, OfDataDoesNotMatterHere) {
-  std::memset(image_.Page(3), 0xff, size_t{300} * KMEMFS_PAGE_SIZE);
+TEST_P(Mutation, OfDataDoesNotMatterHere) {
+  std::memset(image_.Page(3), 0xff, size_t{291} * KMEMFS_PAGE_SIZE);
   const Recovery recovery = Recover(image_.media());
   ASSERT_THAT(recovery, Taken());
   EXPECT_EQ(recovery.inodes, good_.inodes);
 }
 
-TEST_F(Mutation, ThatTruncatesTheDeviceIsRefused) {
-  for (uint64_t pages = KMEM_PERSIST_HEAD_PAGES; pages < kPages; pages++) {
+TEST_P(Mutation, ThatTruncatesTheDeviceIsRefused) {
+  uint64_t last = *std::max_element(good_.meta.begin(), good_.meta.end());
+  for (uint64_t page = 0; page < kSamplePages; page++)
+    if (good_.data_bits[page]) last = std::max(last, page);
+  for (uint64_t pages = KMEM_PERSIST_HEAD_PAGES; pages < kSamplePages;
+       pages++) {
     image_.mutable_media().nr_pages = pages;
     image_.mutable_media().end = pages;
     const Recovery recovery = Recover(image_.media());
-    const uint64_t last =
-        *std::max_element(good_.meta.begin(), good_.meta.end());
     ASSERT_EQ(recovery.ok(), pages > last) << pages;
   }
 }

@@ -67,7 +67,7 @@ class Layout2 : public testing::Test {
 TEST_F(Layout2, SegmentBytes) {
   const kmemfs_run_info runs[] = {{0x0a0b, 2}, {0, 5}, {0x0c, 1}};
   ASSERT_EQ(kmemfs_write_segment(&sink_, runs, 3, &page_), 0);
-  ExpectHead("SEGM", HeadFields(0, 3, 0, 8));
+  ExpectHead("SEGM", HeadFields(static_cast<uint8_t>(page_), 3, 0, 8));
   EXPECT_EQ(BytesOf(image_.Page(page_), 64, 32),
             (Bytes{0x0b, 0x0a, 0, 0, 2, 0, 0, 0,  //
                    0,    0,    0, 0, 5, 0, 0, 0,  //
@@ -78,7 +78,7 @@ TEST_F(Layout2, SegmentBytes) {
 TEST_F(Layout2, NodeBytes) {
   const kmemfs_child_info children[] = {{0x0a0b, 9}, {0, 3}};
   ASSERT_EQ(kmemfs_write_node(&sink_, 2, children, 2, &page_), 0);
-  ExpectHead("NODE", HeadFields(0, 2, 2, 12));
+  ExpectHead("NODE", HeadFields(static_cast<uint8_t>(page_), 2, 2, 12));
   EXPECT_EQ(BytesOf(image_.Page(page_), 64, 40),
             (Bytes{0x0b, 0x0a, 0, 0, 0, 0, 0, 0,  //
                    9,    0,    0, 0, 0, 0, 0, 0,  //

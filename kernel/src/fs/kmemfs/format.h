@@ -71,7 +71,8 @@ enum kmemfs_page_kind {
  * @generation: of the commit that wrote the page; never above the root's
  * @owner: whose page: the inode number for EXTENTS and XATTRS, and for INDEX in
  *	an extent tree; KMEMFS_OWNER_SUMS for INDEX in the table of checksums; else 0.
- *	SEGMENT and NODE have none, as files may share them
+ *	SEGMENT and NODE, which files may share, are of none: their own page number,
+ *	so that one is not taken for another
  * @nr: entries in use; the bytes of the others are zero. XATTRS: bytes in use
  * @level: 0 for leaves, else the height above them
  * @first: what the page's first entry stands for: first inode number (INODES),
@@ -269,7 +270,7 @@ struct kmemfs_srun {
 
 /**
  * struct kmemfs_segment - leaf of a version 2 file tree
- * @head: kind SEGMENT, level 0, owner 0; first is the sum of all counts
+ * @head: kind SEGMENT, level 0, owner is this page; first is the sum of all counts
  * @run: in the order of the file. At least one is not a hole.
  *
  * A segment does not say where in which file it is: several files may have it, or
@@ -296,8 +297,8 @@ struct kmemfs_child {
 
 /**
  * struct kmemfs_node - inner page of a version 2 file tree
- * @head: kind NODE, level 1 to KMEMFS_MAX_HEIGHT, owner 0; first is the sum of
- *	all lengths
+ * @head: kind NODE, level 1 to KMEMFS_MAX_HEIGHT, owner is this page; first is the
+ *	sum of all lengths
  * @child: in the order of the file. At least one is not a hole.
  *
  * Shared and never changed, as a segment. Pages may have fewer entries than they

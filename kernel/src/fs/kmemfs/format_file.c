@@ -6,8 +6,9 @@
  * which says where in the file it is.
  *
  * Version 2: a file is a sequence of segments below nodes. None of these pages
- * says where in which file it is, only how much of a file it covers; so several
- * files may have it, and what is behind a change does not change. Levels descend, so
+ * says where in which file it is, only where on the device it is itself, and how
+ * much of a file it covers; so several files may have it, and what is behind a
+ * change does not change. Levels descend, so
  * there are no cycles; but one page may be reached along many ways, and as that
  * could be more than anybody can wait for, it is bounded for all of a walk.
  */
@@ -297,6 +298,7 @@ static const void *rope_read(const struct kmemfs_walk *w, u64 page, u32 level)
 	const struct kmemfs_expect e = {
 		.kind = level ? KMEMFS_KIND_NODE : KMEMFS_KIND_SEGMENT,
 		.level = level,
+		.owner = page,
 		.max_nr = level ? KMEMFS_CHILDREN_PER_PAGE : KMEMFS_SRUNS_PER_PAGE,
 	};
 	const void *bytes = kmemfs_page_read(w, page, &e);

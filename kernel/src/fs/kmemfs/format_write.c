@@ -318,7 +318,7 @@ int kmemfs_write_segment(struct kmemfs_sink *s, const struct kmemfs_run_info *ru
 		segment->run[i].count = cpu_to_le32(run[i].count);
 		length += run[i].count;
 	}
-	head_fill(&segment->head, s, KMEMFS_KIND_SEGMENT, 0, nr, 0, length);
+	head_fill(&segment->head, s, KMEMFS_KIND_SEGMENT, *page, nr, 0, length);
 	page_seal(s, KMEM_STEP_FS_SEGMENT, &segment->head);
 	return 0;
 }
@@ -337,7 +337,7 @@ int kmemfs_write_node(struct kmemfs_sink *s, __u32 level, const struct kmemfs_ch
 		node->child[i].length = cpu_to_le64(child[i].length);
 		length += child[i].length;
 	}
-	head_fill(&node->head, s, KMEMFS_KIND_NODE, 0, nr, level, length);
+	head_fill(&node->head, s, KMEMFS_KIND_NODE, *page, nr, level, length);
 	page_seal(s, KMEM_STEP_FS_NODE, &node->head);
 	return 0;
 }
