@@ -3,8 +3,9 @@
  * DOC: deciding what on a kmemfs device can be trusted
  *
  * Which root rules is decided before (format_root.c), and what can be seen on
- * one page is checked by the walk (format.c); here is what needs the whole: that no page has two uses that exclude each other, that directories
- * make one tree, that names are unique, and that the counts are right.
+ * one page is checked by the walk (format.c); here is what needs the whole: that no
+ * page has two uses that exclude each other, that directories make one tree, that
+ * names are unique, and that the counts are right.
  *
  * Pages are tracked in two bitmaps, one bit a page each; the one of metadata also
  * spares a shared page of a file tree a second look. Records, those of inodes and
