@@ -7,9 +7,10 @@
  * DOC: commits
  *
  * A commit covers the whole filesystem and is atomic. With changes held up
- * (commit_sem) it writes the extent trees of changed files, the inode table's
- * leaves that have changed inodes, and its inner pages, all to fresh pages, and
- * notes which data pages must be written back. If it runs out of anything it
+ * (commit_sem) it writes what has changed of the trees of files (rope.c; in version 1,
+ * extents.c, the trees of files that have changed), the inode table's leaves that
+ * have changed inodes, and the inner pages above them (index.c), all to fresh pages,
+ * and notes which data pages must be written back. If it runs out of anything it
  * gives the fresh pages back, and nothing has happened; pages it does not run out of
  * (reserve.c). Otherwise it marks all
  * this as committed and lets changes go on, which from now on go to other
@@ -25,29 +26,7 @@
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
-#include "kmemfs.h"
-
-/**
- * struct kmemfs_commit - a commit being written
- * @k: the pool
- * @sink: for the format's writers
- * @fresh: pages that it has allocated
- * @old: metadata pages that it replaces
- * @leaves: the inode table's leaves that it writes: leaf number -> page (0: none)
- * @pending: pages that the commit before has and this one has not
- * @root: what it will say
- * @first_index: the inode table's inner pages start here in @fresh
- */
-struct kmemfs_commit {
-	struct kmemfs *k;
-	struct kmemfs_sink sink;
-	struct kmemfs_pages fresh;
-	struct kmemfs_pages old;
-	struct xarray leaves;
-	struct list_head pending;
-	struct kmemfs_root_info root;
-	size_t first_index;
-};
+#include "commit.h"
 
 int kmemfs_pages_add(struct kmemfs_pages *list, u32 page)
 {
@@ -67,6 +46,12 @@ int kmemfs_pages_add(struct kmemfs_pages *list, u32 page)
 	return 0;
 }
 
+void kmemfs_pages_free(struct kmemfs_pages *list)
+{
+	kvfree(list->page);
+	*list = (struct kmemfs_pages) {};
+}
+
 /* Metadata pages that nothing refers to any more */
 static void kmemfs_release(struct kmemfs *k, struct kmemfs_pages *list,
 			   void (*release)(struct kmemfs *k, u32 page))
@@ -76,8 +61,7 @@ static void kmemfs_release(struct kmemfs *k, struct kmemfs_pages *list,
 	kmem_persist_record_free(k->kp, list->page, list->nr);
 	for (i = 0; i < list->nr; i++)
 		release(k, list->page[i]);
-	kvfree(list->page);
-	*list = (struct kmemfs_pages) {};
+	kmemfs_pages_free(list);
 }
 
 /* ---- what the format's writers ask for ---------------------------------- */
@@ -103,73 +87,10 @@ static void *kmemfs_sink_alloc(struct kmemfs_sink *s, __u64 *number)
 
 /* ---- collecting ---------------------------------------------------------- */
 
-static int kmemfs_old_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
+/* Is the tree of a file written anew, in whole or in part? */
+static bool kmemfs_tree_dirty(const struct kmemfs_commit *c, const struct kmemfs_inode *ki)
 {
-	struct kmemfs_commit *c = ctx;
-
-	return kmemfs_pages_add(&c->old, page);
-}
-
-static const struct kmemfs_visitor kmemfs_old_visitor = { .meta = kmemfs_old_meta };
-
-/* The extent tree of @record goes */
-static int kmemfs_drop_tree(struct kmemfs_commit *c, const struct kmemfs_inode_record *record)
-{
-	struct kmem_persist_why why = {};
-	struct kmemfs_media m;
-	int r;
-
-	kmemfs_media_init(c->k, &m);
-	r = kmemfs_walk_runs(&m, &c->k->root, record, &kmemfs_old_visitor, c, &why);
-	if (r == -EUCLEAN)
-		kmemfs_fail(c->k, why.text);
-	return r;
-}
-
-static int kmemfs_write_chunk(struct kmemfs *k, struct kmemfs_tree *t, unsigned long first,
-			      const struct kmemfs_chunk *chunk)
-{
-	unsigned int i = 0, n;
-	int r = 0;
-
-	while (i < KMEMFS_CHUNK_SIZE && !r) {
-		u32 page = KMEMFS_PAGE(chunk->entry[i]);
-
-		if (!page) {
-			i++;
-			continue;
-		}
-		for (n = 0; i + n < KMEMFS_CHUNK_SIZE; n++) {
-			u32 entry = chunk->entry[i + n];
-
-			if (KMEMFS_PAGE(entry) != page + n)
-				break;
-			if ((entry & KMEMFS_NEW) && !test_bit(page + n, k->durable))
-				__set_bit(page + n, k->flushing);
-		}
-		r = kmemfs_tree_add_run(t, first + i, n, page);
-		i += n;
-	}
-	return r;
-}
-
-static int kmemfs_write_extents(struct kmemfs_commit *c, struct kmemfs_inode *ki)
-{
-	struct kmemfs_chunk *chunk;
-	struct kmemfs_tree t;
-	unsigned long ci;
-	int r;
-
-	kmemfs_tree_init(&t, &c->sink, ki->vfs.i_ino);
-	xa_for_each(&ki->chunks, ci, chunk) {
-		r = kmemfs_write_chunk(c->k, &t, ci << KMEMFS_CHUNK_SHIFT, chunk);
-		if (r)
-			return r;
-		cond_resched();
-	}
-	r = kmemfs_tree_finish(&t, &ki->new_tree.top, &ki->new_tree.height);
-	ki->new_tree.nr_runs = t.nr_runs;
-	return r;
+	return ki->data_dirty || c->root.version != c->k->root.version;
 }
 
 static __le64 kmemfs_time(struct timespec64 ts)
@@ -201,6 +122,19 @@ static void kmemfs_write_record(struct kmemfs_inode_record *record,
 	memcpy(record->name, ki->name, record->name_len);
 }
 
+/* The tree of an inode of the last commit goes; that of one that has changed goes in part */
+static int kmemfs_drop_tree(struct kmemfs_commit *c, const struct kmemfs_inode_record *record)
+{
+	const struct kmemfs_inode *ki = xa_load(&c->k->inodes, le64_to_cpu(record->ino));
+	bool same = ki && ki->tree.top == le64_to_cpu(record->extents);
+
+	if (!record->extents || (same && !kmemfs_tree_dirty(c, ki)))
+		return 0;
+	if (c->k->root.version == 1)
+		return kmemfs_drop_extents(c, record);
+	return same ? 0 : kmemfs_drop_rope(c, le64_to_cpu(record->ino));
+}
+
 /* What the last commit says of the leaf's inodes goes, if it is not taken over */
 static int kmemfs_drop_records(struct kmemfs_commit *c, u32 page)
 {
@@ -213,17 +147,11 @@ static int kmemfs_drop_records(struct kmemfs_commit *c, u32 page)
 	}
 	for (i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
 		const struct kmemfs_inode_record *record = &old->record[i];
-		u64 ino = le64_to_cpu(record->ino);
-		struct kmemfs_inode *ki;
 
-		if (!ino)
+		if (!record->ino)
 			continue;
 		c->root.nr_inodes--;
 		c->root.nr_file_pages -= le64_to_cpu(record->nr_pages);
-		ki = xa_load(&c->k->inodes, ino);
-		if (!record->extents ||
-		    (ki && !ki->data_dirty && ki->tree.top == le64_to_cpu(record->extents)))
-			continue;
 		r = kmemfs_drop_tree(c, record);
 		if (r)
 			return r;
@@ -236,10 +164,12 @@ static int kmemfs_write_inode(struct kmemfs_commit *c, struct kmemfs_inode *ki,
 {
 	int r = 0;
 
-	if (ki->data_dirty)
+	if (!kmemfs_tree_dirty(c, ki))
+		ki->new_tree = ki->tree;
+	else if (c->root.version == 1)
 		r = kmemfs_write_extents(c, ki);
 	else
-		ki->new_tree = ki->tree;
+		r = kmemfs_write_rope(c, ki);
 	if (r)
 		return r;
 	kmemfs_write_record(record, ki);
@@ -289,35 +219,20 @@ static int kmemfs_write_leaf(struct kmemfs_commit *c, unsigned long n, u32 old)
 	return xa_err(xa_store(&c->leaves, n, xa_mk_value(page), GFP_NOFS));
 }
 
-static int kmemfs_write_itable(struct kmemfs_commit *c)
+/*
+ * Nobody makes checksums here yet. They say nothing of pages that come and go, so this
+ * commit is without.
+ */
+static int kmemfs_drop_sums(struct kmemfs_commit *c)
 {
-	unsigned long n, next = 0;
-	struct kmemfs_tree t;
 	size_t i;
-	void *v;
-	int r;
+	int r = 0;
 
-	c->first_index = c->fresh.nr;
-	kmemfs_tree_init(&t, &c->sink, 0);
-	xa_for_each(&c->k->leaves, n, v) {
-		void *written = xa_load(&c->leaves, n);
-		u64 page = xa_to_value(written ?: v);
-
-		if (!page)
-			continue;
-		r = kmemfs_tree_skip_leaves(&t, n - next);
-		if (!r)
-			r = kmemfs_tree_add_leaf(&t, page);
-		if (r)
-			return r;
-		next = n + 1;
-	}
-	r = kmemfs_tree_finish(&t, &c->root.itable, &c->root.itable_height);
-	if (r)
-		return r;
-	c->root.nr_inode_pages = t.leaves;
-	for (i = 0; i < c->k->index.nr && !r; i++)
-		r = kmemfs_pages_add(&c->old, c->k->index.page[i]);
+	for (i = 0; i < c->k->sums.nr && !r; i++)
+		r = kmemfs_pages_add(&c->old, c->k->sums.page[i]);
+	c->root.sums = 0;
+	c->root.sums_height = 0;
+	c->root.nr_sums_pages = 0;
 	return r;
 }
 
@@ -338,6 +253,8 @@ static int kmemfs_collect(struct kmemfs_commit *c)
 	if (c->root.nr_file_pages > KMEMFS_MAX_OWNED)
 		return -ENOSPC;		/* no attach would take it */
 	r = kmemfs_write_itable(c);
+	if (!r)
+		r = kmemfs_drop_sums(c);
 	if (r)
 		return r;
 	c->root.generation = c->sink.generation;
@@ -346,34 +263,35 @@ static int kmemfs_collect(struct kmemfs_commit *c)
 	return 0;
 }
 
-static void kmemfs_mark_committed(struct kmemfs_inode *ki)
+static void kmemfs_mark_committed(const struct kmemfs_commit *c, struct kmemfs_inode *ki)
 {
 	struct kmemfs_chunk *chunk;
 	unsigned long ci;
 	int i;
 
-	if (!ki->data_dirty)
+	if (!kmemfs_tree_dirty(c, ki))
 		return;
 	kmemfs_trees_done(ki, &ki->new_tree);
-	xa_for_each(&ki->chunks, ci, chunk) {
+	xa_for_each_marked(&ki->chunks, ci, chunk, KMEMFS_CHUNK_DIRTY) {
 		spin_lock(&ki->lock);
 		for (i = 0; i < KMEMFS_CHUNK_SIZE; i++)
 			chunk->entry[i] &= ~KMEMFS_NEW;
 		spin_unlock(&ki->lock);
+		xa_clear_mark(&ki->chunks, ci, KMEMFS_CHUNK_DIRTY);
 		cond_resched();
 	}
 }
 
-static void kmemfs_leaf_committed(struct kmemfs *k, unsigned long leaf)
+static void kmemfs_leaf_committed(const struct kmemfs_commit *c, unsigned long leaf)
 {
 	unsigned long ino = leaf * KMEMFS_INODES_PER_PAGE;
 	struct kmemfs_inode *ki;
 	int i;
 
 	for (i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
-		ki = xa_load(&k->inodes, ino + i);
+		ki = xa_load(&c->k->inodes, ino + i);
 		if (ki)
-			kmemfs_mark_committed(ki);
+			kmemfs_mark_committed(c, ki);
 	}
 }
 
@@ -390,7 +308,7 @@ static void kmemfs_set_leaf(struct kmemfs *k, unsigned long n, unsigned long pag
 }
 
 /* All is written: from here on memory is what the commit says */
-static void kmemfs_collected(struct kmemfs_commit *c, u32 *index)
+static void kmemfs_collected(struct kmemfs_commit *c)
 {
 	struct kmemfs *k = c->k;
 	unsigned long n;
@@ -398,14 +316,12 @@ static void kmemfs_collected(struct kmemfs_commit *c, u32 *index)
 
 	xa_for_each(&c->leaves, n, v) {
 		kmemfs_set_leaf(k, n, xa_to_value(v));
-		kmemfs_leaf_committed(k, n);
+		kmemfs_leaf_committed(c, n);
 	}
-	kvfree(k->index.page);
-	k->index.page = index;
-	k->index.nr = c->fresh.nr - c->first_index;
-	k->index.room = k->index.nr;
-	memcpy(index, c->fresh.page + c->first_index, k->index.nr * sizeof(u32));
-	kmemfs_reserve_committed(k, k->index.nr, c->root.nr_inode_pages, c->old.nr);
+	kmemfs_itable_committed(c);
+	kmemfs_ropes_committed(c);
+	kmemfs_pages_free(&k->sums);
+	kmemfs_reserve_committed(k, k->nr_index, c->root.nr_inode_pages, c->old.nr);
 	kmemfs_take_pending(k, &c->pending);
 }
 
@@ -418,6 +334,7 @@ static void kmemfs_undo(struct kmemfs_commit *c)
 	xa_for_each(&c->leaves, n, v)
 		xa_set_mark(&k->leaves, n, KMEMFS_LEAF_DIRTY);
 	bitmap_zero(k->flushing, k->region.end);
+	kmemfs_ropes_undo(c);
 	kmemfs_release(k, &c->fresh, kmemfs_reserve_give);
 	kvfree(c->old.page);
 }
@@ -529,32 +446,37 @@ static int kmemfs_commit_locked(struct kmemfs *k)
 		.root = k->root,
 		.pending = LIST_HEAD_INIT(c.pending),
 	};
-	u32 *index = NULL;
-	int r;
+	int r, i;
 
 	memcpy(c.sink.uuid, k->kp->header.uuid, sizeof(c.sink.uuid));
 	xa_init(&c.leaves);
+	xa_init(&c.ropes);
+	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
+		xa_init(&c.index[i]);
+	c.page = (void *)__get_free_page(GFP_KERNEL);
+	if (!c.page)
+		return -ENOMEM;
 	kmemfs_reserve_fill(k);
 
 	down_write(&k->commit_sem);
 	WRITE_ONCE(k->dirty, false);
 	r = kmemfs_collect(&c);
-	if (!r) {
-		index = kvmalloc_array(c.fresh.nr - c.first_index + 1, sizeof(u32), GFP_NOFS);
-		if (!index)
-			r = -ENOMEM;
-	}
 	if (r)
 		kmemfs_undo(&c);
 	else
-		kmemfs_collected(&c, index);
+		kmemfs_collected(&c);
 	up_write(&k->commit_sem);
 
 	if (r)
 		kmemfs_changed(k);
 	else
 		r = kmemfs_finish(&c);
+	kmemfs_pages_free(&c.shared);
 	xa_destroy(&c.leaves);
+	xa_destroy(&c.ropes);
+	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
+		xa_destroy(&c.index[i]);
+	free_page((unsigned long)c.page);
 	return r;
 }
 

@@ -39,15 +39,56 @@ struct kmemfs_chunk {
 	u32 entry[KMEMFS_CHUNK_SIZE];
 };
 
+/* On @chunks of a file: the last commit does not have all of the chunk's entries */
+#define KMEMFS_CHUNK_DIRTY	XA_MARK_0
+
 /**
- * struct kmemfs_tree_ref - an extent tree on media
+ * struct kmemfs_tree_ref - a file's tree on media
  * @top: page, 0 if there is none
- * @height: index levels above the leaves
  * @nr_runs: runs in it
+ * @own: pages of it that nobody else has, at least
+ * @height: levels above the leaves
  */
 struct kmemfs_tree_ref {
 	u64 top;
 	u64 nr_runs;
+	unsigned long own;
+	u32 height;
+};
+
+/**
+ * struct kmemfs_piece - a page of a version 2 file tree
+ * @start: first file page that it covers
+ * @end: one past the last one
+ * @page: where it is on the device; 0: to be written
+ * @nr: entries in it
+ * @runs: those that are no holes, of a segment
+ * @kept: while a commit is written, as all below: it stays
+ * @dirty: it cannot
+ * @fate: what becomes of it, enum kmemfs_fate
+ */
+struct kmemfs_piece {
+	u64 start;
+	u64 end;
+	u32 page;
+	u32 nr : 10;
+	u32 runs : 10;
+	u32 kept : 1;
+	u32 dirty : 1;
+	u32 fate : 2;
+};
+
+/**
+ * struct kmemfs_rope - a version 2 file tree in memory
+ * @level: its segments, the nodes above them, ..., in the order of the file
+ * @height: level of the top
+ */
+struct kmemfs_rope {
+	struct kmemfs_level {
+		struct kmemfs_piece *piece;
+		size_t nr;
+		size_t room;
+	} level[KMEMFS_MAX_HEIGHT + 1];
 	u32 height;
 };
 
@@ -62,9 +103,12 @@ struct kmemfs_tree_ref {
  * @max_runs: that the page table has at most, or @nr_pages if that is less. @lock.
  * @new_runs: that changes being made may add besides (reserve.c). @lock.
  * @planned_runs: that planned ones may. @lock.
- * @reserved: pages in the reserve for extent trees of this file. @lock.
+ * @reserved: pages in the reserve for trees of this file. @lock.
  * @data_dirty: the page table differs from @tree's. kmemfs.commit_sem.
- * @tree: the extent tree of the last commit. kmemfs.commit_lock, and @lock to change it.
+ * @gone_from: the last commit has chunks that the page table has no more; all of them
+ *	are in [@gone_from, @gone_to). @lock.
+ * @gone_to: 0: there are none
+ * @tree: the tree of the last commit. kmemfs.commit_lock, and @lock to change it.
  * @new_tree: that of the commit being written
  * @parent: inode number of the directory. kmemfs.commit_sem.
  * @name: its name there, KMEMFS_NAME_MAX at most; NULL once unlinked.
@@ -82,6 +126,8 @@ struct kmemfs_inode {
 	unsigned long planned_runs;
 	unsigned long reserved;
 	bool data_dirty;
+	u64 gone_from;
+	u64 gone_to;
 	struct kmemfs_tree_ref tree;
 	struct kmemfs_tree_ref new_tree;
 	u64 parent;
@@ -107,7 +153,7 @@ struct kmemfs_pages {
  * @new_leaves: of them, not on media yet
  * @span: leaves of the inode table, absent ones included, at most
  * @index: its index pages on media
- * @trees: pages for extent trees: kmemfs_inode.reserved of all
+ * @trees: pages for file trees: kmemfs_inode.reserved of all
  * @data: pages to hold for data besides
  */
 struct kmemfs_reserve {
@@ -154,14 +200,19 @@ enum kmemfs_counter {
  * @commit_interval: seconds from a change to its commit, 0: on demand only
  * @commit_sem: read: to change anything that a commit writes; write: to
  *	collect what a commit writes. Never held across a user space fault.
- * @commit_lock: one commit at a time; guards @slot, @root and @index
+ * @commit_lock: one commit at a time; guards @slot, @root, @index, @ropes and @shared
  * @commit_work: the interval's
  * @dirty: there is something to commit
  * @slot: root slot that rules
  * @root: what it says
  * @leaves: inode table: leaf number -> its device page (0: none yet), as
  *	value entries; KMEMFS_LEAF_DIRTY marks those to be written
- * @index: the inode table's inner pages
+ * @index: the inode table's inner pages, a level: place -> device page, as value entries
+ * @nr_index: how many they are
+ * @ropes: version 2: inode number -> struct kmemfs_rope, of the last commit. @commit_lock
+ * @shared: metadata page -> entries and records that lead to it besides the first one, as
+ *	value entries; as long as the device is attached. @commit_lock
+ * @sums: version 2: pages of the table of checksums, which the next commit leaves out
  * @inodes: inode number -> struct kmemfs_inode, linked ones
  * @inos: numbers in use
  * @pending_lock: guards @pending and @pending_tail
@@ -194,7 +245,11 @@ struct kmemfs {
 	unsigned int slot;
 	struct kmemfs_root_info root;
 	struct xarray leaves;
-	struct kmemfs_pages index;
+	struct xarray index[KMEMFS_MAX_HEIGHT];
+	unsigned long nr_index;
+	struct xarray ropes;
+	struct xarray shared;
+	struct kmemfs_pages sums;
 	struct xarray inodes;
 	struct ida inos;
 
@@ -300,6 +355,8 @@ int kmemfs_begin(struct inode *inode, unsigned long runs);
 void kmemfs_end(struct inode *inode, unsigned long runs);
 void kmemfs_trees_done(struct kmemfs_inode *ki, const struct kmemfs_tree_ref *tree);
 void kmemfs_trees_forget(struct kmemfs_inode *ki);
+unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki);
+unsigned long kmemfs_rope_most(unsigned long entries);
 
 /* limit.c */
 int kmemfs_limit_init(struct kmemfs *k);
@@ -364,6 +421,30 @@ extern const struct inode_operations kmemfs_symlink_iops;
 extern const struct inode_operations kmemfs_dir_iops;
 extern const struct file_operations kmemfs_dir_fops;
 
+/**
+ * struct kmemfs_scan - the runs of a file's page table, one after the other
+ * @ki: the file; commits are held up, or this is one
+ * @flush: note here which pages must be written back; NULL: do not
+ * @at: where to go on
+ * @end: where to stop
+ * @start: of the run found
+ * @nr: its pages
+ * @page: its first device page
+ * @chunk: that @at is in, or NULL
+ * @ci: the chunk's number
+ */
+struct kmemfs_scan {
+	struct kmemfs_inode *ki;
+	struct kmemfs *flush;
+	u64 at;
+	u64 end;
+	u64 start;
+	u64 nr;
+	u32 page;
+	const struct kmemfs_chunk *chunk;
+	unsigned long ci;
+};
+
 /* table.c */
 bool kmemfs_any_entry(struct kmemfs_inode *ki, unsigned long index, unsigned long nr);
 unsigned long kmemfs_get_pages(struct kmemfs_inode *ki, unsigned long index, unsigned long nr,
@@ -377,6 +458,7 @@ void kmemfs_drop_all(struct kmemfs_inode *ki);
 int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long count, u32 page);
 loff_t kmemfs_seek(struct kmemfs_inode *ki, loff_t offset, int whence, loff_t size);
 u32 *kmemfs_entry_locked(struct kmemfs_inode *ki, unsigned long index);
+bool kmemfs_next_run(struct kmemfs_scan *s);
 void kmemfs_add_pending(struct kmemfs *k, const u32 *pages, unsigned long nr);
 void kmemfs_take_pending(struct kmemfs *k, struct list_head *chunks);
 void kmemfs_put_pending(struct kmemfs *k, struct list_head *chunks, bool release);
@@ -448,9 +530,22 @@ static inline unsigned long kmemfs_read_install(struct kmemfs *k, struct iov_ite
 }
 #endif
 
+/* index.c */
+int kmemfs_load_index(struct kmemfs *k, unsigned int level, u64 first, u64 page);
+
+/* rope.c */
+unsigned long kmemfs_rope_pages(unsigned long entries);
+size_t kmemfs_rope_bytes(const struct kmemfs_rope *rope);
+void kmemfs_free_rope(struct kmemfs_rope *rope);
+int kmemfs_rope_add(struct kmemfs_rope *rope, unsigned int l, const struct kmemfs_piece *piece);
+
+/* rope_commit.c */
+int kmemfs_share(struct kmemfs *k, u32 page);
+
 /* commit.c */
 int kmemfs_commit(struct kmemfs *k);
 int kmemfs_fsync(struct file *file, loff_t start, loff_t end, int datasync);
 int kmemfs_pages_add(struct kmemfs_pages *list, u32 page);
+void kmemfs_pages_free(struct kmemfs_pages *list);
 
 #endif /* KMEMFS_H */

@@ -17,6 +17,8 @@
  * @media: the device
  * @ki: the inode whose runs come
  * @next_chunk: of its page table: the chunks before are there, or will not be
+ * @rope: version 2: its tree
+ * @shared: others have a page of it, too
  * @most: memory that all may take
  */
 struct kmemfs_loading {
@@ -25,6 +27,8 @@ struct kmemfs_loading {
 	struct kmemfs_media media;
 	struct kmemfs_inode *ki;
 	u64 next_chunk;
+	struct kmemfs_rope *rope;
+	bool shared;
 	u64 most;
 };
 
@@ -59,9 +63,53 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 				       KMEMFS_LEAF(le64_to_cpu(head->first)),
 				       xa_mk_value(page), GFP_KERNEL));
 	}
-	if (kind != KMEMFS_KIND_INDEX || head->owner)
+	if (k->root.version == 2 &&
+	    (kind == KMEMFS_KIND_SUMS ||
+	     (kind == KMEMFS_KIND_INDEX && le64_to_cpu(head->owner) == KMEMFS_OWNER_SUMS)))
+		return kmemfs_pages_add(&k->sums, page);
+	if (kind != KMEMFS_KIND_INDEX || le64_to_cpu(head->owner) != KMEMFS_OWNER_INODES)
 		return 0;
-	return kmemfs_pages_add(&k->index, page);
+	return kmemfs_load_index(k, level, le64_to_cpu(head->first), page);
+}
+
+/* A page of the tree of l->ki */
+static int kmemfs_load_piece(void *ctx, __u64 ino, __u64 page, __u32 level, __u64 file_page,
+			     __u64 count, __u32 nr)
+{
+	const struct kmemfs_piece piece = {
+		.start = file_page,
+		.end = file_page + count,
+		.page = page,
+		.nr = nr,
+	};
+	struct kmemfs_loading *l = ctx;
+	size_t before;
+	int r;
+
+	if (!l->rope) {
+		l->rope = kzalloc(sizeof(*l->rope), GFP_KERNEL);
+		if (!l->rope)
+			return -ENOMEM;
+		r = xa_err(xa_store(&l->k->ropes, ino, l->rope, GFP_KERNEL));
+		if (r) {
+			kfree(l->rope);
+			return r;
+		}
+		l->rope->height = l->ki->tree.height;
+		r = kmemfs_load_charge(l, kmemfs_rope_bytes(l->rope));
+		if (r)
+			return r;
+	}
+	before = kmemfs_rope_bytes(l->rope);
+	r = kmemfs_rope_add(l->rope, level, &piece);
+	if (!r)
+		r = kmemfs_load_charge(l, kmemfs_rope_bytes(l->rope) - before);
+	l->ki->tree.own++;
+	if (xa_load(&l->k->shared, page))
+		l->shared = true;
+	if (level == l->rope->height && l->shared)
+		l->ki->tree.own = 0;
+	return r;
 }
 
 static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record)
@@ -102,6 +150,10 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 	}
 	l->ki = ki;
 	l->next_chunk = 0;
+	l->rope = NULL;
+	l->shared = false;
+	if (l->k->root.version == 1)
+		ki->tree.own = kmemfs_extents_pages(ki->tree.nr_runs);
 	r = ida_alloc_range(&l->k->inos, ino, ino, GFP_KERNEL);
 	return r < 0 ? r : 0;
 }
@@ -113,6 +165,8 @@ static int kmemfs_load_visit_run(void *ctx, __u64 ino, __u64 file_page, __u64 co
 	struct kmemfs_loading *l = ctx;
 	int r;
 
+	if (l->rope)
+		l->rope->level[0].piece[l->rope->level[0].nr - 1].runs++;
 	first_chunk = max(first_chunk, l->next_chunk);
 	l->next_chunk = end_chunk;
 	r = kmemfs_load_charge(l, (end_chunk - first_chunk) * sizeof(struct kmemfs_chunk));
@@ -127,6 +181,7 @@ static const struct kmemfs_visitor kmemfs_load_visitor = {
 	.meta = kmemfs_load_meta,
 	.inode = kmemfs_load_inode,
 	.run = kmemfs_load_visit_run,
+	.segment = kmemfs_load_piece,
 };
 
 /* The root directory of a pool that has never had a commit */
@@ -247,7 +302,7 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 	else
 		r = kmemfs_load_empty(&l);
 	if (k->root.itable)
-		kmemfs_reserve_committed(k, k->index.nr, k->root.nr_inode_pages, 0);
+		kmemfs_reserve_committed(k, k->nr_index, k->root.nr_inode_pages, 0);
 	if (r == -EUCLEAN)
 		pr_err("%s: %s\n", k->kp->name, why.text);
 	if (!r)
@@ -263,7 +318,10 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 /* All inodes are gone; what the last commit refers to stays */
 void kmemfs_unload(struct kmemfs *k)
 {
+	struct kmemfs_rope *rope;
 	LIST_HEAD(pending);
+	unsigned long ino;
+	int i;
 
 	kmemfs_take_pending(k, &pending);
 	kmemfs_put_pending(k, &pending, false);
@@ -272,7 +330,12 @@ void kmemfs_unload(struct kmemfs *k)
 	xa_destroy(&k->leaves);
 	xa_destroy(&k->inodes);
 	ida_destroy(&k->inos);
-	kvfree(k->index.page);
-	k->index = (struct kmemfs_pages){};
+	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
+		xa_destroy(&k->index[i]);
+	k->nr_index = 0;
+	xa_for_each(&k->ropes, ino, rope)
+		kmemfs_free_rope(rope);
+	xa_destroy(&k->ropes);
+	kmemfs_pages_free(&k->sums);
 	k->dirty = false;
 }

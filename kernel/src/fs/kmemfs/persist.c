@@ -8,10 +8,10 @@
  *
  * Before any memory of the device comes online the committed tree is verified
  * as a whole. Then it is walked once more: the reference that a page has from
- * coming online becomes that of its first owner, and each further owner takes
- * one. There is no free map and there are no counts on media, so nothing can
- * leak across a crash. The references stay as long as the device is attached,
- * mounted or not.
+ * coming online becomes that of its first owner, and each further owner of a page of
+ * data takes one. Those of a page of metadata are counted besides (kmemfs.shared).
+ * There is no free map and there are no counts on media, so nothing can leak across
+ * a crash. The references stay as long as the device is attached, mounted or not.
  */
 
 #define pr_fmt(fmt) "kmemfs: " fmt
@@ -130,15 +130,20 @@ static int kmemfs_keep(struct kmem_persist *kp, u64 page)
 
 static int kmemfs_keep_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
 {
-	return kmemfs_keep(ctx, page);
+	struct kmemfs *k = ctx;
+
+	if (test_bit(page, k->kp->keep))
+		return kmemfs_share(k, page) ?: KMEMFS_SEEN;
+	return kmemfs_keep(k->kp, page);
 }
 
 static int kmemfs_keep_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page)
 {
+	struct kmemfs *k = ctx;
 	int r = 0;
 
 	for (; count && !r; count--) {
-		r = kmemfs_keep(ctx, page++);
+		r = kmemfs_keep(k->kp, page++);
 		if (!(count & 0xffff))
 			cond_resched();
 	}
@@ -154,6 +159,7 @@ static void kmemfs_free(struct kmemfs *k)
 {
 	vfree(k->durable);
 	vfree(k->flushing);
+	xa_destroy(&k->shared);
 	kvfree(k);
 }
 
@@ -163,6 +169,7 @@ static struct kmemfs *kmemfs_alloc(struct kmem_persist *kp)
 
 	if (!k)
 		return NULL;
+	xa_init(&k->shared);
 	k->durable = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
 	k->flushing = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
 	if (!k->durable || !k->flushing) {
@@ -228,7 +235,7 @@ static int kmemfs_persist_attach(struct kmem_persist *kp)
 	kmemfs_online_media(kp, &m);
 	r = kmemfs_root_pick(&m, &k->slot, &k->root, &why);
 	if (!r)
-		r = kmemfs_walk(&m, &k->root, &kmemfs_keep_visitor, kp, &why);
+		r = kmemfs_walk(&m, &k->root, &kmemfs_keep_visitor, k, &why);
 	if (!r && !kmem_persist_without(KMEM_ORDER_FS_ATTACH_RETIRE))
 		r = kmemfs_retire_other(k);
 	if (r) {

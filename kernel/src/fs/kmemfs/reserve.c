@@ -13,12 +13,14 @@
  * - Inodes are deleted, renamed and touched without asking. So pages for the whole
  *   inode table, written anew, are here always. A leaf of it brings its pages along
  *   when its first inode gets a name: one for its first version, one for the next.
- * - A file that has changed has the pages of an extent tree for as many runs as it
- *   may have (kmemfs_inode.max_runs); it gives them back when it is committed.
+ * - A file that has changed has the pages of a whole tree for as many runs as it may have
+ *   (kmemfs_inode.max_runs), which is the most that a commit writes of it; it gives
+ *   them back when it is committed.
  * - A change that is planned (kmemfs_plan()) may come after the next commit, and
- *   cannot fail any more. So a file with plans has the pages of two trees, but for
- *   those that the old tree gives back between the two. Stores through mappings are
- *   planned, and what cannot go back once it has begun.
+ *   cannot fail any more. So a file with plans has the pages of that tree besides those
+ *   of the largest tree that a commit leaves (kmemfs_rope_most()), but for those that
+ *   the old tree has, as the first commit gives back what it replaces of it. Stores
+ *   through mappings are planned, and what cannot go back once it has begun.
  * - KMEMFS_RESERVE_MIN more, which only changes that make space may use.
  *
  * The pages that a commit replaces fill the reserve again. With reserve= there are
@@ -254,19 +256,46 @@ int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n)
 	return err == -EBUSY ? 0 : err;	/* somebody else was faster */
 }
 
-/* ---- extent trees --------------------------------------------------------- */
+/* ---- file trees ----------------------------------------------------------- */
+
+/* Pages that a version 2 tree of @entries runs and holes may have: almost twice what it needs */
+unsigned long kmemfs_rope_most(unsigned long entries)
+{
+	unsigned long pages = kmemfs_rope_pages(entries);
+
+	return pages ? 2 * pages - 1 : 0;
+}
+
+/* Runs, and in version 2 holes between them, if the file has no more than @runs */
+static unsigned long kmemfs_tree_entries(unsigned long runs)
+{
+	return runs ? 2 * runs + 1 : 0;
+}
+
+/* Pages of its tree that a commit of the file writes at most. Caller holds up commits. */
+unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki)
+{
+	return kmemfs_rope_pages(kmemfs_tree_entries(min(ki->max_runs, ki->nr_pages)));
+}
 
 /* Pages that commits of this file's changes need at most. Caller holds ki->lock. */
 static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
 {
 	unsigned long runs = min(ki->max_runs, ki->nr_pages) + ki->new_runs + ki->planned_runs;
-	unsigned long most = kmemfs_extents_pages(runs);
+	unsigned long entries = kmemfs_tree_entries(runs), write, most;
 
 	if (!ki->vfs.i_nlink)
 		return 0;
+	if (kmemfs_of(&ki->vfs)->root.version == 1) {
+		write = kmemfs_extents_pages(runs);
+		most = write;
+	} else {
+		write = kmemfs_rope_pages(entries);
+		most = kmemfs_rope_most(entries);
+	}
 	if (ki->planned_runs)
-		return 2 * most - min(most, kmemfs_extents_pages(ki->tree.nr_runs));
-	return ki->data_dirty || ki->new_runs ? most : 0;
+		return write + most - min(most, ki->tree.own);
+	return ki->data_dirty || ki->new_runs ? write : 0;
 }
 
 /*
@@ -398,6 +427,8 @@ void kmemfs_trees_done(struct kmemfs_inode *ki, const struct kmemfs_tree_ref *tr
 	ki->tree = *tree;
 	ki->max_runs = tree->nr_runs;
 	ki->data_dirty = false;
+	ki->gone_from = 0;
+	ki->gone_to = 0;
 	kmemfs_trees_count(ki);
 	spin_unlock(&ki->lock);
 }

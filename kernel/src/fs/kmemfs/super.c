@@ -91,6 +91,8 @@ static struct inode *kmemfs_alloc_inode(struct super_block *sb)
 	ki->planned_runs = 0;
 	ki->reserved = 0;
 	ki->data_dirty = false;
+	ki->gone_from = 0;
+	ki->gone_to = 0;
 	ki->tree = (struct kmemfs_tree_ref){};
 	ki->new_tree = (struct kmemfs_tree_ref){};
 	ki->parent = 0;
@@ -288,6 +290,9 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	super_set_uuid(sb, k->kp->header.uuid, sizeof(k->kp->header.uuid));
 
 	xa_init(&k->leaves);
+	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
+		xa_init(&k->index[i]);
+	xa_init(&k->ropes);
 	xa_init(&k->inodes);
 	ida_init(&k->inos);
 	INIT_DELAYED_WORK(&k->commit_work, kmemfs_commit_work);

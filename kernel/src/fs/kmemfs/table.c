@@ -16,6 +16,8 @@
  * have must outlive it (a power cut would bring it back): it becomes pending,
  * and is dropped when a commit without it is durable. Chunks of deleted files
  * become pending as they are, so deleting needs no memory.
+ *
+ * A chunk that the last commit does not have as it is carries KMEMFS_CHUNK_DIRTY.
  */
 
 #include <linux/slab.h>
@@ -314,6 +316,7 @@ void kmemfs_set_entries(struct kmemfs_inode *ki, unsigned long index, unsigned l
 		else
 			delta = kmemfs_swap_entries(k, entry, pages, span);
 		chunk->nr += delta;
+		xa_set_mark(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT, KMEMFS_CHUNK_DIRTY);
 		kmemfs_account(ki, delta);
 		spin_unlock(&ki->lock);
 		if (!empty)
@@ -376,6 +379,14 @@ static void kmemfs_clear_entries(struct kmemfs_inode *ki, struct kmemfs_chunk *c
 	}
 }
 
+/* A chunk of the file is gone as a whole, and so is its mark. Caller holds ki->lock. */
+static void kmemfs_note_gone(struct kmemfs_inode *ki, u64 first)
+{
+	lockdep_assert_held(&ki->lock);
+	ki->gone_from = ki->gone_to ? min(ki->gone_from, first) : first;
+	ki->gone_to = max(ki->gone_to, first + KMEMFS_CHUNK_SIZE);
+}
+
 /* Make a hole of [index, end). Caller as above. */
 void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned long end)
 {
@@ -394,11 +405,13 @@ void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned lo
 		if (to - from == KMEMFS_CHUNK_SIZE) {
 			spin_lock(&ki->lock);
 			xa_erase(&ki->chunks, ci);
+			kmemfs_note_gone(ki, first);
 			kmemfs_account(ki, -(long)chunk->nr);
 			spin_unlock(&ki->lock);
 			kmemfs_drop_chunk(k, chunk, true);
 		} else {
 			kmemfs_clear_entries(ki, chunk, from, to);
+			xa_set_mark(&ki->chunks, ci, KMEMFS_CHUNK_DIRTY);
 		}
 		cond_resched();
 	}
@@ -452,6 +465,47 @@ int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long 
 		cond_resched();
 	}
 	return 0;
+}
+
+/* Go on to the chunk that s->at is in; within a run only if there is one. False: no more. */
+static bool kmemfs_scan_chunk(struct kmemfs_scan *s)
+{
+	unsigned long ci = s->at >> KMEMFS_CHUNK_SHIFT;
+
+	if (s->chunk && s->ci == ci)
+		return true;
+	cond_resched();
+	if (s->nr)
+		s->chunk = xa_load(&s->ki->chunks, ci);
+	else
+		s->chunk = xa_find(&s->ki->chunks, &ci, (s->end - 1) >> KMEMFS_CHUNK_SHIFT,
+				   XA_PRESENT);
+	s->ci = ci;
+	if (!s->chunk)
+		return false;
+	s->at = max(s->at, (u64)ci << KMEMFS_CHUNK_SHIFT);
+	return true;
+}
+
+/* Find the next pages of a file that are in consecutive device pages; false: no more */
+bool kmemfs_next_run(struct kmemfs_scan *s)
+{
+	s->nr = 0;
+	while (s->at < s->end && kmemfs_scan_chunk(s)) {
+		u32 entry = s->chunk->entry[kmemfs_slot(s->at)], page = KMEMFS_PAGE(entry);
+
+		if (s->nr && page != s->page + s->nr)
+			break;
+		if (page && !s->nr) {
+			s->start = s->at;
+			s->page = page;
+		}
+		s->nr += !!page;
+		if (s->flush && (entry & KMEMFS_NEW) && !test_bit(page, s->flush->durable))
+			__set_bit(page, s->flush->flushing);
+		s->at++;
+	}
+	return s->nr;
 }
 
 /* SEEK_DATA and SEEK_HOLE, within a file of @size bytes; caller holds i_rwsem */

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What the files that write a commit share */
+#ifndef KMEMFS_COMMIT_H
+#define KMEMFS_COMMIT_H
+
+#include "kmemfs.h"
+
+/**
+ * struct kmemfs_commit - a commit being written
+ * @k: the pool
+ * @sink: for the format's writers
+ * @fresh: pages that it has allocated
+ * @old: metadata pages that it replaces, and that nothing leads to any more
+ * @leaves: the inode table's leaves that it writes: leaf number -> page (0: none)
+ * @index: the inode table's inner pages that it writes, a level, in the same way
+ * @nr_index: how many there are then
+ * @ropes: version 2: file trees that it writes: inode number -> rope (value 0: none)
+ * @shared: changes of kmemfs.shared: pages, those that lost one with KMEMFS_NEW
+ * @pending: pages that the commit before has and this one has not
+ * @root: what it will say
+ * @page: a page of memory for who writes one
+ */
+struct kmemfs_commit {
+	struct kmemfs *k;
+	struct kmemfs_sink sink;
+	struct kmemfs_pages fresh;
+	struct kmemfs_pages old;
+	struct xarray leaves;
+	struct xarray index[KMEMFS_MAX_HEIGHT];
+	unsigned long nr_index;
+	struct xarray ropes;
+	struct kmemfs_pages shared;
+	struct list_head pending;
+	struct kmemfs_root_info root;
+	void *page;
+};
+
+/**
+ * struct kmemfs_plan - a new rope in the making
+ * @ki: of which file
+ * @old: the rope of the last commit; without pieces if there is none
+ * @new: the new one
+ * @end: pages of the file
+ * @fresh: pages that have to be written
+ * @whole: none of the old pages stays
+ */
+struct kmemfs_plan {
+	struct kmemfs_inode *ki;
+	struct kmemfs_rope *old;
+	struct kmemfs_rope *new;
+	u64 end;
+	unsigned long fresh;
+	bool whole;
+};
+
+/* index.c */
+int kmemfs_write_itable(struct kmemfs_commit *c);
+void kmemfs_itable_committed(struct kmemfs_commit *c);
+
+/* extents.c */
+int kmemfs_write_extents(struct kmemfs_commit *c, struct kmemfs_inode *ki);
+int kmemfs_drop_extents(struct kmemfs_commit *c, const struct kmemfs_inode_record *record);
+
+/* rope.c */
+size_t kmemfs_first_from(const struct kmemfs_level *level, u64 start);
+int kmemfs_plan_rope(struct kmemfs_plan *p);
+
+/* rope_commit.c */
+int kmemfs_write_rope(struct kmemfs_commit *c, struct kmemfs_inode *ki);
+int kmemfs_drop_rope(struct kmemfs_commit *c, u64 ino);
+void kmemfs_ropes_committed(struct kmemfs_commit *c);
+void kmemfs_ropes_undo(struct kmemfs_commit *c);
+
+#endif /* KMEMFS_COMMIT_H */
