@@ -93,35 +93,6 @@ static bool kmemfs_tree_dirty(const struct kmemfs_commit *c, const struct kmemfs
 	return ki->data_dirty || c->root.version != c->k->root.version;
 }
 
-static __le64 kmemfs_time(struct timespec64 ts)
-{
-	return cpu_to_le64(timespec64_to_ns(&ts));
-}
-
-static void kmemfs_write_record(struct kmemfs_inode_record *record,
-				const struct kmemfs_inode *ki)
-{
-	const struct inode *inode = &ki->vfs;
-
-	record->ino = cpu_to_le64(inode->i_ino);
-	record->parent = cpu_to_le64(ki->parent);
-	record->size = cpu_to_le64(S_ISDIR(inode->i_mode) ? 0 : i_size_read(inode));
-	record->atime = kmemfs_time(inode_get_atime(inode));
-	record->mtime = kmemfs_time(inode_get_mtime(inode));
-	record->ctime = kmemfs_time(inode_get_ctime(inode));
-	record->btime = kmemfs_time(ki->btime);
-	record->extents = cpu_to_le64(ki->new_tree.top);
-	record->nr_runs = cpu_to_le64(ki->new_tree.nr_runs);
-	record->nr_pages = cpu_to_le64(ki->nr_pages);
-	record->mode = cpu_to_le32(inode->i_mode);
-	record->uid = cpu_to_le32(from_kuid(&init_user_ns, inode->i_uid));
-	record->gid = cpu_to_le32(from_kgid(&init_user_ns, inode->i_gid));
-	record->extents_height = cpu_to_le32(ki->new_tree.height);
-	record->generation = cpu_to_le32(inode->i_generation);
-	record->name_len = strlen(ki->name);
-	memcpy(record->name, ki->name, record->name_len);
-}
-
 /* The tree of an inode of the last commit goes; that of one that has changed goes in part */
 static int kmemfs_drop_tree(struct kmemfs_commit *c, const struct kmemfs_inode_record *record)
 {

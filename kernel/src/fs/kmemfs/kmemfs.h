@@ -334,6 +334,10 @@ void kmemfs_fence(struct kmemfs_sink *s, enum kmem_persist_step step);
 int kmemfs_load(struct kmemfs *k, struct super_block *sb);
 void kmemfs_unload(struct kmemfs *k);
 
+/* record.c */
+void kmemfs_write_record(struct kmemfs_inode_record *record, const struct kmemfs_inode *ki);
+int kmemfs_read_record(struct kmemfs_inode *ki, const struct kmemfs_inode_record *record);
+
 /* reserve.c */
 void kmemfs_reserve_init(struct kmemfs_reserve *r);
 void kmemfs_reserve_give(struct kmemfs *k, u32 page);

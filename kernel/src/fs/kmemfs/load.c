@@ -45,11 +45,6 @@ static int kmemfs_load_charge(struct kmemfs_loading *l, u64 bytes)
 	return -ENOMEM;
 }
 
-static struct timespec64 kmemfs_load_time(__le64 ns)
-{
-	return ns_to_timespec64((s64)le64_to_cpu(ns));
-}
-
 /* Remember where the inode table is, to free its pages when they are replaced */
 static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
 {
@@ -129,21 +124,9 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 	if (!inode)
 		return -ENOMEM;
 	ki = KMEMFS_I(inode);
-	inode->i_uid = make_kuid(&init_user_ns, le32_to_cpu(record->uid));
-	inode->i_gid = make_kgid(&init_user_ns, le32_to_cpu(record->gid));
-	inode->i_generation = le32_to_cpu(record->generation);
-	i_size_write(inode, le64_to_cpu(record->size));
-	inode_set_atime_to_ts(inode, kmemfs_load_time(record->atime));
-	inode_set_mtime_to_ts(inode, kmemfs_load_time(record->mtime));
-	inode_set_ctime_to_ts(inode, kmemfs_load_time(record->ctime));
-	ki->btime = kmemfs_load_time(record->btime);
-	ki->parent = le64_to_cpu(record->parent);
-	ki->tree.top = le64_to_cpu(record->extents);
-	ki->tree.height = le32_to_cpu(record->extents_height);
-	ki->tree.nr_runs = le64_to_cpu(record->nr_runs);
-	ki->max_runs = ki->tree.nr_runs;
-	ki->name = kmemdup_nul(record->name, record->name_len, GFP_KERNEL_ACCOUNT);
-	r = ki->name ? xa_err(xa_store(&l->k->inodes, ino, ki, GFP_KERNEL)) : -ENOMEM;
+	r = kmemfs_read_record(ki, record);
+	if (!r)
+		r = xa_err(xa_store(&l->k->inodes, ino, ki, GFP_KERNEL));
 	if (r) {
 		iput(inode);
 		return r;
