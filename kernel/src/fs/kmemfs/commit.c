@@ -106,6 +106,14 @@ static int kmemfs_drop_tree(struct kmemfs_commit *c, const struct kmemfs_inode_r
 	return same ? 0 : kmemfs_drop_rope(c, le64_to_cpu(record->ino));
 }
 
+/* The page of attributes goes, if the inode is gone or does not have it any more */
+static int kmemfs_drop_xattr_page(struct kmemfs_commit *c, const struct kmemfs_inode *ki, u64 page)
+{
+	if (!page || (ki && !ki->xattrs_dirty && ki->xattr_page == page))
+		return 0;
+	return kmemfs_pages_add(&c->old, page);
+}
+
 /* What the last commit says of the leaf's inodes goes, if it is not taken over */
 static int kmemfs_drop_records(struct kmemfs_commit *c, u32 page)
 {
@@ -118,11 +126,20 @@ static int kmemfs_drop_records(struct kmemfs_commit *c, u32 page)
 	}
 	for (i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
 		const struct kmemfs_inode_record *record = &old->record[i];
+		const struct kmemfs_inode *ki;
 
 		if (!record->ino)
 			continue;
+		if (record->flags & cpu_to_le32(KMEMFS_RECORD_LINK)) {
+			c->root.nr_links--;
+			continue;
+		}
 		c->root.nr_inodes--;
 		c->root.nr_file_pages -= le64_to_cpu(record->nr_pages);
+		ki = xa_load(&c->k->inodes, le64_to_cpu(record->ino));
+		r = kmemfs_drop_xattr_page(c, ki, le64_to_cpu(record->xattr_page));
+		if (r)
+			return r;
 		r = kmemfs_drop_tree(c, record);
 		if (r)
 			return r;
@@ -141,6 +158,8 @@ static int kmemfs_write_inode(struct kmemfs_commit *c, struct kmemfs_inode *ki,
 		r = kmemfs_write_extents(c, ki);
 	else
 		r = kmemfs_write_rope(c, ki);
+	if (!r)
+		r = kmemfs_commit_xattrs(ki, &c->sink);
 	if (r)
 		return r;
 	kmemfs_write_record(record, ki);
@@ -149,20 +168,21 @@ static int kmemfs_write_inode(struct kmemfs_commit *c, struct kmemfs_inode *ki,
 	return 0;
 }
 
-/* Write leaf @n of the inode table, @old its page in the last commit or 0 */
-static int kmemfs_write_leaf(struct kmemfs_commit *c, unsigned long n, u32 old)
+/* Write leaf @nr of the inode table, @old its page in the last commit or 0 */
+static int kmemfs_write_leaf(struct kmemfs_commit *c, unsigned long nr, u32 old)
 {
-	unsigned long first = n * KMEMFS_INODES_PER_PAGE, ino;
+	unsigned long first = nr * KMEMFS_INODES_PER_PAGE, ino;
 	struct kmemfs_inodes *leaf = NULL;
 	struct kmemfs_inode *ki;
+	struct kmemfs_name *n;
 	u64 page = 0;
 	int r;
 
 	/* first, so that a change that is not held up (atime) marks it again */
-	xa_clear_mark(&c->k->leaves, n, KMEMFS_LEAF_DIRTY);
-	r = xa_err(xa_store(&c->leaves, n, xa_mk_value(0), GFP_NOFS));
+	xa_clear_mark(&c->k->leaves, nr, KMEMFS_LEAF_DIRTY);
+	r = xa_err(xa_store(&c->leaves, nr, xa_mk_value(0), GFP_NOFS));
 	if (r) {
-		xa_set_mark(&c->k->leaves, n, KMEMFS_LEAF_DIRTY);
+		xa_set_mark(&c->k->leaves, nr, KMEMFS_LEAF_DIRTY);
 		return r;
 	}
 	if (old) {
@@ -172,14 +192,20 @@ static int kmemfs_write_leaf(struct kmemfs_commit *c, unsigned long n, u32 old)
 	}
 	for (ino = first; ino < first + KMEMFS_INODES_PER_PAGE; ino++) {
 		ki = xa_load(&c->k->inodes, ino);
-		if (!ki)
+		n = ki ? NULL : xa_load(&c->k->links, ino);
+		if (!ki && !n)
 			continue;
 		if (!leaf) {
 			leaf = kmemfs_sink_alloc(&c->sink, &page);
 			if (!leaf)
 				return -ENOSPC;
 			c->sink.nr_meta_pages++;
-			kmemfs_inodes_init(leaf, &c->sink, n);
+			kmemfs_inodes_init(leaf, &c->sink, nr);
+		}
+		if (n) {
+			kmemfs_write_link(&leaf->record[ino - first], n);
+			c->root.nr_links++;
+			continue;
 		}
 		r = kmemfs_write_inode(c, ki, &leaf->record[ino - first]);
 		if (r)
@@ -187,7 +213,7 @@ static int kmemfs_write_leaf(struct kmemfs_commit *c, unsigned long n, u32 old)
 	}
 	if (leaf)
 		kmemfs_inodes_finish(leaf, &c->sink);
-	return xa_err(xa_store(&c->leaves, n, xa_mk_value(page), GFP_NOFS));
+	return xa_err(xa_store(&c->leaves, nr, xa_mk_value(page), GFP_NOFS));
 }
 
 /*
@@ -240,6 +266,8 @@ static void kmemfs_mark_committed(const struct kmemfs_commit *c, struct kmemfs_i
 	unsigned long ci;
 	int i;
 
+	if (ki->xattrs_dirty)
+		kmemfs_xattrs_done(ki, ki->new_xattr_page);
 	if (!kmemfs_tree_dirty(c, ki))
 		return;
 	kmemfs_trees_done(ki, &ki->new_tree);

@@ -10,15 +10,18 @@
 #include <linux/slab.h>
 #include "kmemfs.h"
 
+/* The inode's or name's record of that number differs from the last commit's */
+void kmemfs_dirty_leaf(struct kmemfs *k, unsigned long number)
+{
+	xa_set_mark(&k->leaves, KMEMFS_LEAF(number), KMEMFS_LEAF_DIRTY);
+	kmemfs_changed(k);
+}
+
 /* The inode differs from the last commit's. May be called under mmap_lock. */
 void kmemfs_dirty_inode(struct inode *inode, int flags)
 {
-	struct kmemfs *k = kmemfs_of(inode);
-
-	if (!inode->i_nlink)
-		return;
-	xa_set_mark(&k->leaves, KMEMFS_LEAF(inode->i_ino), KMEMFS_LEAF_DIRTY);
-	kmemfs_changed(k);
+	if (inode->i_nlink)
+		kmemfs_dirty_leaf(kmemfs_of(inode), inode->i_ino);
 }
 
 /* An inode of a given number that nobody can find yet */
@@ -47,6 +50,10 @@ struct inode *kmemfs_new_inode(struct super_block *sb, struct mnt_idmap *idmap,
 	case S_IFLNK:
 		inode->i_op = &kmemfs_symlink_iops;
 		break;
+	default:
+		inode->i_op = &kmemfs_special_iops;
+		init_special_inode(inode, mode, 0);
+		break;
 	}
 	return inode;
 }
@@ -60,18 +67,20 @@ void kmemfs_abort_inode(struct inode *inode)
 }
 
 /*
- * A new inode called @name in @dir, unknown to commits until its number is
- * stored in k->inodes, which cannot fail. Caller holds @dir's i_rwsem.
+ * A new inode called @name in @dir, or with no name yet (NULL); unknown to commits
+ * until its number is stored in k->inodes, which cannot fail. Caller holds @dir's
+ * i_rwsem, or, without a name, nothing.
  */
 struct inode *kmemfs_create_inode(struct mnt_idmap *idmap, struct inode *dir,
-				  const struct qstr *name, umode_t mode)
+				  const struct qstr *name, umode_t mode, dev_t rdev)
 {
 	struct kmemfs *k = kmemfs_of(dir);
+	struct kmemfs_name *n;
 	struct kmemfs_inode *ki;
 	struct inode *inode;
 	int ino, r;
 
-	if (name->len > KMEMFS_NAME_MAX)
+	if (name && name->len > KMEMFS_NAME_MAX)
 		return ERR_PTR(-ENAMETOOLONG);
 	r = kmemfs_charge_table(k, KMEMFS_INODE_BYTES);
 	if (r)
@@ -90,12 +99,17 @@ struct inode *kmemfs_create_inode(struct mnt_idmap *idmap, struct inode *dir,
 	inode->i_generation = get_random_u32();
 	ki = KMEMFS_I(inode);
 	ki->btime = simple_inode_init_ts(inode);
-	ki->parent = dir->i_ino;
-	r = -ENOMEM;
-	ki->name = kmemdup_nul(name->name, name->len, GFP_KERNEL_ACCOUNT);
-	if (!ki->name)
-		goto err;
+	inode->i_rdev = rdev;
+	if (name) {
+		r = -ENOMEM;
+		n = kmemfs_new_name(name->name, name->len, dir->i_ino);
+		if (!n)
+			goto err;
+		kmemfs_add_name(ki, n);
+	}
 	r = xa_reserve(&k->inodes, ino, GFP_KERNEL);
+	if (!r)
+		r = kmemfs_init_xattrs(inode, dir, name);
 	if (r)
 		goto err;
 	return inode;
@@ -108,19 +122,23 @@ void kmemfs_evict_inode(struct inode *inode)
 {
 	struct kmemfs *k = kmemfs_of(inode);
 	struct kmemfs_inode *ki = KMEMFS_I(inode);
+	struct kmemfs_name *n, *next;
 
 	/* at umount; who has pinned pages of a mapping may make them dirty when he likes */
 	if (inode->i_nlink && mapping_tagged(&inode->i_data, PAGECACHE_TAG_DIRTY))
 		pr_err("%s: inode %lu (%s): what was stored through a mapping is lost: no space\n",
-		       k->kp->name, inode->i_ino, ki->name ?: "");
+		       k->kp->name, inode->i_ino, kmemfs_name_of(ki));
 	truncate_inode_pages_final(&inode->i_data);
 	clear_inode(inode);
+	kmemfs_drop_xattrs(ki);
 	kmemfs_drop_all(ki);
-	kfree(ki->name);
-	ki->name = NULL;
+	list_for_each_entry_safe(n, next, &ki->names, list)
+		kmemfs_free_name(n);
 	kmemfs_uncharge_table(k, KMEMFS_INODE_BYTES);
-	if (!inode->i_nlink)
+	if (!inode->i_nlink) {
+		xa_release(&k->inodes, inode->i_ino);	/* one that never had a name */
 		ida_free(&k->inos, inode->i_ino);
+	}
 }
 
 /* A change of the content, for mtime and ctime */
@@ -235,7 +253,7 @@ int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr 
 	setattr_copy(idmap, inode, attr);
 	kmemfs_dirty_inode(inode, 0);
 	up_read(&k->commit_sem);
-	return 0;
+	return attr->ia_valid & ATTR_MODE ? posix_acl_chmod(idmap, dentry, inode->i_mode) : 0;
 }
 
 int kmemfs_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
@@ -287,10 +305,22 @@ static const char *kmemfs_get_link(struct dentry *dentry, struct inode *inode,
 const struct inode_operations kmemfs_file_iops = {
 	.setattr = kmemfs_setattr,
 	.getattr = kmemfs_getattr,
+	.listxattr = kmemfs_listxattr,
+	.get_inode_acl = kmemfs_get_inode_acl,
+	.set_acl = kmemfs_set_acl,
+};
+
+const struct inode_operations kmemfs_special_iops = {
+	.setattr = kmemfs_setattr,
+	.getattr = kmemfs_getattr,
+	.listxattr = kmemfs_listxattr,
+	.get_inode_acl = kmemfs_get_inode_acl,
+	.set_acl = kmemfs_set_acl,
 };
 
 const struct inode_operations kmemfs_symlink_iops = {
 	.get_link = kmemfs_get_link,
 	.setattr = kmemfs_setattr,
 	.getattr = kmemfs_getattr,
+	.listxattr = kmemfs_listxattr,
 };

@@ -93,6 +93,38 @@ struct kmemfs_rope {
 };
 
 /**
+ * struct kmemfs_name - a name of an inode
+ * @list: in kmemfs_inode.names
+ * @ki: the inode
+ * @target: its number; while mounting, before @ki is known
+ * @parent: inode number of the directory. As the next two, kmemfs.commit_sem.
+ * @name: there, KMEMFS_NAME_MAX at most
+ * @slot: the record's number: that of the inode for its first name
+ */
+struct kmemfs_name {
+	struct list_head list;
+	union {
+		struct kmemfs_inode *ki;
+		u64 target;
+	};
+	u64 parent;
+	char *name;
+	unsigned long slot;
+};
+
+/**
+ * struct kmemfs_xattrs_held - all extended attributes of an inode; does not change
+ * @rcu: for its end
+ * @len: bytes
+ * @bytes: as they are on media, see struct kmemfs_xattr
+ */
+struct kmemfs_xattrs_held {
+	struct rcu_head rcu;
+	u32 len;
+	u8 bytes[];
+};
+
+/**
  * struct kmemfs_inode - an inode in memory
  * @vfs: the VFS's part
  * @lock: guards @chunks' entries and @nr_pages. A reader takes page references
@@ -103,16 +135,21 @@ struct kmemfs_rope {
  * @max_runs: that the page table has at most, or @nr_pages if that is less. @lock.
  * @new_runs: that changes being made may add besides (reserve.c). @lock.
  * @planned_runs: that planned ones may. @lock.
- * @reserved: pages in the reserve for trees of this file. @lock.
+ * @reserved: pages in the reserve for trees and attributes of this file. @lock.
  * @data_dirty: the page table differs from @tree's. kmemfs.commit_sem.
  * @gone_from: the last commit has chunks that the page table has no more; all of them
  *	are in [@gone_from, @gone_to). @lock.
  * @gone_to: 0: there are none
  * @tree: the tree of the last commit. kmemfs.commit_lock, and @lock to change it.
  * @new_tree: that of the commit being written
- * @parent: inode number of the directory. kmemfs.commit_sem.
- * @name: its name there, KMEMFS_NAME_MAX at most; NULL once unlinked.
- *	kmemfs.commit_sem.
+ * @names: struct kmemfs_name; the first one is in the inode's record. Empty once
+ *	unlinked. kmemfs.commit_sem.
+ * @xattrs: NULL if there are none. Changed under i_rwsem, read under RCU.
+ * @xattrs_dirty: @xattrs differs from the last commit's. kmemfs.commit_sem.
+ * @xattrs_lost: they are in a page that is damaged
+ * @xattr_pages: pages of their own that the next commit writes: 0 or 1. @lock.
+ * @xattr_page: that of the last commit, or 0. kmemfs.commit_lock.
+ * @new_xattr_page: that of the commit being written
  * @btime: time of birth
  * @below: while mounting: next inode on the way down to one that gets its name
  */
@@ -130,8 +167,13 @@ struct kmemfs_inode {
 	u64 gone_to;
 	struct kmemfs_tree_ref tree;
 	struct kmemfs_tree_ref new_tree;
-	u64 parent;
-	char *name;
+	struct list_head names;
+	struct kmemfs_xattrs_held __rcu *xattrs;
+	bool xattrs_dirty;
+	bool xattrs_lost;
+	unsigned int xattr_pages;
+	u64 xattr_page;
+	u64 new_xattr_page;
 	struct timespec64 btime;
 	struct kmemfs_inode *below;
 };
@@ -214,7 +256,10 @@ enum kmemfs_counter {
  *	value entries; as long as the device is attached. @commit_lock
  * @sums: version 2: pages of the table of checksums, which the next commit leaves out
  * @inodes: inode number -> struct kmemfs_inode, linked ones
- * @inos: numbers in use
+ * @links: slot -> struct kmemfs_name, further names of inodes
+ * @inos: numbers in use, by either
+ * @version: of the tree in memory: 1 holds no more than version 1 on media.
+ *	kmemfs.commit_sem.
  * @pending_lock: guards @pending and @pending_tail
  * @pending: chunks of pages that the last commit has and memory has no more
  * @pending_tail: chunk of the list's single pages; NULL: none
@@ -251,7 +296,9 @@ struct kmemfs {
 	struct xarray shared;
 	struct kmemfs_pages sums;
 	struct xarray inodes;
+	struct xarray links;
 	struct ida inos;
+	unsigned int version;
 
 	spinlock_t pending_lock;	/* pending, pending_tail */
 	struct list_head pending;
@@ -292,6 +339,12 @@ static inline struct kmemfs *KMEMFS_SB(const struct super_block *sb)
 static inline struct kmemfs *kmemfs_of(const struct inode *inode)
 {
 	return KMEMFS_SB(inode->i_sb);
+}
+
+/* Version 1 knows one name an inode, no special inodes, and no attributes */
+static inline bool kmemfs_is_v2(const struct kmemfs *k)
+{
+	return READ_ONCE(k->version) >= 2;
 }
 
 static inline void kmemfs_count(struct kmemfs *k, enum kmemfs_counter c, long n)
@@ -336,6 +389,7 @@ void kmemfs_unload(struct kmemfs *k);
 
 /* record.c */
 void kmemfs_write_record(struct kmemfs_inode_record *record, const struct kmemfs_inode *ki);
+void kmemfs_write_link(struct kmemfs_inode_record *record, const struct kmemfs_name *n);
 int kmemfs_read_record(struct kmemfs_inode *ki, const struct kmemfs_inode_record *record);
 
 /* reserve.c */
@@ -361,6 +415,9 @@ void kmemfs_trees_done(struct kmemfs_inode *ki, const struct kmemfs_tree_ref *tr
 void kmemfs_trees_forget(struct kmemfs_inode *ki);
 unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki);
 unsigned long kmemfs_rope_most(unsigned long entries);
+int kmemfs_trees_adopt(struct kmemfs_inode *ki);
+int kmemfs_begin_xattrs(struct inode *inode, unsigned int pages, enum kmemfs_change what);
+void kmemfs_xattrs_done(struct kmemfs_inode *ki, u64 page);
 
 /* limit.c */
 int kmemfs_limit_init(struct kmemfs *k);
@@ -378,8 +435,10 @@ static inline void kmemfs_uncharge_table(struct kmemfs *k, size_t bytes)
 	atomic64_sub(bytes, &k->table_bytes);
 }
 
-/* What an inode takes besides its page table */
-#define KMEMFS_INODE_BYTES	(sizeof(struct kmemfs_inode) + sizeof(struct dentry))
+/* What a further name takes */
+#define KMEMFS_NAME_BYTES	(sizeof(struct kmemfs_name) + sizeof(struct dentry))
+/* What an inode takes besides its page table and attributes */
+#define KMEMFS_INODE_BYTES	(sizeof(struct kmemfs_inode) + KMEMFS_NAME_BYTES)
 
 /* Entries of a page table or pending ones come into being, or go */
 static inline void kmemfs_hold(struct kmemfs *k, const u32 *pages, unsigned long nr)
@@ -402,13 +461,35 @@ void kmemfs_changed(struct kmemfs *k);
 void kmemfs_iterate_supers(void (*f)(struct super_block *sb, void *arg), void *arg);
 extern struct kmem_cache *kmemfs_chunk_cache;
 
+/* name.c */
+struct kmemfs_name *kmemfs_new_name(const char *name, size_t len, u64 parent);
+void kmemfs_free_name(struct kmemfs_name *n);
+void kmemfs_add_name(struct kmemfs_inode *ki, struct kmemfs_name *n);
+void kmemfs_drop_name(struct kmemfs *k, struct kmemfs_name *n);
+void kmemfs_free_slot(struct kmemfs *k, unsigned long slot);
+const char *kmemfs_name_of(struct kmemfs_inode *ki);
+
+/* xattr.c */
+int kmemfs_init_xattrs(struct inode *inode, struct inode *dir, const struct qstr *name);
+struct posix_acl *kmemfs_get_inode_acl(struct inode *inode, int type, bool rcu);
+int kmemfs_set_acl(struct mnt_idmap *idmap, struct dentry *dentry, struct posix_acl *acl,
+		   int type);
+ssize_t kmemfs_listxattr(struct dentry *dentry, char *buffer, size_t size);
+size_t kmemfs_xattrs_memory(u32 len);
+int kmemfs_commit_xattrs(struct kmemfs_inode *ki, struct kmemfs_sink *s);
+void kmemfs_record_xattrs(const struct kmemfs_inode *ki, struct kmemfs_inode_record *record);
+int kmemfs_load_xattrs(struct kmemfs_inode *ki, const void *bytes, u32 len);
+void kmemfs_drop_xattrs(struct kmemfs_inode *ki);
+extern const struct xattr_handler *const kmemfs_xattr_handlers[];
+
 /* inode.c */
 struct inode *kmemfs_new_inode(struct super_block *sb, struct mnt_idmap *idmap,
 			       const struct inode *dir, umode_t mode, u64 ino);
 struct inode *kmemfs_create_inode(struct mnt_idmap *idmap, struct inode *dir,
-				  const struct qstr *name, umode_t mode);
+				  const struct qstr *name, umode_t mode, dev_t rdev);
 void kmemfs_abort_inode(struct inode *inode);
 void kmemfs_dirty_inode(struct inode *inode, int flags);
+void kmemfs_dirty_leaf(struct kmemfs *k, unsigned long number);
 void kmemfs_evict_inode(struct inode *inode);
 void kmemfs_touch(struct inode *inode);
 void kmemfs_unmap_beyond(struct inode *inode, loff_t size);
@@ -420,6 +501,7 @@ int kmemfs_getattr(struct mnt_idmap *idmap, const struct path *path, struct ksta
 		   u32 request_mask, unsigned int query_flags);
 extern const struct inode_operations kmemfs_file_iops;
 extern const struct inode_operations kmemfs_symlink_iops;
+extern const struct inode_operations kmemfs_special_iops;
 
 /* dir.c */
 extern const struct inode_operations kmemfs_dir_iops;

@@ -45,6 +45,18 @@ static int kmemfs_load_charge(struct kmemfs_loading *l, u64 bytes)
 	return -ENOMEM;
 }
 
+/* The attributes of the inode that was visited last */
+static int kmemfs_load_xattr_page(struct kmemfs_loading *l, const struct kmemfs_xattrs *page)
+{
+	u32 len = le32_to_cpu(page->head.nr);
+	int r = kmemfs_load_charge(l, kmemfs_xattrs_memory(len));
+
+	if (r)
+		return r;
+	l->ki->xattrs_lost = false;
+	return kmemfs_load_xattrs(l->ki, page->bytes, len);
+}
+
 /* Remember where the inode table is, to free its pages when they are replaced */
 static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
 {
@@ -58,6 +70,8 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 				       KMEMFS_LEAF(le64_to_cpu(head->first)),
 				       xa_mk_value(page), GFP_KERNEL));
 	}
+	if (kind == KMEMFS_KIND_XATTRS)
+		return kmemfs_load_xattr_page(l, (const void *)head);
 	if (k->root.version == 2 &&
 	    (kind == KMEMFS_KIND_SUMS ||
 	     (kind == KMEMFS_KIND_INDEX && le64_to_cpu(head->owner) == KMEMFS_OWNER_SUMS)))
@@ -117,7 +131,8 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 
 	if (ino > INT_MAX)
 		return -EOVERFLOW;	/* no such number was given out here */
-	r = kmemfs_load_charge(l, KMEMFS_INODE_BYTES);
+	r = kmemfs_load_charge(l, KMEMFS_INODE_BYTES +
+				  kmemfs_xattrs_memory(le16_to_cpu(record->xattr_len)));
 	if (r)
 		return r;
 	inode = kmemfs_new_inode(l->sb, &nop_mnt_idmap, NULL, le32_to_cpu(record->mode), ino);
@@ -138,6 +153,32 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 	if (l->k->root.version == 1)
 		ki->tree.own = kmemfs_extents_pages(ki->tree.nr_runs);
 	r = ida_alloc_range(&l->k->inos, ino, ino, GFP_KERNEL);
+	return r < 0 ? r : 0;
+}
+
+static int kmemfs_load_link(void *ctx, const struct kmemfs_inode_record *record)
+{
+	struct kmemfs_loading *l = ctx;
+	u64 slot = le64_to_cpu(record->ino);
+	struct kmemfs_name *n;
+	int r;
+
+	if (slot > INT_MAX)
+		return -EOVERFLOW;
+	r = kmemfs_load_charge(l, KMEMFS_NAME_BYTES);
+	if (r)
+		return r;
+	n = kmemfs_new_name(record->name, record->name_len, le64_to_cpu(record->parent));
+	if (!n)
+		return -ENOMEM;
+	n->target = le64_to_cpu(record->target);
+	n->slot = slot;
+	r = xa_err(xa_store(&l->k->links, slot, n, GFP_KERNEL));
+	if (r) {
+		kmemfs_free_name(n);
+		return r;
+	}
+	r = ida_alloc_range(&l->k->inos, slot, slot, GFP_KERNEL);
 	return r < 0 ? r : 0;
 }
 
@@ -163,6 +204,7 @@ static int kmemfs_load_visit_run(void *ctx, __u64 ino, __u64 file_page, __u64 co
 static const struct kmemfs_visitor kmemfs_load_visitor = {
 	.meta = kmemfs_load_meta,
 	.inode = kmemfs_load_inode,
+	.link = kmemfs_load_link,
 	.run = kmemfs_load_visit_run,
 	.segment = kmemfs_load_piece,
 };
@@ -171,6 +213,7 @@ static const struct kmemfs_visitor kmemfs_load_visitor = {
 static int kmemfs_load_empty(struct kmemfs_loading *l)
 {
 	struct kmemfs_inode *ki;
+	struct kmemfs_name *n;
 	struct inode *inode;
 	int r;
 
@@ -180,9 +223,10 @@ static int kmemfs_load_empty(struct kmemfs_loading *l)
 	atomic64_add(KMEMFS_INODE_BYTES, &l->k->table_bytes);
 	ki = KMEMFS_I(inode);
 	ki->btime = simple_inode_init_ts(inode);
-	ki->parent = KMEMFS_ROOT_INO;
-	ki->name = kstrdup("", GFP_KERNEL_ACCOUNT);
-	r = ki->name ? xa_err(xa_store(&l->k->inodes, KMEMFS_ROOT_INO, ki, GFP_KERNEL)) : -ENOMEM;
+	n = kmemfs_new_name("", 0, KMEMFS_ROOT_INO);
+	if (n)
+		kmemfs_add_name(ki, n);
+	r = n ? xa_err(xa_store(&l->k->inodes, KMEMFS_ROOT_INO, ki, GFP_KERNEL)) : -ENOMEM;
 	if (r) {
 		iput(inode);
 		return r;
@@ -200,20 +244,47 @@ static bool kmemfs_has_name(const struct kmemfs_inode *ki)
 	return !hlist_empty(&ki->vfs.i_dentry);
 }
 
-/* Give an inode its dentry; its directory has one */
-static int kmemfs_load_name(struct kmemfs *k, struct kmemfs_inode *ki)
+static struct kmemfs_name *kmemfs_first_name(const struct kmemfs_inode *ki)
 {
-	struct kmemfs_inode *dir = xa_load(&k->inodes, ki->parent);
-	struct dentry *parent = d_find_any_alias(&dir->vfs), *dentry;
+	return list_first_entry(&ki->names, struct kmemfs_name, list);
+}
 
-	dentry = d_alloc_name(parent, ki->name);
+/* Give a name its dentry; its directory has one */
+static int kmemfs_load_name(struct kmemfs *k, struct kmemfs_name *n)
+{
+	struct kmemfs_inode *dir = xa_load(&k->inodes, n->parent);
+	struct dentry *parent = d_find_any_alias(&dir->vfs), *dentry;
+	struct inode *inode = &n->ki->vfs;
+
+	dentry = d_alloc_name(parent, n->name);
 	dput(parent);
 	if (!dentry)
 		return -ENOMEM;
-	d_add(dentry, &ki->vfs);
-	if (S_ISDIR(ki->vfs.i_mode))
+	dentry->d_fsdata = n;
+	d_add(dentry, inode);
+	if (S_ISDIR(inode->i_mode))
 		inc_nlink(&dir->vfs);
 	return 0;
+}
+
+/* A further name, of an inode that has its first one */
+static int kmemfs_load_further(struct kmemfs *k, struct kmemfs_name *n)
+{
+	struct kmemfs_inode *ki = xa_load(&k->inodes, n->target);
+	int r;
+
+	if (!ki) {	/* lost with its record, on a device that is damaged */
+		xa_erase(&k->links, n->slot);
+		kmemfs_free_name(n);
+		return 0;
+	}
+	kmemfs_add_name(ki, n);
+	inc_nlink(&ki->vfs);
+	ihold(&ki->vfs);
+	r = kmemfs_load_name(k, n);
+	if (r)
+		iput(&ki->vfs);
+	return r;
 }
 
 /* Name an inode and all above it, top down. The tree has been verified: they lead to the root. */
@@ -222,12 +293,12 @@ static int kmemfs_load_path(struct kmemfs *k, struct kmemfs_inode *ki)
 	struct kmemfs_inode *below = NULL;
 	int r;
 
-	for (; !kmemfs_has_name(ki); ki = xa_load(&k->inodes, ki->parent)) {
+	for (; !kmemfs_has_name(ki); ki = xa_load(&k->inodes, kmemfs_first_name(ki)->parent)) {
 		ki->below = below;
 		below = ki;
 	}
 	for (ki = below; ki; ki = ki->below) {
-		r = kmemfs_load_name(k, ki);
+		r = kmemfs_load_name(k, kmemfs_first_name(ki));
 		if (r)
 			return r;
 	}
@@ -237,7 +308,8 @@ static int kmemfs_load_path(struct kmemfs *k, struct kmemfs_inode *ki)
 static int kmemfs_load_names(struct kmemfs *k, struct super_block *sb)
 {
 	struct kmemfs_inode *ki = xa_load(&k->inodes, KMEMFS_ROOT_INO);
-	unsigned long ino;
+	unsigned long ino, slot;
+	struct kmemfs_name *n;
 	int r;
 
 	ihold(&ki->vfs);	/* d_make_root() drops it when it fails */
@@ -251,15 +323,27 @@ static int kmemfs_load_names(struct kmemfs *k, struct super_block *sb)
 			return r;
 		cond_resched();
 	}
+	xa_for_each(&k->links, slot, n) {
+		r = kmemfs_load_further(k, n);
+		if (r)
+			return r;
+		cond_resched();
+	}
 	return 0;
 }
 
-/* Inodes that never got a name would be left behind */
+/* Inodes that never got a name would be left behind, and names without an inode */
 static void kmemfs_drop_nameless(struct kmemfs *k)
 {
 	struct kmemfs_inode *ki;
+	struct kmemfs_name *n;
 	unsigned long ino;
 
+	xa_for_each(&k->links, ino, n) {
+		xa_erase(&k->links, ino);
+		if (list_empty(&n->list))
+			kmemfs_free_name(n);
+	}
 	xa_for_each(&k->inodes, ino, ki) {
 		if (!kmemfs_has_name(ki)) {
 			xa_erase(&k->inodes, ino);
@@ -312,6 +396,7 @@ void kmemfs_unload(struct kmemfs *k)
 	kmemfs_limit_exit(k);
 	xa_destroy(&k->leaves);
 	xa_destroy(&k->inodes);
+	xa_destroy(&k->links);
 	ida_destroy(&k->inos);
 	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
 		xa_destroy(&k->index[i]);

@@ -38,7 +38,7 @@ int kmemfs_copy_content(const struct kmemfs *k, struct page *to, u32 page)
 static void kmemfs_say_lost(struct kmemfs *k, struct kmemfs_inode *ki, unsigned long file_page)
 {
 	pr_err_ratelimited("%s: inode %lu (%s) is damaged: page %lu of it is lost\n",
-			   k->kp->name, ki->vfs.i_ino, ki->name ?: "", file_page);
+			   k->kp->name, ki->vfs.i_ino, kmemfs_name_of(ki), file_page);
 }
 
 /* While mounting: what of these pages was bad when the device was attached? */

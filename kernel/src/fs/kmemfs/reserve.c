@@ -15,7 +15,8 @@
  *   when its first inode gets a name: one for its first version, one for the next.
  * - A file that has changed has the pages of a whole tree for as many runs as it may have
  *   (kmemfs_inode.max_runs), which is the most that a commit writes of it; it gives
- *   them back when it is committed.
+ *   them back when it is committed. So does an inode whose extended attributes have
+ *   changed and take a page of their own.
  * - A change that is planned (kmemfs_plan()) may come after the next commit, and
  *   cannot fail any more. So a file with plans has the pages of that tree besides those
  *   of the largest tree that a commit leaves (kmemfs_rope_most()), but for those that
@@ -286,7 +287,7 @@ static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
 
 	if (!ki->vfs.i_nlink)
 		return 0;
-	if (kmemfs_of(&ki->vfs)->root.version == 1) {
+	if (!kmemfs_is_v2(kmemfs_of(&ki->vfs))) {
 		write = kmemfs_extents_pages(runs);
 		most = write;
 	} else {
@@ -294,8 +295,8 @@ static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
 		most = kmemfs_rope_most(entries);
 	}
 	if (ki->planned_runs)
-		return write + most - min(most, ki->tree.own);
-	return ki->data_dirty || ki->new_runs ? write : 0;
+		return write + most - min(most, ki->tree.own) + ki->xattr_pages;
+	return (ki->data_dirty || ki->new_runs ? write : 0) + ki->xattr_pages;
 }
 
 /*
@@ -439,4 +440,76 @@ void kmemfs_trees_forget(struct kmemfs_inode *ki)
 	spin_lock(&ki->lock);
 	kmemfs_trees_count(ki);
 	spin_unlock(&ki->lock);
+}
+
+/*
+ * A file that never had a name is given one, and i_nlink says so already: what commits
+ * of it need is needed from now on. 0 or -ENOSPC. Caller holds commit_sem for reading.
+ */
+int kmemfs_trees_adopt(struct kmemfs_inode *ki)
+{
+	unsigned int flags = memalloc_nofs_save();
+	bool enough = !kmemfs_trees_add(ki, 0, 0) ||
+		      kmemfs_reserve_add(kmemfs_of(&ki->vfs), KMEMFS_RESERVE_MIN);
+
+	memalloc_nofs_restore(flags);
+	return enough ? 0 : -ENOSPC;
+}
+
+/* ---- extended attributes --------------------------------------------------- */
+
+/* Returns what was set before */
+static unsigned int kmemfs_set_xattr_pages(struct kmemfs_inode *ki, unsigned int pages, bool *more)
+{
+	unsigned int old;
+
+	spin_lock(&ki->lock);
+	old = ki->xattr_pages;
+	ki->xattr_pages = pages;
+	*more = kmemfs_trees_count(ki);
+	spin_unlock(&ki->lock);
+	return old;
+}
+
+/**
+ * kmemfs_begin_xattrs() - see to it that a change of attributes can be committed
+ * @inode: whose
+ * @pages: that they take besides the inode's record: 0 or 1
+ * @what: what makes space may use what is kept back for that
+ *
+ * Return: 0 with commit_sem held for reading, until the change is made; or -ENOSPC
+ * without it.
+ */
+int kmemfs_begin_xattrs(struct inode *inode, unsigned int pages, enum kmemfs_change what)
+{
+	unsigned long leave = what == KMEMFS_ADDS ? KMEMFS_RESERVE_MIN : 0;
+	struct kmemfs_inode *ki = KMEMFS_I(inode);
+	struct kmemfs *k = kmemfs_of(inode);
+	bool more, enough, again = true;
+	unsigned int flags, old;
+
+	for (;;) {
+		down_read(&k->commit_sem);
+		old = kmemfs_set_xattr_pages(ki, pages, &more);
+		flags = memalloc_nofs_save();
+		enough = !more || kmemfs_reserve_add(k, leave);
+		memalloc_nofs_restore(flags);
+		if (enough)
+			return 0;
+		kmemfs_set_xattr_pages(ki, old, &more);
+		up_read(&k->commit_sem);
+		if (!again || !kmemfs_make_space(k))
+			return -ENOSPC;
+		again = false;
+	}
+}
+
+/* They are on media, in @page if not 0, or will not be. Commits are held up. */
+void kmemfs_xattrs_done(struct kmemfs_inode *ki, u64 page)
+{
+	bool more;
+
+	ki->xattr_page = page;
+	ki->xattrs_dirty = false;
+	kmemfs_set_xattr_pages(ki, 0, &more);
 }

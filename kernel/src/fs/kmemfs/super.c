@@ -95,8 +95,13 @@ static struct inode *kmemfs_alloc_inode(struct super_block *sb)
 	ki->gone_to = 0;
 	ki->tree = (struct kmemfs_tree_ref){};
 	ki->new_tree = (struct kmemfs_tree_ref){};
-	ki->parent = 0;
-	ki->name = NULL;
+	INIT_LIST_HEAD(&ki->names);
+	RCU_INIT_POINTER(ki->xattrs, NULL);
+	ki->xattrs_dirty = false;
+	ki->xattrs_lost = false;
+	ki->xattr_pages = 0;
+	ki->xattr_page = 0;
+	ki->new_xattr_page = 0;
 	ki->btime = (struct timespec64){};
 	ki->below = NULL;
 	return &ki->vfs;
@@ -284,6 +289,7 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	sb->s_blocksize_bits = PAGE_SHIFT;
 	sb->s_magic = KMEMFS_SUPER_MAGIC;
 	sb->s_op = &kmemfs_sops;
+	sb->s_xattr = kmemfs_xattr_handlers;
 	sb->s_time_gran = 1;
 	sb->s_time_min = div_s64(S64_MIN, NSEC_PER_SEC) + 1;
 	sb->s_time_max = div_s64(S64_MAX, NSEC_PER_SEC) - 1;
@@ -294,6 +300,7 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 		xa_init(&k->index[i]);
 	xa_init(&k->ropes);
 	xa_init(&k->inodes);
+	xa_init(&k->links);
 	ida_init(&k->inos);
 	INIT_DELAYED_WORK(&k->commit_work, kmemfs_commit_work);
 	kmemfs_reserve_init(&k->reserve);
@@ -309,6 +316,9 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 		warnfc(fc, "%s cannot make data durable: read-only until the next boot",
 		       k->kp->name);
 	}
+	k->version = k->root.version;
+	if (kmemfs_is_v2(k))
+		sb->s_flags |= SB_POSIXACL;
 	k->sb = sb;
 	ctx->kp = NULL;		/* put_super() has it, or kill_sb() */
 	r = kmemfs_limit_init(k);
