@@ -313,6 +313,8 @@ static void kmemfs_collected(struct kmemfs_commit *c)
 	unsigned long n;
 	void *v;
 
+	/* first, as what the reserve needs for a file depends on it */
+	WRITE_ONCE(k->version, c->root.version);
 	xa_for_each(&c->leaves, n, v) {
 		kmemfs_set_leaf(k, n, xa_to_value(v));
 		kmemfs_leaf_committed(c, n);
@@ -431,7 +433,12 @@ static int kmemfs_finish(struct kmemfs_commit *c)
 	return r;
 }
 
-static int kmemfs_commit_locked(struct kmemfs *k)
+/*
+ * As kmemfs_commit(), whether there are changes or not. @version: of the tree that is
+ * written; if the last one's is another, all leaves are dirty, and file trees are written
+ * anew. Caller holds commit_lock and keeps reclaim from filesystems.
+ */
+int kmemfs_commit_locked(struct kmemfs *k, unsigned int version)
 {
 	struct kmemfs_commit c = {
 		.k = k,
@@ -447,6 +454,7 @@ static int kmemfs_commit_locked(struct kmemfs *k)
 	};
 	int r, i;
 
+	c.root.version = version;
 	memcpy(c.sink.uuid, k->kp->header.uuid, sizeof(c.sink.uuid));
 	xa_init(&c.leaves);
 	xa_init(&c.ropes);
@@ -496,7 +504,7 @@ int kmemfs_commit(struct kmemfs *k)
 	if (k->failed)
 		r = -EROFS;
 	else if (READ_ONCE(k->dirty))
-		r = kmemfs_commit_locked(k);
+		r = kmemfs_commit_locked(k, k->root.version);
 	memalloc_nofs_restore(flags);
 	mutex_unlock(&k->commit_lock);
 	return r;

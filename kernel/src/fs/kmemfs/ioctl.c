@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * kmemfs: what a pool says of itself
+ * kmemfs: what a pool says of itself, and its upgrade
  */
 
+#include <linux/capability.h>
+#include <linux/mount.h>
 #include <linux/uaccess.h>
 #include "kmemfs.h"
 
@@ -24,6 +26,7 @@ static int kmemfs_ioc_info(struct kmemfs *k, struct kmemfs_info __user *arg)
 		.read_copied = atomic64_read(&k->counter[KMEMFS_READ_COPIED]),
 		.flushed_pages = atomic64_read(&k->counter[KMEMFS_FLUSHED]),
 		.dirty = READ_ONCE(k->dirty),
+		.version = READ_ONCE(k->version),
 		.damaged_pages = min_t(u64, U32_MAX, atomic64_read(&k->counter[KMEMFS_DAMAGED])),
 	};
 
@@ -36,6 +39,26 @@ static int kmemfs_ioc_info(struct kmemfs *k, struct kmemfs_info __user *arg)
 	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
+static int kmemfs_ioc_upgrade(struct file *file)
+{
+	struct super_block *sb = file_inode(file)->i_sb;
+	struct kmemfs *k = KMEMFS_SB(sb);
+	int r;
+
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	r = mnt_want_write_file(file);
+	if (r)
+		return r;
+	down_write(&sb->s_umount);	/* for s_flags */
+	r = kmemfs_upgrade(k);
+	if (kmemfs_is_v2(k))
+		sb->s_flags |= SB_POSIXACL;
+	up_write(&sb->s_umount);
+	mnt_drop_write_file(file);
+	return r;
+}
+
 long kmemfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 {
 	switch (cmd) {
@@ -43,6 +66,8 @@ long kmemfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return kmemfs_ioc_capture(file, (void __user *)arg);
 	case KMEMFS_IOC_INFO:
 		return kmemfs_ioc_info(kmemfs_of(file_inode(file)), (void __user *)arg);
+	case KMEMFS_IOC_UPGRADE:
+		return kmemfs_ioc_upgrade(file);
 	default:
 		return -ENOTTY;
 	}

@@ -416,6 +416,8 @@ void kmemfs_trees_forget(struct kmemfs_inode *ki);
 unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki);
 unsigned long kmemfs_rope_most(unsigned long entries);
 int kmemfs_trees_adopt(struct kmemfs_inode *ki);
+int kmemfs_reserve_trees(struct kmemfs *k, unsigned long nr);
+void kmemfs_unreserve_trees(struct kmemfs *k, unsigned long nr);
 int kmemfs_begin_xattrs(struct inode *inode, unsigned int pages, enum kmemfs_change what);
 void kmemfs_xattrs_done(struct kmemfs_inode *ki, u64 page);
 
@@ -630,8 +632,12 @@ int kmemfs_share(struct kmemfs *k, u32 page);
 
 /* commit.c */
 int kmemfs_commit(struct kmemfs *k);
+int kmemfs_commit_locked(struct kmemfs *k, unsigned int version);
 int kmemfs_fsync(struct file *file, loff_t start, loff_t end, int datasync);
 int kmemfs_pages_add(struct kmemfs_pages *list, u32 page);
 void kmemfs_pages_free(struct kmemfs_pages *list);
+
+/* upgrade.c */
+int kmemfs_upgrade(struct kmemfs *k);
 
 #endif /* KMEMFS_H */

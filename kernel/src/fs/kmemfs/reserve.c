@@ -456,6 +456,26 @@ int kmemfs_trees_adopt(struct kmemfs_inode *ki)
 	return enough ? 0 : -ENOSPC;
 }
 
+/* Have @nr pages more for trees, until kmemfs_unreserve_trees(). 0 or -ENOSPC. */
+int kmemfs_reserve_trees(struct kmemfs *k, unsigned long nr)
+{
+	spin_lock(&k->reserve.lock);
+	k->reserve.trees += nr;
+	spin_unlock(&k->reserve.lock);
+	if (kmemfs_reserve_add(k, KMEMFS_RESERVE_MIN))
+		return 0;
+	kmemfs_unreserve_trees(k, nr);
+	return -ENOSPC;
+}
+
+void kmemfs_unreserve_trees(struct kmemfs *k, unsigned long nr)
+{
+	spin_lock(&k->reserve.lock);
+	k->reserve.trees -= nr;
+	spin_unlock(&k->reserve.lock);
+	kmemfs_reserve_trim(k);
+}
+
 /* ---- extended attributes --------------------------------------------------- */
 
 /* Returns what was set before */

@@ -62,6 +62,8 @@ struct kmemfs_capture {
  * @spliced_by_reference: since mount: pages that splice(2) newly took by reference
  * @spliced_shared: since mount: pages from a pipe that were pool pages already
  * @spliced_copied: since mount: pages, or parts of pages, that splice(2) copied
+ * @version: of the format that the pool's tree has: 1 or 2; 0: a kernel that knew no
+ *	more than version 1
  * @reserved: zero
  */
 struct kmemfs_info {
@@ -85,10 +87,21 @@ struct kmemfs_info {
 	__u64 spliced_by_reference;
 	__u64 spliced_shared;
 	__u64 spliced_copied;
-	__u32 reserved[8];
+	__u32 version;
+	__u32 reserved[7];
 };
 
 #define KMEMFS_IOC_CAPTURE	_IOWR(0xdb, 0x40, struct kmemfs_capture)
 #define KMEMFS_IOC_INFO		_IOR(0xdb, 0x41, struct kmemfs_info)
+
+/*
+ * Make the pool one of version 2, on any file or directory of it: all metadata is
+ * written anew in one commit, so a crash leaves it either way, whole. A kernel that
+ * does not know version 2 refuses the pool from then on; there is no way back.
+ * 0: it is of version 2 now, or was before. EPERM: the caller has no CAP_SYS_ADMIN.
+ * EROFS: read-only. ENOSPC: no room for a second set of metadata; then, and with
+ * ENOMEM, nothing has changed. EIO: as from fsync(2).
+ */
+#define KMEMFS_IOC_UPGRADE	_IO(0xdb, 0x42)
 
 #endif /* _UAPI_LINUX_KMEMFS_H */

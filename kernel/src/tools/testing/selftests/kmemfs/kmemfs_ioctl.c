@@ -239,6 +239,25 @@ TEST_F(capture, of_another_task)
 	EXPECT_EQ(0, status);
 }
 
+TEST_F(capture, upgrade_needs_privilege)
+{
+	struct kmemfs_info after;
+	int status;
+	pid_t pid;
+
+	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_INFO, &self->info));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(setuid(65534) || ioctl(self->file, KMEMFS_IOC_UPGRADE) != -1 ||
+		      errno != EPERM);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_INFO, &after));
+	EXPECT_EQ(self->info.version, after.version);
+	EXPECT_LE(1, after.version);
+}
+
 TEST_F(capture, splice_takes_pages)
 {
 	struct iovec piece = { .iov_base = self->memory, .iov_len = self->len };
