@@ -123,6 +123,7 @@ void FillPool(const OpenPool& open, const PoolInfo& from, v1::Pool* pool) {
   pool->set_uuid(from.uuid);
   pool->set_label(from.label);
   pool->set_generation(from.generation);
+  pool->set_format_version(from.format_version);
   pool->set_dirty(from.dirty);
   pool->set_node(from.node);
   pool->set_page_size(from.page_size);

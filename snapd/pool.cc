@@ -55,6 +55,7 @@ PoolInfo FromKmemfs(const kmemfs_info& from) {
   const auto* label = reinterpret_cast<const char*>(from.label);
   info.label.assign(label, strnlen(label, sizeof(from.label)));
   info.generation = from.generation;
+  info.format_version = from.version;
   info.dirty = from.dirty != 0;
   info.node = from.node;
   info.page_size = from.page_size;

@@ -25,6 +25,8 @@ struct PoolInfo {
   std::string uuid;
   std::string label;
   uint64_t generation = 0;
+  // Of the format on the device; 0: a plain directory, or not known.
+  uint32_t format_version = 0;
   bool dirty = false;
   // NUMA node whose memory the pool is; -1 on a plain directory.
   int node = -1;

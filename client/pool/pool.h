@@ -162,6 +162,21 @@ struct Mount {
 };
 absl::StatusOr<std::vector<Mount>> ListMounts();
 
+struct Upgraded {
+  Mount mount;
+  std::uint32_t from = 0;  // versions of the format; equal: nothing was done
+  std::uint32_t to = 0;
+};
+
+// Gives the pool, which is named as for FindPool() and is mounted, the newest
+// format that the kernel writes, in one commit: a crash leaves it in the old
+// format or in the new one, with all it holds. Older kernels refuse it then,
+// and there is no way back. Asking again changes nothing. FAILED_PRECONDITION:
+// not mounted, or read-only; UNIMPLEMENTED: the kernel cannot;
+// RESOURCE_EXHAUSTED: no room for a second set of metadata, and nothing has
+// changed.
+absl::StatusOr<Upgraded> Upgrade(absl::string_view name);
+
 // Writes [address, address+length) back from the CPU caches and waits: by clwb,
 // clflushopt or clflush, whichever the CPU has, and a fence.
 void FlushCpuCaches(const void* address, std::size_t length);

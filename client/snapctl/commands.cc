@@ -28,14 +28,15 @@ void AddCommands(CLI::App* app, Context* context, Action* action) {
   // Global options may stand after the subcommand too, as people type them.
   app->fallthrough();
   app->require_subcommand(1);
-  CLI::App* pool =
-      app->add_subcommand("pool", "Make, attach, detach, show and check pools");
+  CLI::App* pool = app->add_subcommand(
+      "pool", "Make, attach, detach, show, upgrade and check pools");
   pool->fallthrough();
   pool->require_subcommand(1);
   AddPoolCreate(pool, context, action);
   AddPoolAttach(pool, context, action);
   AddPoolDetach(pool, context, action);
   AddPoolShow(pool, context, action);
+  AddPoolUpgrade(pool, context, action);
   AddPoolKexecCheck(pool, context, action);
   AddRun(app, context, action);
   AddCheckpoint(app, context, action);

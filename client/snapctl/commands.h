@@ -38,6 +38,7 @@ void AddPoolAttach(CLI::App* pool, Context* context, Action* action);
 void AddPoolDetach(CLI::App* pool, Context* context, Action* action);
 void AddPoolKexecCheck(CLI::App* pool, Context* context, Action* action);
 void AddPoolShow(CLI::App* pool, Context* context, Action* action);
+void AddPoolUpgrade(CLI::App* pool, Context* context, Action* action);
 
 }  // namespace daxsnap::snapctl
 

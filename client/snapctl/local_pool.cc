@@ -24,6 +24,7 @@ v1::Pool ToPool(const kmemfs_info& info) {
   const auto* label = reinterpret_cast<const char*>(info.label);
   pool.set_label(std::string(label, strnlen(label, sizeof(info.label))));
   pool.set_generation(info.generation);
+  pool.set_format_version(info.version);
   pool.set_dirty(info.dirty != 0);
   pool.set_node(info.node);
   pool.set_page_size(info.page_size);

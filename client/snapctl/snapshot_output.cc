@@ -140,6 +140,9 @@ void PrintPool(const v1::Pool& pool, std::ostream& out) {
     fields.Add("uuid", OrDash(pool.uuid()));
     fields.Add("label", OrDash(pool.label()));
     fields.Add("NUMA node", absl::StrCat(pool.node()));
+    fields.Add("format", pool.format_version() == 0
+                             ? "-"
+                             : absl::StrCat("version ", pool.format_version()));
     fields.Add(
         "generation",
         absl::StrCat(pool.generation(),
