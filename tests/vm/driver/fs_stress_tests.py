@@ -17,8 +17,8 @@ OPERATIONS = ("allocate append capture clone clone-range copy-file-range fsync m
 
 # What is left out, and why, stands in tests/README.md.
 STRESSORS = ("access aio chdir chmod chown copy-file dentry dir dirdeep fallocate fcntl file-ioctl "
-             "flock fpunch fsize fstat getdent hdd inotify io iomix lease locka lockf lockofd mmap "
-             "msync open readahead rename revio seek sendfile symlink sync-file touch utime").split()
+             "flock fpunch fsize fstat getdent hdd inotify io iomix lease link locka lockf lockofd mmap "
+             "msync open readahead rename revio seek sendfile symlink sync-file touch utime xattr").split()
 
 
 @test("FsStress.RandomOperationsMatchTheModel", timeout=600)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is kmemfs's own: reflinks, no hard links, no xattrs, its statfs.
+// What is kmemfs's own: reflinks, no O_DIRECT, its statfs, what a commit has.
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/kmemfs.h>
@@ -268,19 +268,6 @@ TEST_F(Kmemfs, HolesTakeNoMemoryInClonesAndWhenMoved) {
   EXPECT_LT(KernelMemory() - before, 64 << 10) << "KiB";
 }
 
-TEST_F(Kmemfs, HardLinksAreRefused) {
-  Open("a");
-  EXPECT_EQ(link(Path("a").c_str(), Path("b").c_str()), -1);
-  EXPECT_EQ(errno, EPERM);
-  EXPECT_EQ(access(Path("b").c_str(), F_OK), -1);
-}
-
-TEST_F(Kmemfs, ExtendedAttributesAreRefused) {
-  UniqueFd fd = Open("a");
-  EXPECT_EQ(fsetxattr(fd.get(), "user.x", "v", 1, 0), -1);
-  EXPECT_EQ(errno, EOPNOTSUPP);
-}
-
 TEST_F(Kmemfs, DirectIoIsRefused) {
   Open("a");
   EXPECT_EQ(open(Path("a").c_str(), O_RDWR | O_DIRECT), -1);
@@ -390,6 +377,14 @@ TEST_F(Kmemfs, EveryKindOfChangeIsDirty) {
   UniqueFd clone = Open("clone");
   ASSERT_EQ(ioctl(clone.get(), FICLONE, fd.get()), 0);
   changed("clone");
+  ASSERT_EQ(link(Path("d/b").c_str(), Path("link").c_str()), 0);
+  changed("link");
+  ASSERT_EQ(fsetxattr(fd.get(), "user.x", "v", 1, 0), 0);
+  changed("setxattr");
+  ASSERT_EQ(fremovexattr(fd.get(), "user.x"), 0);
+  changed("removexattr");
+  ASSERT_EQ(mkfifo(Path("fifo").c_str(), 0600), 0);
+  changed("mknod");
   ASSERT_EQ(unlink(Path("d/b").c_str()), 0);
   changed("unlink");
   ASSERT_EQ(rmdir(Path("d").c_str()), 0);
