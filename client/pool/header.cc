@@ -246,7 +246,7 @@ absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
   auto* slots = reinterpret_cast<kmemfs_root*>(page + kPage);
   switch (options.type) {
     case PoolType::kFs:
-      kmemfs_mkfs(slots, uuid, 1, NowNs());
+      kmemfs_mkfs(slots, uuid, 2, NowNs());
       break;
     case PoolType::kBlk:
       kmem_blk_mkfs(slots, uuid, Blocks(size, options));
