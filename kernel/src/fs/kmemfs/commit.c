@@ -114,16 +114,31 @@ static int kmemfs_drop_xattr_page(struct kmemfs_commit *c, const struct kmemfs_i
 	return kmemfs_pages_add(&c->old, page);
 }
 
+/* Is what was written of the inode table still what is there? */
+static int kmemfs_check_leaf(struct kmemfs *k, u32 page)
+{
+	const struct kmemfs_page_head *head = kmemfs_addr(k, page);
+	struct kmem_persist_why why = {};
+
+	if (kmemfs_damaged(k, page))
+		kmem_persist_why_set(&why, "memory of the inode table failed");
+	else if (le32_to_cpu(head->crc) !=
+		 kmem_persist_page_crc(head, offsetof(struct kmemfs_page_head, crc)))
+		kmem_persist_why_set(&why, "page %u: wrong crc", page);
+	else
+		return 0;
+	kmemfs_fail(k, why.text);
+	return -EUCLEAN;
+}
+
 /* What the last commit says of the leaf's inodes goes, if it is not taken over */
 static int kmemfs_drop_records(struct kmemfs_commit *c, u32 page)
 {
 	const struct kmemfs_inodes *old = kmemfs_addr(c->k, page);
-	int i, r;
+	int i, r = kmemfs_check_leaf(c->k, page);
 
-	if (kmemfs_damaged(c->k, page)) {
-		kmemfs_fail(c->k, "memory of the inode table failed");
-		return -EUCLEAN;
-	}
+	if (r)
+		return r;
 	for (i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
 		const struct kmemfs_inode_record *record = &old->record[i];
 		const struct kmemfs_inode *ki;
@@ -425,6 +440,7 @@ static int kmemfs_finish(struct kmemfs_commit *c)
 	} else {
 		k->slot = slot;
 		k->root = c->root;
+		kmemfs_count(k, KMEMFS_META_WRITTEN, c->sink.nr_meta_pages);
 		kmemfs_release(k, &c->old, kmemfs_reserve_return);
 		kmemfs_reserve_trim(k);
 		kmemfs_put_pending(k, &c->pending, true);

@@ -24,6 +24,7 @@ static int kmemfs_ioc_info(struct kmemfs *k, struct kmemfs_info __user *arg)
 		.spliced_copied = atomic64_read(&k->counter[KMEMFS_SPLICED_COPIED]),
 		.read_installed = atomic64_read(&k->counter[KMEMFS_READ_INSTALLED]),
 		.read_copied = atomic64_read(&k->counter[KMEMFS_READ_COPIED]),
+		.meta_written = atomic64_read(&k->counter[KMEMFS_META_WRITTEN]),
 		.flushed_pages = atomic64_read(&k->counter[KMEMFS_FLUSHED]),
 		.dirty = READ_ONCE(k->dirty),
 		.version = READ_ONCE(k->version),

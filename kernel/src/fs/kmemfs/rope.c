@@ -152,7 +152,7 @@ static void kmemfs_plan_kept(const struct kmemfs_plan *p, unsigned int l)
 {
 	const unsigned int most = l ? KMEMFS_CHILDREN_PER_PAGE : KMEMFS_SRUNS_PER_PAGE;
 	const struct kmemfs_level *old = &p->old->level[l];
-	bool before, behind;
+	bool near, behind;
 	size_t i;
 
 	for (i = 0; i < old->nr; i++) {
@@ -165,14 +165,14 @@ static void kmemfs_plan_kept(const struct kmemfs_plan *p, unsigned int l)
 		bool last = i + 1 == old->nr;
 		unsigned int few = most / 2;
 
-		before = behind || (i && piece[-1].dirty);
+		near = behind || (i && piece[-1].dirty);
 		behind = kmemfs_gap_dirty(p, l, piece->end,
 					  last ? KMEMFS_MAX_FILE_PAGES : piece[1].start);
 		/* a file that grows fills its last page */
 		if (last && behind)
 			few = most;
-		piece->kept = !piece->dirty &&
-			      (piece->nr >= few || !(before || behind || (!last && piece[1].dirty)));
+		near |= behind || (!last && piece[1].dirty);
+		piece->kept = !piece->dirty && (piece->nr >= few || !near);
 	}
 }
 

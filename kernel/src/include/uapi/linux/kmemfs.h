@@ -62,6 +62,7 @@ struct kmemfs_capture {
  * @spliced_by_reference: since mount: pages that splice(2) newly took by reference
  * @spliced_shared: since mount: pages from a pipe that were pool pages already
  * @spliced_copied: since mount: pages, or parts of pages, that splice(2) copied
+ * @meta_written: since mount: pages of metadata that commits wrote, but for the root
  * @version: of the format that the pool's tree has: 1 or 2; 0: a kernel that knew no
  *	more than version 1
  * @reserved: zero
@@ -87,8 +88,9 @@ struct kmemfs_info {
 	__u64 spliced_by_reference;
 	__u64 spliced_shared;
 	__u64 spliced_copied;
+	__u64 meta_written;
 	__u32 version;
-	__u32 reserved[7];
+	__u32 reserved[5];
 };
 
 #define KMEMFS_IOC_CAPTURE	_IOWR(0xdb, 0x40, struct kmemfs_capture)
