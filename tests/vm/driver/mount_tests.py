@@ -143,8 +143,8 @@ def remount_interval(machine):
         fresh(machine, "commit=0")
 
 
-def extent_page(machine, ino):
-    """Offset in the NVDIMM's file of the newest extent page of an inode."""
+def inode_page(machine, ino):
+    """Offset in the NVDIMM's file of the newest page of the inode table with an inode."""
     found = (0, 0)
     with open(machine.nvdimm(), "rb") as file:
         end, at = os.fstat(file.fileno()).st_size, 0
@@ -155,20 +155,21 @@ def extent_page(machine, ino):
                 break
             file.seek(at)
             for offset in range(0, len(chunk := file.read(16 * MIB)), PAGE):
-                if chunk[offset:offset + 4] == b"EXTS":
-                    generation, owner = struct.unpack_from("<QQ", chunk, offset + 24)
-                    if owner == ino:
+                if chunk[offset:offset + 4] == b"INOD":
+                    generation, = struct.unpack_from("<Q", chunk, offset + 24)
+                    first, = struct.unpack_from("<Q", chunk, offset + 48)
+                    if first == ino // 7 * 7:
                         found = max(found, (generation, at + offset))
             at += len(chunk)
     return found[1]
 
 
 @contextlib.contextmanager
-def damaged_extents(machine, path):
-    """The newest extent page of a file has a wrong bit meanwhile."""
+def damaged_inode(machine, path):
+    """The page of a file's inode has a wrong bit meanwhile."""
     ino = int(machine.sh(f"stat -c %i {path}"))
-    page = extent_page(machine, ino)
-    expect(page, "the file's extents are not found")
+    page = inode_page(machine, ino)
+    expect(page, "the file's inode is not found")
     with open(machine.nvdimm(), "r+b") as file:
         file.seek(page + 100)
         byte = file.read(1)[0]
@@ -186,7 +187,7 @@ def damaged_extents(machine, path):
 def damaged(machine):
     fresh(machine, "commit=0")
     machine.sh(f"head -c 1M /dev/urandom >{POOL}/victim; echo good >{POOL}/other; sync -f {POOL}")
-    with damaged_extents(machine, f"{POOL}/victim"):
+    with damaged_inode(machine, f"{POOL}/victim"):
         # Who had a file open since before can change it no more.
         done = machine.run("sh", "-c", f"exec 3<>{POOL}/other; rm {POOL}/victim && sync -f {POOL};"
                            " python3 -c 'import os; os.ftruncate(3, 0)'", check=False)
@@ -209,7 +210,7 @@ def unmount_fails_to_commit(machine):
     fresh(machine, "commit=0")
     machine.sh(f"echo kept >{POOL}/kept; mkdir {POOL}/dir; head -c 1M /dev/urandom >{POOL}/victim; sync -f {POOL}")
     free = node_free(machine)
-    with damaged_extents(machine, f"{POOL}/victim"):
+    with damaged_inode(machine, f"{POOL}/victim"):
         machine.sh(f"rm {POOL}/victim; head -c 64M /dev/zero >{POOL}/new; umount {POOL};"
                    " dmesg | grep -q 'changes since generation .* are lost: commit failed (-117)'")
     machine.sh(f"mount -t kmemfs -o commit=0 dax0.0 {POOL}")

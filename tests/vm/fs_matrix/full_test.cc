@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -120,6 +121,42 @@ TEST_F(FullPool, MappedFileMayTakeNearlyAllThatIsFree) {
   EXPECT_EQ(msync(map, kPages * kPage, MS_SYNC), 0) << std::strerror(errno);
   munmap(map, kPages * kPage);
   EXPECT_EQ(Read(fd.get(), kPages * kPage), bytes);
+}
+
+// Each attribute of these takes a page of its own in the next commit, each name
+// a record.
+TEST_F(FullPool, NamesAndAttributesCommitAndGo) {
+  constexpr int kFiles = 4000;
+  for (int i = 0; i < kFiles; ++i) Open(std::to_string(i));
+  ASSERT_EQ(Commit(), "");
+  LeavePages(1500);
+  FillUp(Open("rest").get());
+  const std::string value(2000, 'v');
+  int set = 0, linked = 0;
+  while (set < kFiles && setxattr(Path(std::to_string(set)).c_str(), "user.x",
+                                  value.data(), value.size(), 0) == 0) {
+    ++set;
+  }
+  EXPECT_LT(set, kFiles);
+  EXPECT_EQ(errno, ENOSPC) << std::strerror(errno);
+  while (linked < kFiles * 10 &&
+         link(Path("0").c_str(), Path("l" + std::to_string(linked)).c_str()) ==
+             0) {
+    ++linked;
+  }
+  EXPECT_LT(linked, kFiles * 10);
+  EXPECT_EQ(errno, ENOSPC) << std::strerror(errno);
+  EXPECT_EQ(Commit(), "");
+  for (int i = 0; i < set; ++i) {
+    ASSERT_EQ(removexattr(Path(std::to_string(i)).c_str(), "user.x"), 0)
+        << i << ": " << std::strerror(errno);
+  }
+  for (int i = 0; i < linked; ++i) Remove("l" + std::to_string(i));
+  EXPECT_EQ(Commit(), "");
+  Remove("ballast");
+  EXPECT_EQ(Commit(), "");
+  EXPECT_EQ(
+      setxattr(Path("0").c_str(), "user.x", value.data(), value.size(), 0), 0);
 }
 
 // One step of a random load: what it was refused for, or 0.
