@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/kmemfs.h>
+#include <mntent.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
@@ -14,6 +16,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -266,6 +269,97 @@ TEST_F(Kmemfs, HolesTakeNoMemoryInClonesAndWhenMoved) {
   EXPECT_EQ(Size(b.get()), kHuge + 7 * static_cast<off_t>(kPage) - kMiddle +
                                static_cast<off_t>(kPage));
   EXPECT_LT(KernelMemory() - before, 64 << 10) << "KiB";
+}
+
+// One page of a file in which no two pages are neighbours on the device: the
+// commit writes the segments around it, and what leads to them.
+TEST_F(Kmemfs, CommitsWriteOnlyTheMetadataThatChanged) {
+  constexpr uint64_t kPages = 16384;
+  UniqueFd from = Open("from"), file = Open("file");
+  for (uint64_t i = 0; i < kPages; i += 256)
+    Write(from.get(), Bytes(256 * kPage, i), i * kPage);
+  for (uint64_t i = 0; i < kPages; i++) {
+    file_clone_range range = {from.get(), (i * 5 % kPages) * kPage, kPage,
+                              i * kPage};
+    ASSERT_EQ(ioctl(file.get(), FICLONERANGE, &range), 0)
+        << std::strerror(errno);
+  }
+  ASSERT_EQ(fsync(file.get()), 0);
+  const uint64_t before = Info().meta_written;
+  // So many runs have no room in fewer pages.
+  ASSERT_GT(Info().meta_pages, kPages / 504);
+  Write(file.get(), Bytes(kPage, 7), kPages / 2 * kPage);
+  ASSERT_EQ(fsync(file.get()), 0);
+  // A stretch of 1,024 pages is in 4 segments at most, and may take 2 more when
+  // it is packed again; a node; the inode, and what is above it.
+  EXPECT_LE(Info().meta_written - before, 10u);
+  EXPECT_EQ(Read(file.get(), kPage, kPages / 2 * kPage), Bytes(kPage, 7));
+}
+
+// Mounts the filesystem of a directory anew, with what is on media.
+void MountAgain(const std::string& dir) {
+  FILE* mounts = setmntent("/proc/self/mounts", "r");
+  ASSERT_NE(mounts, nullptr);
+  std::string device, where;
+  while (const mntent* entry = getmntent(mounts)) {
+    if (dir.starts_with(entry->mnt_dir) &&
+        entry->mnt_type == std::string("kmemfs")) {
+      device = entry->mnt_fsname;
+      where = entry->mnt_dir;
+    }
+  }
+  endmntent(mounts);
+  ASSERT_EQ(umount(where.c_str()), 0) << where << ": " << std::strerror(errno);
+  ASSERT_EQ(mount(device.c_str(), where.c_str(), "kmemfs", 0, "commit=0"), 0)
+      << std::strerror(errno);
+}
+
+// A node may begin with a hole. A page that is stored from the stretch before
+// it into that hole must not move what the node has.
+TEST_F(Kmemfs, StoresIntoTheHoleThatANodeBeginsWithMoveNothing) {
+  constexpr uint64_t kChunk = 1024, kChunks = 300, kRuns = 252;
+  UniqueFd from = Open("from"), file = Open("file");
+  Write(from.get(), Bytes(kPage, 3), 0);
+  const auto store = [&](uint64_t page) {
+    file_clone_range range = {from.get(), 0, kPage, page * kPage};
+    return ioctl(file.get(), FICLONERANGE, &range);
+  };
+  // As many runs and holes as a segment takes, up to the chunk's end.
+  for (uint64_t chunk = 0; chunk < kChunks; chunk++) {
+    for (uint64_t i = 0; i < kRuns; i++) {
+      const uint64_t at = i + 1 < kRuns ? 2 * i + 1 : kChunk - 1;
+      ASSERT_EQ(store(chunk * kChunk + at), 0) << std::strerror(errno);
+    }
+  }
+  ASSERT_EQ(fsync(file.get()), 0);
+  // The last chunk of the first node ends early, and the second node begins
+  // there once it is written anew.
+  const uint64_t last = (kRuns - 1) * kChunk;
+  ASSERT_EQ(fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      (last + 600) * kPage, (kChunk - 600) * kPage),
+            0);
+  ASSERT_EQ(fsync(file.get()), 0);
+  ASSERT_EQ(store((kRuns + 20) * kChunk + 700), 0);
+  ASSERT_EQ(fsync(file.get()), 0);
+  ASSERT_EQ(store(last + 800), 0);
+  ASSERT_EQ(fsync(file.get()), 0) << std::strerror(errno);
+  // What is on media is what a mount finds.
+  file.reset();
+  from.reset();
+  ASSERT_NO_FATAL_FAILURE(MountAgain(dir()));
+  UniqueFd again = Open("file");
+  for (uint64_t chunk = 0; chunk < kChunks; chunk++) {
+    for (const uint64_t i : {uint64_t{1}, 2 * kRuns - 3}) {
+      ASSERT_EQ(Read(again.get(), kPage, (chunk * kChunk + i) * kPage),
+                Bytes(kPage, 3))
+          << chunk << ", " << i;
+    }
+    const bool punched = chunk == kRuns - 1;
+    ASSERT_EQ(Read(again.get(), kPage, (chunk * kChunk + kChunk - 1) * kPage),
+              punched ? std::vector<char>(kPage) : Bytes(kPage, 3))
+        << chunk;
+  }
+  EXPECT_EQ(Read(again.get(), kPage, (last + 800) * kPage), Bytes(kPage, 3));
 }
 
 TEST_F(Kmemfs, DirectIoIsRefused) {

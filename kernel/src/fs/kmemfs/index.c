@@ -98,6 +98,23 @@ static int kmemfs_index_mark_level(struct kmemfs_commit *c, unsigned int level,
 		if (r)
 			return r;
 	}
+	/* memory knows what a page says that fails; and some may stand behind the end */
+	xa_for_each(&c->k->index[level - 1], n, v) {
+		u32 page = xa_to_value(v);	/* 0: a place that has just been made */
+
+		if (n * span < leaves && !(page && kmemfs_damaged(c->k, page)))
+			continue;
+		r = kmemfs_index_mark(c, level, n);
+		if (r)
+			return r;
+	}
+	if (level > 1) {
+		xa_for_each(&c->index[level - 2], n, v) {
+			r = kmemfs_index_mark(c, level, n / KMEMFS_INDEX_ENTRIES);
+			if (r)
+				return r;
+		}
+	}
 	if (leaves == old_leaves)
 		return 0;
 	if (old_leaves)

@@ -132,9 +132,12 @@ static int kmemfs_keep_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 {
 	struct kmemfs *k = ctx;
 
-	if (test_bit(page, k->kp->keep))
-		return kmemfs_share(k, page) ?: KMEMFS_SEEN;
-	return kmemfs_keep(k->kp, page);
+	if (!test_bit(page, k->kp->keep))
+		return kmemfs_keep(k->kp, page);
+	/* all else has one place: the device changes while it is attached */
+	if (kind != KMEMFS_KIND_SEGMENT && kind != KMEMFS_KIND_NODE)
+		return -EUCLEAN;
+	return kmemfs_share(k, page) ?: KMEMFS_SEEN;
 }
 
 static int kmemfs_keep_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page)

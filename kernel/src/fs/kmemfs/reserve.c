@@ -279,6 +279,20 @@ unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki)
 	return kmemfs_rope_pages(kmemfs_tree_entries(min(ki->max_runs, ki->nr_pages)));
 }
 
+/*
+ * Pages that the upgrade's commit writes of a file at most, and what its planned changes
+ * need from then on. Caller holds ki->lock and holds up commits.
+ */
+unsigned long kmemfs_upgrade_need(const struct kmemfs_inode *ki)
+{
+	unsigned long runs = min(ki->max_runs, ki->nr_pages) + ki->planned_runs;
+	unsigned long entries = kmemfs_tree_entries(runs), need = kmemfs_tree_bound(ki);
+
+	if (ki->planned_runs)
+		need += kmemfs_rope_pages(entries) + kmemfs_rope_most(entries);
+	return need;
+}
+
 /* Pages that commits of this file's changes need at most. Caller holds ki->lock. */
 static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
 {

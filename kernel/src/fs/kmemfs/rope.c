@@ -131,13 +131,17 @@ static bool kmemfs_piece_dirty(const struct kmemfs_plan *p, unsigned int l,
 	const struct kmemfs_level *was, *is;
 	size_t i, end;
 
-	if (p->whole || piece->end > p->end)
+	/* memory knows all that a page of the tree says, should the page fail */
+	if (p->whole || piece->end > p->end || kmemfs_damaged(kmemfs_of(&p->ki->vfs), piece->page))
 		return true;
 	if (!l)
 		return kmemfs_table_dirty(p->ki, piece->start, piece->end);
 	was = &p->old->level[l - 1];
 	is = &p->new->level[l - 1];
 	i = kmemfs_first_from(is, piece->start);
+	/* a page from before may reach into the hole that the node begins with */
+	if (i && is->piece[i - 1].end > piece->start)
+		return true;
 	end = kmemfs_first_from(is, piece->end);
 	if (end - i != kmemfs_first_from(was, piece->end) - kmemfs_first_from(was, piece->start))
 		return true;

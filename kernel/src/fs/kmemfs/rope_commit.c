@@ -27,6 +27,12 @@ enum kmemfs_fate {
 
 /* ---- writing -------------------------------------------------------------- */
 
+/* A page that does not say just what was planned would move all that is behind it */
+static int kmemfs_check_planned(u64 at, const struct kmemfs_piece *piece)
+{
+	return WARN_ON_ONCE(at != piece->end) ? -EUCLEAN : 0;
+}
+
 static int kmemfs_write_piece(struct kmemfs_commit *c, struct kmemfs_inode *ki,
 			      struct kmemfs_piece *piece)
 {
@@ -47,7 +53,9 @@ static int kmemfs_write_piece(struct kmemfs_commit *c, struct kmemfs_inode *ki,
 		run[nr++] = (struct kmemfs_run_info){ .page = s.page, .count = s.nr };
 		at = s.start + s.nr;
 	}
-	r = kmemfs_write_segment(&c->sink, run, nr, &page);
+	r = kmemfs_check_planned(at, piece);
+	if (!r)
+		r = kmemfs_write_segment(&c->sink, run, nr, &page);
 	if (!r)
 		piece->page = page;
 	return r;
@@ -68,6 +76,8 @@ static int kmemfs_write_parent(struct kmemfs_commit *c, const struct kmemfs_rope
 
 		if (child->start >= piece->end)
 			break;
+		if (WARN_ON_ONCE(child->start < at))
+			return -EUCLEAN;
 		if (child->start > at)
 			entry[nr++] = (struct kmemfs_child_info){ .length = child->start - at };
 		entry[nr++] = (struct kmemfs_child_info){
@@ -76,7 +86,9 @@ static int kmemfs_write_parent(struct kmemfs_commit *c, const struct kmemfs_rope
 		};
 		at = child->end;
 	}
-	r = kmemfs_write_node(&c->sink, l, entry, nr, &page);
+	r = kmemfs_check_planned(at, piece);
+	if (!r)
+		r = kmemfs_write_node(&c->sink, l, entry, nr, &page);
 	if (!r)
 		piece->page = page;
 	return r;

@@ -23,13 +23,13 @@ static int kmemfs_upgrade_locked(struct kmemfs *k)
 	void *v;
 	int r;
 
-	down_read(&k->commit_sem);	/* keeps the inodes that are found */
+	down_write(&k->commit_sem);	/* keeps the inodes that are found */
 	xa_for_each(&k->inodes, n, ki) {
 		spin_lock(&ki->lock);
-		pages += kmemfs_tree_bound(ki);
+		pages += kmemfs_upgrade_need(ki);
 		spin_unlock(&ki->lock);
 	}
-	up_read(&k->commit_sem);
+	up_write(&k->commit_sem);
 	r = kmemfs_reserve_trees(k, pages);
 	if (r)
 		return r;

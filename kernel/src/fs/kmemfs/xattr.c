@@ -202,7 +202,7 @@ static int kmemfs_change_xattr(struct inode *inode, const struct kmemfs_xattr_ke
 		return PTR_ERR(set);
 	new_len = kmemfs_held_len(set);
 	r = kmemfs_begin_xattrs(inode, new_len > KMEMFS_XATTR_IN_RECORD,
-				new_len < kmemfs_held_len(old) ? KMEMFS_FREES : KMEMFS_ADDS);
+				new_len <= kmemfs_held_len(old) ? KMEMFS_FREES : KMEMFS_ADDS);
 	if (r) {
 		kmemfs_release_xattrs(k, set);
 		return r;
