@@ -58,6 +58,26 @@ std::string CompareFile(const format::Inode& inode,
   return "";
 }
 
+// As they are on media
+std::string XattrsOf(const std::string& path, uint64_t generation) {
+  const std::string value = vmtest::AttributeOf(path, generation);
+  if (value.empty()) return "";
+  const std::string name = vmtest::kGenerationAttribute;
+  kmemfs_xattr head = {};
+  head.prefix = KMEMFS_XATTR_USER;
+  head.name_len = static_cast<__u8>(name.size());
+  head.value_len = htole16(static_cast<uint16_t>(value.size()));
+  return std::string(reinterpret_cast<const char*>(&head), sizeof(head)) +
+         name + value;
+}
+
+std::string CompareXattrs(const Paths& paths, uint64_t generation) {
+  for (const auto& [path, inode] : paths)
+    if (inode->xattrs != XattrsOf(path, generation))
+      return path + " has other attributes";
+  return "";
+}
+
 std::string Compare(Paths paths, uint64_t generation,
                     const vmtest::Model& model, const SparseMedia& media) {
   for (const auto& [file, seeds] : model) {
@@ -179,8 +199,10 @@ std::string FsReplay::CheckTree(const format::Recovery& recovery) {
   if (generation != committed_ && generation != begun_)
     return who + ", not " + Allowed();
   const bool is_new = generation == begun_;
-  const std::string wrong = Compare(
+  std::string wrong = Compare(
       paths, generation, is_new ? begun_model_ : committed_model_, state());
+  if (wrong.empty() && generation > 0 && recovery.root.version > 1)
+    wrong = CompareXattrs(paths, generation);
   if (!wrong.empty()) return who + ": " + wrong;
   if (begun_ != committed_)
     ++(is_new ? coverage_.new_state : coverage_.old_state);

@@ -16,6 +16,7 @@
 //
 // What a generation is follows from its number: both sides replay the same
 // operations on a model. On kmemfs some content comes by KMEMFS_IOC_CAPTURE.
+// Where attributes can be, some are part of it.
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/kmemfs.h>
@@ -25,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -84,6 +86,14 @@ class Tree {
     fs::create_directories(Path(kGenerationDir));
     for (const Operation& o : OperationsOf(generation, max_pages_)) Apply(o);
     WriteNumber(generation);
+    for (const char* name : {kGenerationFile, kGenerationDir}) {
+      const std::string value = AttributeOf(name, generation);
+      if (setxattr(Path(name).c_str(), attribute_.c_str(), value.data(),
+                   value.size(), 0) != 0 &&
+          errno != EOPNOTSUPP) {
+        Die(std::string("setxattr of ") + name);
+      }
+    }
   }
 
   void Commit() {
@@ -106,6 +116,11 @@ class Tree {
     for (const auto& [file, pages] : model) {
       std::string difference = CompareFile(file, pages);
       if (!difference.empty()) return difference;
+    }
+    if (generation == 0) return "";
+    for (const char* name : {kGenerationFile, kGenerationDir}) {
+      if (!HasAttribute(name, AttributeOf(name, generation)))
+        return std::string(name) + " has not the attribute it should have";
     }
     return "";
   }
@@ -174,6 +189,32 @@ class Tree {
       case Kind::kClone:
         if (Exists(o.file) && o.other != o.file) Clone(o.file, o.other);
         return;
+      case Kind::kFragment:
+        Fragment(o);
+        return;
+    }
+  }
+
+  void Fragment(const Operation& o) {
+    UniqueFd fd = Open(o.file, O_RDWR | O_CREAT);
+    if (ftruncate(fd.get(), kFragmentPages * kPage) != 0) Die("ftruncate");
+    FillPage(memory_, PageSeed(o, 0));
+    // By reference, what is there is doubled from here on.
+    const size_t written = by_reference_ ? 2 : o.count;
+    for (size_t i = 0; i < written; i += 2) {
+      if (pwrite(fd.get(), memory_, kPage,
+                 static_cast<off_t>((o.first + i) * kPage)) !=
+          static_cast<ssize_t>(kPage)) {
+        Die("pwrite");
+      }
+    }
+    for (size_t i = written; i < o.count; i *= 2) {
+      file_clone_range range = {};
+      range.src_fd = fd.get();
+      range.src_offset = o.first * kPage;
+      range.src_length = i * kPage;
+      range.dest_offset = (o.first + i) * kPage;
+      if (ioctl(fd.get(), FICLONERANGE, &range) != 0) Die("FICLONERANGE");
     }
   }
 
@@ -237,6 +278,16 @@ class Tree {
     }
   }
 
+  // So has all, where there are none.
+  bool HasAttribute(const char* name, const std::string& value) const {
+    std::string found(value.size() + 1, '\0');
+    const ssize_t length = getxattr(Path(name).c_str(), attribute_.c_str(),
+                                    found.data(), found.size());
+    if (length < 0) return errno == EOPNOTSUPP;
+    found.resize(static_cast<size_t>(length));
+    return found == value;
+  }
+
   std::string CompareFile(int file, const std::vector<uint64_t>& pages) const {
     UniqueFd fd = Open(file, O_RDONLY);
     struct stat stat;
@@ -257,6 +308,7 @@ class Tree {
     return "";
   }
 
+  const std::string attribute_ = std::string("user.") + kGenerationAttribute;
   std::string dir_;
   size_t max_pages_;
   UniqueFd root_, self_;

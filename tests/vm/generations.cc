@@ -3,12 +3,17 @@
 
 #include <algorithm>
 #include <iterator>
+#include <vector>
 
 namespace daxsnap::vmtest {
 namespace {
 
 constexpr int kNames = 14;
 constexpr int kOperations = 6;
+constexpr int kFragments = kNames;  // the name after all others
+constexpr size_t kQuarters = 4;
+constexpr size_t kLongAttribute = 400;
+constexpr size_t kShortAttribute = 40;
 
 uint64_t Mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15ULL;
@@ -31,6 +36,15 @@ std::string NameOf(int file) {
          std::to_string(file);
 }
 
+std::string AttributeOf(const std::string& name, uint64_t generation) {
+  size_t length = 0;
+  if (name == kGenerationFile) length = kLongAttribute;
+  if (name == kGenerationDir) length = kShortAttribute;
+  std::string page(kGenerationPage, '\0');
+  FillPage(page.data(), Mix(generation + length));
+  return page.substr(0, length);
+}
+
 std::vector<Operation> OperationsOf(uint64_t generation, size_t max_pages) {
   static constexpr Kind kKinds[] = {
       Kind::kWrite, Kind::kWrite,    Kind::kCapture, Kind::kCapture,
@@ -49,6 +63,14 @@ std::vector<Operation> OperationsOf(uint64_t generation, size_t max_pages) {
     o.mapped = (r >> 60) % 2 != 0;
     operations.push_back(o);
   }
+  constexpr size_t kQuarter = kFragmentPages / kQuarters;
+  operations.push_back({.kind = Kind::kFragment,
+                        .file = kFragments,
+                        .other = kFragments,
+                        .first = generation % kQuarters * kQuarter,
+                        .count = kQuarter,
+                        .seed = Mix(generation),
+                        .mapped = false});
   return operations;
 }
 
@@ -88,6 +110,13 @@ void ApplyToModel(Model& model, const Operation& o) {
     case Kind::kClone:
       if (exists && o.other != o.file) model[o.other] = model[o.file];
       break;
+    case Kind::kFragment: {
+      auto& pages = model[o.file];
+      pages.resize(kFragmentPages, 0);
+      for (size_t i = 0; i < o.count; i += 2)
+        pages[o.first + i] = PageSeed(o, 0);
+      break;
+    }
   }
 }
 

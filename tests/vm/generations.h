@@ -23,8 +23,14 @@ inline constexpr char kGenerationDir[] = "d";
 // Content of a page by its seed; 0 is a page of zeroes.
 void FillPage(char* page, uint64_t seed);
 
+// What both have in the attribute "user." + kGenerationAttribute, where the
+// filesystem has attributes: of the file more than an inode's record holds, of
+// the directory less. "": of all others, which have none.
+inline constexpr char kGenerationAttribute[] = "generation";
+std::string AttributeOf(const std::string& name, uint64_t generation);
+
 // A file: the seeds of its pages. Names are "0" to "13", every third of them
-// in directory "d".
+// in directory "d"; and "14", the file of fragments.
 using Model = std::map<int, std::vector<uint64_t>>;
 std::string NameOf(int file);
 
@@ -35,8 +41,13 @@ enum class Kind {
   kPunch,
   kDelete,
   kRename,
-  kClone
+  kClone,
+  // One page of content, and the same page at every second place behind it;
+  // holes between. A quarter of a file that has so many runs then that no
+  // single page of metadata can tell of all.
+  kFragment
 };
+inline constexpr size_t kFragmentPages = 512;  // of that file, holes included
 
 struct Operation {
   Kind kind;
