@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <tuple>
 
 #include "tests/crash/device.h"
 #include "tests/crash/history.h"
@@ -75,10 +76,12 @@ TEST(Device, FlushesWholeLinesOnly) {
   EXPECT_EQ(device.DirtyLines()[0].index, 2U);
 }
 
-class Crash : public testing::TestWithParam<uint64_t> {};
+// Version of the format, and seed.
+class Crash : public testing::TestWithParam<std::tuple<uint32_t, uint64_t>> {};
 
 TEST_P(Crash, LeavesTheOldOrTheNewState) {
-  const HistoryResult result = RunHistory(GetParam(), {});
+  const auto [version, seed] = GetParam();
+  const HistoryResult result = RunHistory(seed, {}, version);
   EXPECT_EQ(result.violation, "");
   EXPECT_EQ(result.lives, 3U);
   // Else nothing was tested.
@@ -90,7 +93,7 @@ TEST_P(Crash, LeavesTheOldOrTheNewState) {
   EXPECT_GT(result.coverage.torn_slot, 100U);
   EXPECT_GT(result.coverage.refused, 1000U);
   EXPECT_GT(result.coverage.fell_back, 10U);
-  if (GetParam() % 3 == 0) {
+  if (seed % 3 == 0) {
     EXPECT_GT(result.full, 0U) << "a small device";
   }
   RecordProperty("states", static_cast<int>(result.coverage.states));
@@ -101,11 +104,18 @@ TEST_P(Crash, LeavesTheOldOrTheNewState) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Seed, Crash,
-                         testing::Range(uint64_t{1}, kHistories + 1));
+                         testing::Combine(testing::Values(1U, 2U),
+                                          testing::Range(uint64_t{1},
+                                                         kHistories + 1)),
+                         [](const auto& info) {
+                           return "V" +
+                                  std::to_string(std::get<0>(info.param)) +
+                                  "_" + std::to_string(std::get<1>(info.param));
+                         });
 
 TEST(Crash, IsTheSameForTheSameSeed) {
-  const HistoryResult first = RunHistory(7, {});
-  const HistoryResult second = RunHistory(7, {});
+  const HistoryResult first = RunHistory(7, {}, 2);
+  const HistoryResult second = RunHistory(7, {}, 2);
   EXPECT_EQ(first.coverage.states, second.coverage.states);
   EXPECT_EQ(first.coverage.torn_slot, second.coverage.torn_slot);
   EXPECT_EQ(first.commits, second.commits);
@@ -116,8 +126,40 @@ using Mutant = MutantOf<Mistake>;
 class Model : public testing::TestWithParam<Mutant> {};
 
 TEST_P(Model, SeesThatTheProtocolIsBroken) {
-  ExpectSeen(RunHistory, GetParam().mistake, kPatience);
+  ExpectSeen(
+      [](uint64_t seed, const Mistake& mistake) {
+        return RunHistory(seed, mistake, 1);
+      },
+      GetParam().mistake, kPatience);
 }
+
+// What only version 2 has, and some of what it does in another way.
+class Model2 : public testing::TestWithParam<Mutant> {};
+
+TEST_P(Model2, SeesThatTheProtocolIsBroken) {
+  ExpectSeen(
+      [](uint64_t seed, const Mistake& mistake) {
+        return RunHistory(seed, mistake, 2);
+      },
+      GetParam().mistake, kPatience);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Without, Model2,
+    testing::Values(
+        Mutant{"FlushOfSegments", {.fault = Fault::kNoSegmentFlush}},
+        Mutant{"FlushOfNodes", {.fault = Fault::kNoNodeFlush}},
+        Mutant{"FlushOfAttributes", {.fault = Fault::kNoXattrsFlush}},
+        Mutant{"FlushOfChecksums", {.fault = Fault::kNoSumsFlush}},
+        Mutant{"EndOfChecksums", {.fault = Fault::kStaleSums}},
+        Mutant{"FlushOfData", {.fault = Fault::kNoDataFlush}},
+        Mutant{"CopyOnWrite", {.fault = Fault::kOverwriteInPlace}},
+        Mutant{"FlushAfterTheLastStore",
+               {.fault = Fault::kFlushBeforeLastStore}},
+        Mutant{"WaitBeforeReuseOfMetadata",
+               {.fault = Fault::kReuseMetadataBeforeCommit}},
+        Mutant{"RootLast", {.fault = Fault::kRootBeforeInodes}}),
+    [](const auto& info) { return info.param.name; });
 
 INSTANTIATE_TEST_SUITE_P(
     Without, Model,

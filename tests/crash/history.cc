@@ -13,17 +13,21 @@ namespace {
 
 constexpr uint64_t kRoomy = 64;  // pages of the device
 constexpr uint64_t kTight = 23;  // so few that commits find no space
+// Of version 2 there is more metadata.
+constexpr uint64_t kRoomy2 = 96;
+constexpr uint64_t kTight2 = 38;
 constexpr int kLives = 3;
 constexpr int kOperations = 60;  // a life
 constexpr uint64_t kCommitEvery = 6;
 
 class History {
  public:
-  History(uint64_t seed, const Mistake& mistake)
+  History(uint64_t seed, const Mistake& mistake, uint32_t version)
       : random_(seed),
         explorer_(seed ^ 0x5eed),
         mistake_(mistake),
-        device_(seed % 3 == 0 ? kTight : kRoomy) {}
+        version_(version),
+        device_(Pages(seed, version)) {}
 
   HistoryResult Run() {
     for (int life = 0; life < kLives && explorer_.violation().empty(); life++) {
@@ -42,8 +46,13 @@ class History {
   }
 
  private:
+  static uint64_t Pages(uint64_t seed, uint32_t version) {
+    if (seed % 3 == 0) return version == 2 ? kTight2 : kTight;
+    return version == 2 ? kRoomy2 : kRoomy;
+  }
+
   void Start(bool format) {
-    fs_ = std::make_unique<ModelFs>(&device_, mistake_);
+    fs_ = std::make_unique<ModelFs>(&device_, mistake_, version_);
     if (format) {
       fs_->Format();
     } else {
@@ -89,7 +98,7 @@ class History {
       fs_->Commit() ? result_.commits++ : result_.full++;
       return;
     }
-    switch (Below(12)) {
+    switch (Below(version_ == 2 ? 13 : 12)) {
       case 0:
       case 1:
         fs_->Create(AnyDirectory(), AnyName(), S_IFREG | 0644);
@@ -109,6 +118,9 @@ class History {
       case 6:
         fs_->Clone(AnyInode(), AnyInode());
         break;
+      case 12:
+        fs_->SetXattrs(AnyInode(), random_());
+        break;
       default:
         fs_->Write(AnyInode(), Below(kMaxFilePages), random_());
         break;
@@ -118,6 +130,7 @@ class History {
   std::mt19937_64 random_;
   Explorer explorer_;
   const Mistake mistake_;
+  const uint32_t version_;
   Device device_;
   std::unique_ptr<ModelFs> fs_;
   HistoryResult result_;
@@ -125,8 +138,9 @@ class History {
 
 }  // namespace
 
-HistoryResult RunHistory(uint64_t seed, const Mistake& mistake) {
-  return History(seed, mistake).Run();
+HistoryResult RunHistory(uint64_t seed, const Mistake& mistake,
+                         uint32_t version) {
+  return History(seed, mistake, version).Run();
 }
 
 }  // namespace daxsnap::crash

@@ -22,7 +22,8 @@ struct HistoryResult {
 
 // Some lives of one device: random operations and commits, every crash point
 // of which is explored, then a random crash to go on from. Deterministic.
-HistoryResult RunHistory(uint64_t seed, const Mistake& mistake);
+HistoryResult RunHistory(uint64_t seed, const Mistake& mistake,
+                         uint32_t version);
 
 }  // namespace daxsnap::crash
 

@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -16,6 +17,14 @@ Fault WithoutStep(kmem_persist_step step) {
   switch (step) {
     case KMEM_STEP_FS_EXTENTS:
       return Fault::kNoExtentsFlush;
+    case KMEM_STEP_FS_SEGMENT:
+      return Fault::kNoSegmentFlush;
+    case KMEM_STEP_FS_NODE:
+      return Fault::kNoNodeFlush;
+    case KMEM_STEP_FS_XATTRS:
+      return Fault::kNoXattrsFlush;
+    case KMEM_STEP_FS_SUMS:
+      return Fault::kNoSumsFlush;
     case KMEM_STEP_FS_INODES:
       return Fault::kNoInodesFlush;
     case KMEM_STEP_FS_INDEX:
@@ -86,9 +95,10 @@ struct ModelFs::Plan {
   Plan(ModelFs* fs, uint64_t generation) : sink(fs, generation) {}
 
   Sink sink;
-  std::map<uint64_t, Node> nodes;       // with new extents
+  std::map<uint64_t, Node> nodes;       // with new file trees
   std::map<uint64_t, uint64_t> leaves;  // as they will be
   std::vector<uint64_t> table;
+  std::vector<uint64_t> sums;
   std::vector<uint64_t> replaced;  // metadata pages to free afterwards
   kmemfs_inodes* late = nullptr;   // kRootBeforeInodes
   kmemfs_root_info root = {};
@@ -96,7 +106,7 @@ struct ModelFs::Plan {
 
 void ModelFs::Format() {
   std::vector<kmemfs_root> slots(KMEMFS_ROOT_SLOTS);
-  kmemfs_mkfs(slots.data(), kUuid, 1, 0);
+  kmemfs_mkfs(slots.data(), kUuid, version_, 0);
   for (unsigned int i = 0; i < KMEMFS_ROOT_SLOTS; i++) {
     std::memcpy(device_->Page(1 + i), &slots[i], sizeof(slots[i]));
     device_->Flush(device_->Page(1 + i), KMEMFS_PAGE_SIZE);
@@ -133,23 +143,16 @@ void ModelFs::Mount(const format::Recovery& recovery) {
   for (const uint64_t page : recovery.meta) {
     kmemfs_page_head head;
     std::memcpy(&head, device_->Page(page), sizeof(head));
+    const uint32_t kind = le32toh(head.kind);
     const uint64_t owner = le64toh(head.owner);
-    if (owner) {
-      nodes_[owner].meta.push_back(page);
-    } else if (le32toh(head.kind) == KMEMFS_KIND_INDEX) {
+    if (kind == KMEMFS_KIND_INODES) {
+      leaves_[le64toh(head.first) / KMEMFS_INODES_PER_PAGE] = page;
+      LoadRecords(page, recovery);
+    } else if (kind == KMEMFS_KIND_INDEX && owner == KMEMFS_OWNER_INODES) {
       table_.push_back(page);
-    } else {
-      const uint64_t leaf = le64toh(head.first) / KMEMFS_INODES_PER_PAGE;
-      leaves_[leaf] = page;
-      const auto* records =
-          static_cast<const kmemfs_inodes*>(device_->Page(page))->record;
-      for (int i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
-        if (!records[i].ino) continue;
-        Node& node = nodes_[le64toh(records[i].ino)];
-        node.top = le64toh(records[i].extents);
-        node.height = le32toh(records[i].extents_height);
-        node.nr_runs = le64toh(records[i].nr_runs);
-      }
+    } else if (kind == KMEMFS_KIND_SUMS ||
+               (kind == KMEMFS_KIND_INDEX && version_ == 2)) {
+      sums_.push_back(page);
     }
   }
   if (fault_ != Fault::kNoRetireAtMount) {
@@ -167,12 +170,128 @@ void ModelFs::Mount(const format::Recovery& recovery) {
   }
 }
 
+// What the inodes of a leaf have on media.
+void ModelFs::LoadRecords(uint64_t page, const format::Recovery& recovery) {
+  const kmemfs_media media = MediaOf(device_->media(), kUuid);
+  const auto* records =
+      static_cast<const kmemfs_inodes*>(device_->Page(page))->record;
+  kmemfs_visitor visitor = {};
+  visitor.meta = [](void* ctx, __u64 meta, kmemfs_page_kind, __u32) {
+    static_cast<Node*>(ctx)->meta.push_back(meta);
+    return 0;
+  };
+  for (int i = 0; i < KMEMFS_INODES_PER_PAGE; i++) {
+    if (!records[i].ino) continue;
+    Node& node = nodes_[le64toh(records[i].ino)];
+    node.top = le64toh(records[i].extents);
+    node.height = le32toh(records[i].extents_height);
+    node.nr_runs = le64toh(records[i].nr_runs);
+    node.xattr_page = le64toh(records[i].xattr_page);
+    if (node.xattr_page) node.meta.push_back(node.xattr_page);
+    (void)kmemfs_walk_runs(&media, &recovery.root, &records[i], &visitor, &node,
+                           nullptr);
+  }
+}
+
+bool ModelFs::WriteFile(Plan* plan, uint64_t ino) {
+  const size_t before = plan->sink.taken.size();
+  if (version_ == 1 ? !WriteExtents(plan, ino)
+                    : !WriteRope(plan, ino) || !WriteXattrs(plan, ino))
+    return false;
+  plan->nodes[ino].meta.assign(
+      plan->sink.taken.begin() + static_cast<ptrdiff_t>(before),
+      plan->sink.taken.end());
+  return true;
+}
+
+bool ModelFs::WriteRope(Plan* plan, uint64_t ino) {
+  Node& node = plan->nodes[ino];
+  std::vector<kmemfs_run_info> runs;
+  uint64_t end = 0;
+  for (const auto& [at, page] : node.pages) {
+    if (at > end) runs.push_back({0, static_cast<__u32>(at - end)});
+    runs.push_back({static_cast<__u32>(page), 1});
+    end = at + 1;
+  }
+  std::vector<kmemfs_child_info> level;
+  for (size_t from = 0; from < runs.size(); from += kSegmentFill) {
+    const size_t nr = std::min(kSegmentFill, runs.size() - from);
+    uint64_t length = 0;
+    __u64 page = 0;
+    for (size_t i = from; i < from + nr; i++) length += runs[i].count;
+    if (kmemfs_write_segment(&plan->sink, &runs[from], static_cast<__u32>(nr),
+                             &page))
+      return false;
+    level.push_back({static_cast<__u32>(page), length});
+  }
+  node.height = 0;
+  while (level.size() > 1) {
+    std::vector<kmemfs_child_info> above;
+    node.height++;
+    for (size_t from = 0; from < level.size(); from += kNodeFill) {
+      const size_t nr = std::min(kNodeFill, level.size() - from);
+      uint64_t length = 0;
+      __u64 page = 0;
+      for (size_t i = from; i < from + nr; i++) length += level[i].length;
+      if (kmemfs_write_node(&plan->sink, node.height, &level[from],
+                            static_cast<__u32>(nr), &page))
+        return false;
+      above.push_back({static_cast<__u32>(page), length});
+    }
+    level = std::move(above);
+  }
+  node.top = level.empty() ? 0 : level[0].page;
+  node.nr_runs = node.pages.size();
+  return true;
+}
+
+bool ModelFs::WriteXattrs(Plan* plan, uint64_t ino) {
+  const std::string& bytes = now_.at(ino).xattrs;
+  __u64 page = 0;
+  if (!bytes.empty() &&
+      kmemfs_write_xattrs(&plan->sink, ino, bytes.data(),
+                          static_cast<__u32>(bytes.size()), &page))
+    return false;
+  plan->nodes[ino].xattr_page = page;
+  return true;
+}
+
+// Of the data that the last commit brought, as far as this one keeps it.
+bool ModelFs::WriteSums(Plan* plan) {
+  std::map<uint64_t, std::vector<__u32>> leaves;
+  if (version_ == 1) return true;
+  for (const uint64_t page : committed_) {
+    if (!owners_.contains(page) && fault_ != Fault::kStaleSums) continue;
+    auto& leaf = leaves[page / KMEMFS_SUMS_PER_PAGE];
+    leaf.resize(KMEMFS_SUMS_PER_PAGE);
+    leaf[page % KMEMFS_SUMS_PER_PAGE] = kmemfs_page_sum(device_->Page(page));
+  }
+  kmemfs_tree tree;
+  __u64 top = 0;
+  __u32 height = 0;
+  const size_t before = plan->sink.taken.size();
+  kmemfs_tree_init(&tree, &plan->sink, KMEMFS_OWNER_SUMS);
+  for (const auto& [leaf, sums] : leaves) {
+    __u64 page = 0;
+    if (kmemfs_tree_skip_leaves(&tree, leaf - tree.leaves) ||
+        kmemfs_write_sums(&plan->sink, leaf, sums.data(), &page) ||
+        kmemfs_tree_add_leaf(&tree, page))
+      return false;
+  }
+  if (kmemfs_tree_finish(&tree, &top, &height)) return false;
+  plan->sums.assign(plan->sink.taken.begin() + static_cast<ptrdiff_t>(before),
+                    plan->sink.taken.end());
+  plan->root.sums = top;
+  plan->root.sums_height = height;
+  plan->root.nr_sums_pages = tree.leaves;
+  return true;
+}
+
 bool ModelFs::WriteExtents(Plan* plan, uint64_t ino) {
   Node& node = plan->nodes[ino];
   kmemfs_tree tree;
   __u64 top = 0;
   __u32 height = 0;
-  const size_t before = plan->sink.taken.size();
   kmemfs_tree_init(&tree, &plan->sink, ino);
   for (const auto& [at, page] : node.pages)
     if (kmemfs_tree_add_run(&tree, at, 1, page)) return false;
@@ -180,8 +299,6 @@ bool ModelFs::WriteExtents(Plan* plan, uint64_t ino) {
   node.top = top;
   node.height = height;
   node.nr_runs = tree.nr_runs;
-  node.meta.assign(plan->sink.taken.begin() + static_cast<ptrdiff_t>(before),
-                   plan->sink.taken.end());
   return true;
 }
 
@@ -211,6 +328,7 @@ bool ModelFs::WriteInodes(Plan* plan, uint64_t leaf) {
     record->nr_runs = htole64(node.nr_runs);
     record->nr_pages = htole64(node.pages.size());
     record->mode = htole32(file->second.mode);
+    record->xattr_page = htole64(node.xattr_page);
     record->name_len = static_cast<__u8>(file->second.name.size());
     std::memcpy(record->name, file->second.name.data(),
                 file->second.name.size());
@@ -258,6 +376,7 @@ void ModelFs::FlushData() {
 bool ModelFs::WriteTree(Plan* plan) {
   plan->leaves = leaves_;
   plan->replaced = table_;
+  plan->replaced.insert(plan->replaced.end(), sums_.begin(), sums_.end());
   for (const auto& [ino, node] : nodes_) {
     if (!node.changed) continue;
     plan->replaced.insert(plan->replaced.end(), node.meta.begin(),
@@ -271,17 +390,19 @@ bool ModelFs::WriteTree(Plan* plan) {
     plan->replaced.clear();
   }
   for (const auto& [ino, node] : plan->nodes)
-    if (!WriteExtents(plan, ino)) return false;
+    if (!WriteFile(plan, ino)) return false;
   for (const uint64_t leaf : changed_leaves_)
     if (!WriteInodes(plan, leaf)) return false;
-  return WriteTable(plan);
+  return WriteSums(plan) && WriteTable(plan);
 }
 
 void ModelFs::Publish(Plan* plan) {
   kmemfs_root_info* root = &plan->root;
+  root->version = version_;
   root->generation = plan->sink.generation;
   root->nr_inodes = now_.size();
-  root->nr_meta_pages = plan->leaves.size() + plan->table.size();
+  root->nr_meta_pages =
+      plan->leaves.size() + plan->table.size() + plan->sums.size();
   for (const auto& [ino, file] : now_) {
     const auto changed = plan->nodes.find(ino);
     const Node& node =
@@ -309,6 +430,7 @@ void ModelFs::Finish(Plan* plan) {
   generation_ = plan->sink.generation;
   leaves_ = std::move(plan->leaves);
   table_ = std::move(plan->table);
+  sums_ = std::move(plan->sums);
   for (auto& [ino, node] : plan->nodes) nodes_[ino] = std::move(node);
   committed_.clear();
   for (auto at = nodes_.begin(); at != nodes_.end();) {

@@ -7,8 +7,11 @@
 
 namespace daxsnap::crash {
 
-ModelFs::ModelFs(Device* device, const Mistake& mistake)
-    : device_(device), fault_(mistake.fault), nth_(mistake.nth) {}
+ModelFs::ModelFs(Device* device, const Mistake& mistake, uint32_t version)
+    : device_(device),
+      fault_(mistake.fault),
+      nth_(mistake.nth),
+      version_(version) {}
 
 // Pages are taken from the end, so what was freed last is used again first:
 // mistakes in their reuse show soon.
@@ -115,6 +118,15 @@ bool ModelFs::Clone(uint64_t from, uint64_t to) {
   for (const auto& [at, page] : nodes_[to].pages) owners_[page]++;
   now_[to].pages = now_[from].pages;
   now_[to].size = now_[from].size;
+  return true;
+}
+
+bool ModelFs::SetXattrs(uint64_t ino, Tag tag) {
+  if (version_ != 2 || !now_.contains(ino)) return false;
+  std::string value;
+  while (value.size() <= KMEMFS_XATTR_IN_RECORD) value += std::to_string(tag);
+  now_[ino].xattrs = format::Xattr(KMEMFS_XATTR_USER, "tag", value);
+  Touch(ino);
   return true;
 }
 

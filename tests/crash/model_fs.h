@@ -22,6 +22,10 @@ enum class Fault {
   kNone,
   kNoDataFlush,
   kNoExtentsFlush,
+  kNoSegmentFlush,
+  kNoNodeFlush,
+  kNoXattrsFlush,
+  kNoSumsFlush,
   kNoInodesFlush,
   kNoIndexFlush,
   kNoRootFlush,
@@ -41,6 +45,7 @@ enum class Fault {
   kNoFenceAfterRetire,
   kRetireBeforeRoot,  // the older root goes before the newer one is durable
   kNoRetireAtMount,   // it stays if the power went in between
+  kStaleSums,         // checksums of pages that this commit drops
 };
 
 struct Mistake {
@@ -51,12 +56,16 @@ struct Mistake {
 inline constexpr uint8_t kUuid[16] = {0xc7, 0xa5, 0x40};
 inline constexpr uint64_t kMaxInode = 20;  // three leaves
 inline constexpr uint64_t kMaxFilePages = 12;
+// Few, so that ropes of so short files have nodes.
+inline constexpr size_t kSegmentFill = 6;
+inline constexpr size_t kNodeFill = 2;
 
 // Operations return whether they were possible. Not thread safe.
 class ModelFs {
  public:
-  // Takes over the device; `mistake` is how it will get the protocol wrong.
-  ModelFs(Device* device, const Mistake& mistake);
+  // Takes over the device; `mistake` is how it will get the protocol wrong. The
+  // pool is or will be of that version of the format.
+  ModelFs(Device* device, const Mistake& mistake, uint32_t version);
   ModelFs(const ModelFs&) = delete;
   ModelFs& operator=(const ModelFs&) = delete;
 
@@ -71,6 +80,9 @@ class ModelFs {
   bool Truncate(uint64_t ino, uint64_t pages);
   // Makes the target's pages those of the source, shared.
   bool Clone(uint64_t from, uint64_t to);
+  // Version 2: extended attributes, more than fit into a record. Made from
+  // `tag`.
+  bool SetXattrs(uint64_t ino, Tag tag);
   bool Unlink(uint64_t ino);
   // Over a file of that name, if there is one.
   bool Rename(uint64_t ino, uint64_t parent, const std::string& name);
@@ -86,10 +98,11 @@ class ModelFs {
   struct Node {
     std::map<uint64_t, uint64_t> pages;  // device page, by page of the file
     bool changed = false;                // since the last commit
-    // Its extent tree on media:
+    // Its file tree and attributes on media:
     uint64_t top = 0;
     uint32_t height = 0;
     uint64_t nr_runs = 0;
+    uint64_t xattr_page = 0;
     std::vector<uint64_t> meta;
   };
   struct Sink;
@@ -103,9 +116,14 @@ class ModelFs {
   void Remove(uint64_t ino);
   void Touch(uint64_t ino);
 
+  void LoadRecords(uint64_t page, const format::Recovery& recovery);
+  bool WriteFile(Plan* plan, uint64_t ino);
   bool WriteExtents(Plan* plan, uint64_t ino);
+  bool WriteRope(Plan* plan, uint64_t ino);
+  bool WriteXattrs(Plan* plan, uint64_t ino);
   bool WriteInodes(Plan* plan, uint64_t leaf);
   bool WriteTable(Plan* plan);
+  bool WriteSums(Plan* plan);
   void FlushData();
   void Flush(const void* addr, size_t len);
   bool WriteTree(Plan* plan);
@@ -115,6 +133,7 @@ class ModelFs {
   Device* device_;
   const Fault fault_;
   const int nth_;
+  const uint32_t version_;
   int flushes_ = 0;  // asked for in this commit
   TreeState now_;
   TreeState durable_;
@@ -122,6 +141,7 @@ class ModelFs {
   std::map<uint64_t, Node> nodes_;
   std::map<uint64_t, uint64_t> leaves_;  // page of a leaf of the inode table
   std::vector<uint64_t> table_;          // its index pages
+  std::vector<uint64_t> sums_;           // all pages of the table of checksums
   std::set<uint64_t> changed_leaves_;
   std::vector<uint64_t> free_;      // the last one is taken next
   std::map<uint64_t, int> owners_;  // of data pages

@@ -34,6 +34,7 @@ ReadTree ReadState(const format::Recovery& recovery,
     file.mode = inode.mode;
     file.name = inode.name;
     file.size = inode.size;
+    file.xattrs = inode.xattrs;
     for (const format::Extent& run : inode.runs) {
       for (uint64_t i = 0; i < run.count; i++) {
         const std::optional<Tag> tag =
@@ -46,6 +47,13 @@ ReadTree ReadState(const format::Recovery& recovery,
         }
         file.pages[run.file_page + i] = *tag;
       }
+    }
+  }
+  for (const auto& [page, sum] : recovery.sums) {
+    if (kmemfs_page_sum(media.page(&media, page)) != sum) {
+      result.torn =
+          "device page " + std::to_string(page) + " has another checksum";
+      return result;
     }
   }
   return result;
@@ -62,6 +70,7 @@ std::string Difference(const TreeState& expected, const TreeState& found) {
              ", should be " + std::to_string(file.parent) + "/" + file.name;
     if (is.mode != file.mode || is.size != file.size)
       return who + "mode or size";
+    if (is.xattrs != file.xattrs) return who + "attributes";
     for (const auto& [at, tag] : file.pages) {
       const auto page = is.pages.find(at);
       if (page == is.pages.end())

@@ -27,6 +27,7 @@ struct FileState {
   std::string name;
   uint64_t size = 0;
   std::map<uint64_t, Tag> pages;  // by page of the file; others are holes
+  std::string xattrs = {};        // as on media
 
   bool operator==(const FileState&) const = default;
 };
@@ -34,7 +35,7 @@ struct FileState {
 using TreeState = std::map<uint64_t, FileState>;  // by inode number
 
 // What was recovered, its contents read through `media`. An error text instead
-// of the state if a data page is torn.
+// of the state if a data page is torn or its checksum is not its own.
 struct ReadTree {
   TreeState state;
   std::string torn;

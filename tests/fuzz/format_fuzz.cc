@@ -3,9 +3,11 @@
 // No content of a device may crash or hang the reader, and what it takes keeps
 // the rules.
 //
-// An input is a list of edits of a committed image. Without the first bit of
-// the input, crcs are made right after the edits: a fuzzer cannot guess them,
-// but a malicious device can compute them.
+// An input is a list of edits of a committed image, of version 2 with the
+// second bit of the input, else of version 1. Without the first bit, crcs are
+// made right after the edits: a fuzzer cannot guess them, but a malicious
+// device can compute them.
+#include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <set>
@@ -15,6 +17,7 @@
 #include "tests/fuzz/input.h"
 #include "tests/unit/format/image.h"
 #include "tests/unit/format/recovery.h"
+#include "tests/unit/format/sample.h"
 
 namespace daxsnap::format {
 namespace {
@@ -22,20 +25,11 @@ namespace {
 using fuzz::Input;
 using fuzz::Require;
 
-constexpr uint64_t kPages = 320;
 constexpr size_t kMaxEdits = 64;
 
 struct Base {
-  Base() : image(kPages) {
-    const uint64_t data = image.Allocate(290);
-    Inode large = File(9, "large", {}, 3);
-    for (uint64_t i = 0; i < 260; i++)
-      large.runs.push_back({.file_page = 2 * i, .page = data + i});
-    large.size = uint64_t{520} * KMEMFS_PAGE_SIZE;
-    image.Commit({RootDirectory(), File(2, "a", {{0, 5, data}}),
-                  Directory(3, "d"), Directory(4, "e", 3),
-                  Symlink(5, "link", data + 280), large,
-                  File(10, "b", {{0, 2, data}}, 4), File(30, "c", {})});
+  explicit Base(uint32_t version) : image(kSamplePages, version) {
+    CommitSample(&image);
     pages = Recover(image.media()).meta;
     pages.insert(pages.end(), {0, 1, 2});
   }
@@ -66,8 +60,25 @@ void CheckReader(const Image& image) {
           "recovered twice");
 }
 
+// A walk that does not end at damage says where it is, and is at an end some
+// time.
+void CheckDamage(const Image& image) {
+  kmemfs_root_info root = {};
+  unsigned int slot = 0;
+  kmem_persist_why why = {};
+  if (kmemfs_root_pick(&image.media(), &slot, &root, &why)) return;
+  kmemfs_visitor visitor = {};
+  visitor.damage = [](void*, __u64, __u64, __u64, __u64, const char* reason) {
+    Require(*reason != 0, "damage without a reason");
+    return 0;
+  };
+  const int error = kmemfs_walk(&image.media(), &root, &visitor, nullptr, &why);
+  Require(error == 0 || error == -EUCLEAN, "damage ends the walk");
+}
+
 void CheckRuns(const Image& image, const kmemfs_inode_record& record) {
   kmemfs_root_info root = {};
+  root.version = image.version();
   root.generation = 2;
   const kmemfs_visitor nothing = {};
   kmem_persist_why why = {};
@@ -78,11 +89,13 @@ void CheckRuns(const Image& image, const kmemfs_inode_record& record) {
 }  // namespace
 
 void FuzzOne(const uint8_t* data, size_t size) {
-  static const Base base;
-  static Image image(base.image);
+  static const Base bases[] = {Base(1), Base(2)};
+  static Image images[] = {Image(bases[0].image), Image(bases[1].image)};
   Input input(data, size);
   std::set<uint64_t> edited;
   const uint64_t flags = input.Take(1);
+  const Base& base = bases[flags >> 1 & 1];
+  Image& image = images[flags >> 1 & 1];
 
   for (size_t i = 0; i < kMaxEdits && !input.empty(); i++)
     Edit(&input, base, &image, &edited);
@@ -91,6 +104,7 @@ void FuzzOne(const uint8_t* data, size_t size) {
       if (page) image.Seal(page);
   }
   CheckReader(image);
+  CheckDamage(image);
   for (const uint64_t page : edited) {
     kmemfs_inode_record record;
     std::memcpy(&record, image.As<kmemfs_inodes>(page)->record, sizeof(record));
