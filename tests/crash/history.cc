@@ -15,7 +15,7 @@ constexpr uint64_t kRoomy = 64;  // pages of the device
 constexpr uint64_t kTight = 23;  // so few that commits find no space
 // Of version 2 there is more metadata.
 constexpr uint64_t kRoomy2 = 96;
-constexpr uint64_t kTight2 = 38;
+constexpr uint64_t kTight2 = 34;
 constexpr int kLives = 3;
 constexpr int kOperations = 60;  // a life
 constexpr uint64_t kCommitEvery = 6;
