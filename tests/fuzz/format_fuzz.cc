@@ -28,7 +28,7 @@ using fuzz::Require;
 constexpr size_t kMaxEdits = 64;
 
 struct Base {
-  explicit Base(uint32_t version) : image(kSamplePages, version) {
+  explicit Base(uint32_t version) : image(kSmallSamplePages, version) {
     CommitSample(&image);
     pages = Recover(image.media()).meta;
     pages.insert(pages.end(), {0, 1, 2});

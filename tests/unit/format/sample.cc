@@ -58,14 +58,15 @@ std::vector<Inode> OfVersion2(Image* image, uint64_t data) {
       .nr_runs = 6,
       .nr_pages = 6};
 
-  Inode attributes = File(19, "attributes", {{0, 2, data}, {7, 1, 1050}});
+  const uint64_t far = image->nr_pages() - 10;
+  Inode attributes = File(19, "attributes", {{0, 2, data}, {7, 1, far}});
   attributes.xattrs = Xattr(KMEMFS_XATTR_USER, "a", std::string(300, 'v')) +
                       Xattr(KMEMFS_XATTR_USER, "b", "") +
                       Xattr(KMEMFS_XATTR_TRUSTED, "overlay.opaque", "y");
   Inode few = Directory(20, "few");
   few.xattrs = Xattr(KMEMFS_XATTR_SECURITY, "selinux", "label") +
                Xattr(KMEMFS_XATTR_ACL_DEFAULT, "", std::string(28, '\1'));
-  image->sums() = {{data, 1}, {data + 4, 0xffffffff}, {1050, 77}};
+  image->sums() = {{data, 1}, {data + 4, 0xffffffff}, {far, 77}};
   return {RootDirectory(),
           File(2, "a", {{0, 5, data}}),
           Directory(3, "d"),

@@ -11,8 +11,10 @@
 
 namespace daxsnap::format {
 
-// Pages that an image for CommitSample() must have at least.
+// Pages of an image for CommitSample(): enough for a table of checksums with an
+// index page, or just enough.
 inline constexpr uint64_t kSamplePages = 1060;
+inline constexpr uint64_t kSmallSamplePages = 380;
 
 // Generation 2, in slot 1. The inodes, where only version 2 has those from 11
 // on but for the last two: 1 root; 2 small file; 3 directory; 5 symlink; 9 file
