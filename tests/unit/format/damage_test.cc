@@ -31,7 +31,8 @@ struct Loss {
   uint64_t at = 0;
   uint64_t count = 0;
 
-  auto operator<=>(const Loss&) const = default;
+  auto operator<=>(const Loss&) const =
+      default;  // NOLINT(modernize-use-nullptr)
 };
 
 void PrintTo(const Loss& loss, std::ostream* out) {
@@ -384,7 +385,7 @@ TEST(DamageOfExtents, ReachesUpToTheNextRunThatIsThere) {
   const kmemfs_root_info root = image.Commit({RootDirectory(), file});
   const Recovery recovery = Recover(image.media());
   ASSERT_THAT(recovery, Taken());
-  const uint64_t leaf_pages = 2 * KMEMFS_RUNS_PER_PAGE;
+  const uint64_t leaf_pages = uint64_t{2} * KMEMFS_RUNS_PER_PAGE;
   const auto* top = image.As<kmemfs_index>(
       le64toh(image.As<kmemfs_inodes>(data + 1)->record[2].extents));
   ASSERT_EQ(le32toh(top->head.nr), 3U);

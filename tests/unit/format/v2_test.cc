@@ -204,8 +204,8 @@ TEST(Table, HeightIsTheLowestThatHolds) {
   EXPECT_EQ(kmemfs_table_height(2), 1U);
   EXPECT_EQ(kmemfs_table_height(504), 1U);
   EXPECT_EQ(kmemfs_table_height(505), 2U);
-  EXPECT_EQ(kmemfs_table_height(504 * 504), 2U);
-  EXPECT_EQ(kmemfs_table_height(504 * 504 + 1), 3U);
+  EXPECT_EQ(kmemfs_table_height(uint64_t{504} * 504), 2U);
+  EXPECT_EQ(kmemfs_table_height(uint64_t{504} * 504 + 1), 3U);
   EXPECT_GT(kmemfs_table_height(~0ULL), uint32_t{KMEMFS_MAX_HEIGHT});
 }
 
@@ -348,7 +348,7 @@ TEST(Rope, IsReportedWithItsSegmentsAndNodes) {
                                             {static_cast<__u32>(b.top), 2}});
   Inode file = File(2, "f", {});
   file.rope = {.top = node, .height = 1, .nr_runs = 2, .nr_pages = 3};
-  file.size = 14 * KMEMFS_PAGE_SIZE;
+  file.size = uint64_t{14} * KMEMFS_PAGE_SIZE;
   const kmemfs_root_info root = image.Commit({RootDirectory(), file});
   std::vector<Visit> visits;
   kmemfs_visitor visitor = {};
@@ -386,7 +386,7 @@ TEST(Rope, PagesAreReportedOncePerEntryThatLeadsToThem) {
       .nr_pages = 12};
   Inode one = File(2, "one", {});
   one.rope = rope;
-  one.size = 12 * KMEMFS_PAGE_SIZE;
+  one.size = uint64_t{12} * KMEMFS_PAGE_SIZE;
   Inode two = one;
   two.ino = 3;
   two.name = "two";
@@ -429,7 +429,7 @@ TEST(Rope, SharedPagesAreReadButCheckedOnce) {
   for (uint64_t ino = 2; ino < 22; ino++) {
     inodes.push_back(File(ino, "f" + std::to_string(ino), {}));
     inodes.back().rope = rope;
-    inodes.back().size = 399 * KMEMFS_PAGE_SIZE;
+    inodes.back().size = uint64_t{399} * KMEMFS_PAGE_SIZE;
   }
   image.Commit(inodes);
   const Recovery recovery = Recover(image.media(), 20);

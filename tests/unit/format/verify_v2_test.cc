@@ -38,7 +38,7 @@ struct Sample {
                                {static_cast<__u32>(last_segment), 4}});
     Inode file = File(2, "file", {});
     file.rope = {.top = node, .height = 1, .nr_runs = 3, .nr_pages = 6};
-    file.size = 7 * KMEMFS_PAGE_SIZE;
+    file.size = uint64_t{7} * KMEMFS_PAGE_SIZE;
     Inode attributes = File(6, "attributes", {});
     attributes.xattrs = Xattr(KMEMFS_XATTR_USER, "a", std::string(200, 'v')) +
                         Xattr(KMEMFS_XATTR_USER, "b", "w");
@@ -253,10 +253,11 @@ INSTANTIATE_TEST_SUITE_P(
                "wrong counts"},
         Change{"Padding", [](auto* s) { s->child(251)->length = htole64(1); },
                "unused entries"},
-        Change{
-            "BeyondTheFile",
-            [](auto* s) { s->record(2)->size = htole64(6 * KMEMFS_PAGE_SIZE); },
-            "beyond the file's size"},
+        Change{"BeyondTheFile",
+               [](auto* s) {
+                 s->record(2)->size = htole64(uint64_t{6} * KMEMFS_PAGE_SIZE);
+               },
+               "beyond the file's size"},
         Change{"HeightTooHigh",
                [](auto* s) { s->record(2)->extents_height = htole32(5); },
                "height 5"},
