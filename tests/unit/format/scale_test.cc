@@ -22,10 +22,17 @@ int64_t MicrosSince(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
-TEST(Scale, EachPageOfTwoMillionRunsIsReadOnce) {
+class ScaleOf : public testing::TestWithParam<uint32_t> {};
+
+INSTANTIATE_TEST_SUITE_P(Version, ScaleOf, testing::Values(1U, 2U),
+                         [](const auto& info) {
+                           return std::to_string(info.param);
+                         });
+
+TEST_P(ScaleOf, EachPageOfTwoMillionRunsIsReadOnce) {
   constexpr uint64_t kRuns = 2'000'000;
   // The data pages lie beyond the image's bytes: nobody may read them.
-  Image image(8500);
+  Image image(8500, GetParam());
   Inode file = File(2, "f", {});
   for (uint64_t i = 0; i < kRuns; i++)
     file.runs.push_back({.file_page = i, .page = 10000 + 2 * i});
