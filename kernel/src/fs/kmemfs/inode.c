@@ -240,6 +240,9 @@ int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr 
 	int r;
 
 	r = setattr_prepare(idmap, dentry, attr);
+	/* first, as it may lack space; and it sets the permissions as well, in one commit */
+	if (!r && attr->ia_valid & ATTR_MODE)
+		r = posix_acl_chmod(idmap, dentry, attr->ia_mode);
 	if (r)
 		return r;
 	if (attr->ia_valid & ATTR_SIZE) {
@@ -253,7 +256,7 @@ int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr 
 	setattr_copy(idmap, inode, attr);
 	kmemfs_dirty_inode(inode, 0);
 	up_read(&k->commit_sem);
-	return attr->ia_valid & ATTR_MODE ? posix_acl_chmod(idmap, dentry, inode->i_mode) : 0;
+	return 0;
 }
 
 int kmemfs_getattr(struct mnt_idmap *idmap, const struct path *path, struct kstat *stat,
