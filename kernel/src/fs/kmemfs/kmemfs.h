@@ -626,6 +626,7 @@ int kmemfs_load_index(struct kmemfs *k, unsigned int level, u64 first, u64 page)
 /* rope.c */
 unsigned long kmemfs_rope_pages(unsigned long entries);
 size_t kmemfs_rope_bytes(const struct kmemfs_rope *rope);
+size_t kmemfs_rope_growth(const struct kmemfs_rope *rope, unsigned int l);
 void kmemfs_free_rope(struct kmemfs_rope *rope);
 int kmemfs_rope_add(struct kmemfs_rope *rope, unsigned int l, const struct kmemfs_piece *piece);
 

@@ -92,10 +92,12 @@ static int kmemfs_load_piece(void *ctx, __u64 ino, __u64 page, __u32 level, __u6
 		.nr = nr,
 	};
 	struct kmemfs_loading *l = ctx;
-	size_t before;
 	int r;
 
 	if (!l->rope) {
+		r = kmemfs_load_charge(l, sizeof(*l->rope));
+		if (r)
+			return r;
 		l->rope = kzalloc(sizeof(*l->rope), GFP_KERNEL);
 		if (!l->rope)
 			return -ENOMEM;
@@ -105,14 +107,12 @@ static int kmemfs_load_piece(void *ctx, __u64 ino, __u64 page, __u32 level, __u6
 			return r;
 		}
 		l->rope->height = l->ki->tree.height;
-		r = kmemfs_load_charge(l, kmemfs_rope_bytes(l->rope));
-		if (r)
-			return r;
 	}
-	before = kmemfs_rope_bytes(l->rope);
-	r = kmemfs_rope_add(l->rope, level, &piece);
+	r = kmemfs_load_charge(l, kmemfs_rope_growth(l->rope, level));
 	if (!r)
-		r = kmemfs_load_charge(l, kmemfs_rope_bytes(l->rope) - before);
+		r = kmemfs_rope_add(l->rope, level, &piece);
+	if (r)
+		return r;
 	l->ki->tree.own++;
 	if (xa_load(&l->k->shared, page))
 		l->shared = true;

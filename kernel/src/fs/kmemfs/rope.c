@@ -61,6 +61,14 @@ void kmemfs_free_rope(struct kmemfs_rope *rope)
 	kfree(rope);
 }
 
+/* Memory that one more piece of a level takes, for the accounts */
+size_t kmemfs_rope_growth(const struct kmemfs_rope *rope, unsigned int l)
+{
+	const struct kmemfs_level *level = &rope->level[l];
+
+	return level->nr == level->room ? max(level->room, 1UL) * sizeof(struct kmemfs_piece) : 0;
+}
+
 /* Add a piece behind all others of its level; 0 or -ENOMEM */
 int kmemfs_rope_add(struct kmemfs_rope *rope, unsigned int l, const struct kmemfs_piece *piece)
 {
