@@ -57,7 +57,11 @@ enum kmemfs_page_kind {
 #define KMEMFS_KNOWN_INCOMPAT	KMEMFS_INCOMPAT_V2
 
 #define KMEMFS_LINK_MAX		65000	/* names of an inode */
-#define KMEMFS_MAX_VISITS	0x4000000ULL	/* pages of file trees, each time one is reached */
+/*
+ * Pages of file trees, each time one is reached, besides those of the device: a
+ * writer need not count while it makes no page shared.
+ */
+#define KMEMFS_MAX_VISITS	0x4000000ULL
 
 /* @owner in the head of an index page: whose table it is part of */
 #define KMEMFS_OWNER_INODES	0	/* both versions */
@@ -484,7 +488,8 @@ struct kmemfs_visitor {
  * says. Stack is bounded and time linear in pages and runs whatever the media
  * says: no page of a table or an extent tree can stand at two places, because each
  * says which place is its own; pages of version 2 file trees can, and the walk ends
- * with -EUCLEAN, also if @v->damage is there, when it has been at KMEMFS_MAX_VISITS.
+ * with -EUCLEAN, also if @v->damage is there, when it has been at
+ * KMEMFS_MAX_VISITS more than the device has.
  *
  * Return: 0, -EUCLEAN, or what a callback returned.
  */

@@ -389,7 +389,7 @@ static int rope_page(struct rope *r, u64 page, u32 level, u64 length, bool seen)
 	u64 lost;
 	int err;
 
-	if (r->w->visits++ == KMEMFS_MAX_VISITS)
+	if (r->w->visits++ == KMEMFS_MAX_VISITS + r->w->m->nr_pages)
 		return kmemfs_refuse(r->w->why, "inode %llu: too many pages of shared trees",
 				     r->ino);
 	err = rope_reach(r, page, level, length, &seen, &head);
