@@ -238,7 +238,7 @@ TEST_F(Names, FilesWithoutOneLeaveNothing) {
   }
   Commit();
   ASSERT_EQ(statvfs(dir().c_str(), &after), 0);
-  EXPECT_NEAR(static_cast<double>(before.f_bfree - after.f_bfree), 0, 512);
+  EXPECT_GE(after.f_bfree + 512, before.f_bfree);  // others free and take some
 }
 
 TEST_F(Names, SpecialInodesAreWhatTheyAre) {
