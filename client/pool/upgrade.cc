@@ -71,7 +71,7 @@ absl::StatusOr<Upgraded> Upgrade(absl::string_view name) {
   }
   const absl::StatusOr<std::uint32_t> from = FormatVersion(fd.get(), *mount);
   if (!from.ok()) return from.status();
-  if (ioctl(fd.get(), KMEMFS_IOC_UPGRADE) != 0) {
+  if (ioctl(fd.get(), KMEMFS_IOC_UPGRADE, 0) != 0) {
     return UpgradeError(errno, *mount);
   }
   const absl::StatusOr<std::uint32_t> to = FormatVersion(fd.get(), *mount);

@@ -62,6 +62,7 @@ enum kmemfs_page_kind {
  * writer need not count while it makes no page shared.
  */
 #define KMEMFS_MAX_VISITS	0x4000000ULL
+#define KMEMFS_MAX_AGAIN	0x4000000ULL	/* entries of shared pages, but the first time */
 
 /* @owner in the head of an index page: whose table it is part of */
 #define KMEMFS_OWNER_INODES	0	/* both versions */
@@ -489,7 +490,8 @@ struct kmemfs_visitor {
  * says: no page of a table or an extent tree can stand at two places, because each
  * says which place is its own; pages of version 2 file trees can, and the walk ends
  * with -EUCLEAN, also if @v->damage is there, when it has been at
- * KMEMFS_MAX_VISITS more than the device has.
+ * KMEMFS_MAX_VISITS more than the device has, or, if @v->meta says KMEMFS_SEEN of those it
+ * knows, at KMEMFS_MAX_AGAIN entries again.
  *
  * Return: 0, -EUCLEAN, or what a callback returned.
  */

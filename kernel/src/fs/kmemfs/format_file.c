@@ -402,6 +402,11 @@ static int rope_page(struct rope *r, u64 page, u32 level, u64 length, bool seen)
 	}
 	if (err)
 		return err;
+	if (seen)
+		r->w->again += le32_to_cpu(head->nr);
+	if (r->w->again > KMEMFS_MAX_AGAIN)
+		return kmemfs_refuse(r->w->why, "inode %llu: too many pages of shared trees",
+				     r->ino);
 	if (level) {
 		rope_enter(r, page, (const struct kmemfs_node *)head, seen);
 		return 0;

@@ -62,6 +62,7 @@ int kmemfs_root_check_counts(const struct kmemfs_media *m, const struct kmemfs_r
  *	hold, and bytes do not change; NULL: not known of any
  * @records_only: leave out all but the inode table
  * @visits: pages of version 2 file trees reached
+ * @again: entries of those that the caller had been told of before
  */
 struct kmemfs_walk {
 	const struct kmemfs_media *m;
@@ -72,6 +73,7 @@ struct kmemfs_walk {
 	const unsigned long *checked;
 	bool records_only;
 	u64 visits;
+	u64 again;
 };
 
 /* kmemfs_walk(), as @w says */

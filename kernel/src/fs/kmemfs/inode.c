@@ -240,9 +240,6 @@ int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr 
 	int r;
 
 	r = setattr_prepare(idmap, dentry, attr);
-	/* first, as it may lack space; and it sets the permissions as well, in one commit */
-	if (!r && attr->ia_valid & ATTR_MODE)
-		r = posix_acl_chmod(idmap, dentry, attr->ia_mode);
 	if (r)
 		return r;
 	if (attr->ia_valid & ATTR_SIZE) {
@@ -251,6 +248,11 @@ int kmemfs_setattr(struct mnt_idmap *idmap, struct dentry *dentry, struct iattr 
 			r = kmemfs_truncate(inode, attr->ia_size);
 		if (r)
 			return r;
+	}
+	if (attr->ia_valid & ATTR_MODE) {
+		r = kmemfs_chmod_acl(idmap, inode, attr);
+		if (r)
+			return min(r, 0);
 	}
 	down_read(&k->commit_sem);
 	setattr_copy(idmap, inode, attr);

@@ -40,7 +40,7 @@ static int kmemfs_ioc_info(struct kmemfs *k, struct kmemfs_info __user *arg)
 	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
-static int kmemfs_ioc_upgrade(struct file *file)
+static int kmemfs_ioc_upgrade(struct file *file, unsigned long flags)
 {
 	struct super_block *sb = file_inode(file)->i_sb;
 	struct kmemfs *k = KMEMFS_SB(sb);
@@ -48,14 +48,19 @@ static int kmemfs_ioc_upgrade(struct file *file)
 
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
+	if (flags)
+		return -EINVAL;
+	if (kmemfs_is_v2(k))
+		return 0;
 	r = mnt_want_write_file(file);
 	if (r)
 		return r;
-	down_write(&sb->s_umount);	/* for s_flags */
 	r = kmemfs_upgrade(k);
-	if (kmemfs_is_v2(k))
+	if (kmemfs_is_v2(k)) {
+		down_write(&sb->s_umount);	/* for s_flags */
 		sb->s_flags |= SB_POSIXACL;
-	up_write(&sb->s_umount);
+		up_write(&sb->s_umount);
+	}
 	mnt_drop_write_file(file);
 	return r;
 }
@@ -68,7 +73,7 @@ long kmemfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case KMEMFS_IOC_INFO:
 		return kmemfs_ioc_info(kmemfs_of(file_inode(file)), (void __user *)arg);
 	case KMEMFS_IOC_UPGRADE:
-		return kmemfs_ioc_upgrade(file);
+		return kmemfs_ioc_upgrade(file, arg);
 	default:
 		return -ENOTTY;
 	}

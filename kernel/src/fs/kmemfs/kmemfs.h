@@ -476,6 +476,7 @@ const char *kmemfs_name_of(struct kmemfs_inode *ki);
 /* xattr.c */
 int kmemfs_init_xattrs(struct inode *inode, struct inode *dir, const struct qstr *name);
 struct posix_acl *kmemfs_get_inode_acl(struct inode *inode, int type, bool rcu);
+int kmemfs_chmod_acl(struct mnt_idmap *idmap, struct inode *inode, const struct iattr *attr);
 int kmemfs_set_acl(struct mnt_idmap *idmap, struct dentry *dentry, struct posix_acl *acl,
 		   int type);
 ssize_t kmemfs_listxattr(struct dentry *dentry, char *buffer, size_t size);

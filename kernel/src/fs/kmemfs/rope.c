@@ -76,7 +76,8 @@ int kmemfs_rope_add(struct kmemfs_rope *rope, unsigned int l, const struct kmemf
 
 	if (level->nr == level->room) {
 		size_t room = level->room ? 2 * level->room : 1;
-		struct kmemfs_piece *bigger = kvmalloc_array(room, sizeof(*bigger), GFP_KERNEL);
+		struct kmemfs_piece *bigger = kvmalloc_array(room, sizeof(*bigger),
+							     GFP_KERNEL | __GFP_NOWARN);
 
 		if (!bigger)
 			return -ENOMEM;

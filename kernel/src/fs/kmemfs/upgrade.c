@@ -28,6 +28,7 @@ static int kmemfs_upgrade_locked(struct kmemfs *k)
 		spin_lock(&ki->lock);
 		pages += kmemfs_upgrade_need(ki);
 		spin_unlock(&ki->lock);
+		cond_resched();
 	}
 	up_write(&k->commit_sem);
 	r = kmemfs_reserve_trees(k, pages);

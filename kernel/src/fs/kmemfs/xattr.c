@@ -114,11 +114,16 @@ static u32 kmemfs_held_len(const struct kmemfs_xattrs_held *set)
 	return set ? set->len : 0;
 }
 
-static struct kmemfs_xattrs_held *kmemfs_alloc_xattrs(struct kmemfs *k, u32 len)
+/* @old_len: of the array that it will replace: one that is no larger always may */
+static struct kmemfs_xattrs_held *kmemfs_alloc_xattrs(struct kmemfs *k, u32 len, u32 old_len)
 {
 	struct kmemfs_xattrs_held *set;
-	int r = kmemfs_charge_table(k, kmemfs_xattrs_memory(len));
+	int r = 0;
 
+	if (len <= old_len)
+		atomic64_add(kmemfs_xattrs_memory(len), &k->table_bytes);
+	else
+		r = kmemfs_charge_table(k, kmemfs_xattrs_memory(len));
 	if (r)
 		return ERR_PTR(r);
 	set = kmalloc(kmemfs_xattrs_memory(len), GFP_KERNEL_ACCOUNT);
@@ -156,7 +161,7 @@ kmemfs_splice_xattrs(struct kmemfs *k, const struct kmemfs_xattrs_held *old, u32
 		return ERR_PTR(-ENOSPC);
 	if (!(old_len - cut + add))
 		return NULL;
-	set = kmemfs_alloc_xattrs(k, old_len - cut + add);
+	set = kmemfs_alloc_xattrs(k, old_len - cut + add, old_len);
 	if (IS_ERR(set))
 		return set;
 	if (old)
@@ -174,12 +179,25 @@ kmemfs_splice_xattrs(struct kmemfs *k, const struct kmemfs_xattrs_held *old, u32
 	return set;
 }
 
+/**
+ * struct kmemfs_with - what changes in the same commit as an attribute
+ * @mode: the inode's mode from then on, if there is no @attr
+ * @attr: all that setattr is to change
+ * @idmap: for @attr
+ */
+struct kmemfs_with {
+	umode_t mode;
+	const struct iattr *attr;
+	struct mnt_idmap *idmap;
+};
+
 /*
- * Set an attribute, or remove it if @value is NULL; and the mode, in the same commit.
- * Caller holds i_rwsem, or the inode is new.
+ * Set an attribute, or remove it if @value is NULL. Caller holds i_rwsem, or the inode
+ * is new.
  */
 static int kmemfs_change_xattr(struct inode *inode, const struct kmemfs_xattr_key *key,
-			       const void *value, size_t size, int flags, umode_t mode)
+			       const void *value, size_t size, int flags,
+			       const struct kmemfs_with *with)
 {
 	struct kmemfs_inode *ki = KMEMFS_I(inode);
 	struct kmemfs_xattrs_held *old = kmemfs_held_by(ki), *set;
@@ -195,7 +213,7 @@ static int kmemfs_change_xattr(struct inode *inode, const struct kmemfs_xattr_ke
 		return -EEXIST;
 	if (!x && (flags & XATTR_REPLACE))
 		return -ENODATA;
-	if (!x && !value && mode == inode->i_mode)
+	if (!x && !value && !with->attr && with->mode == inode->i_mode)
 		return 0;
 	set = kmemfs_splice_xattrs(k, old, at, x ? kmemfs_xattr_bytes(x) : 0, key, value, size);
 	if (IS_ERR(set))
@@ -209,8 +227,12 @@ static int kmemfs_change_xattr(struct inode *inode, const struct kmemfs_xattr_ke
 	}
 	rcu_assign_pointer(ki->xattrs, set);
 	ki->xattrs_dirty = true;
-	inode->i_mode = mode;
-	inode_set_ctime_current(inode);
+	if (with->attr) {
+		setattr_copy(with->idmap, inode, with->attr);
+	} else {
+		inode->i_mode = with->mode;
+		inode_set_ctime_current(inode);
+	}
 	kmemfs_dirty_inode(inode, 0);
 	up_read(&k->commit_sem);
 	kmemfs_release_xattrs(k, old);
@@ -237,7 +259,8 @@ static int kmemfs_xattr_set(const struct xattr_handler *handler, struct mnt_idma
 
 	if (!kmemfs_is_v2(kmemfs_of(inode)))
 		return -EOPNOTSUPP;
-	return kmemfs_change_xattr(inode, &key, value, size, flags, inode->i_mode);
+	return kmemfs_change_xattr(inode, &key, value, size, flags,
+				   &(struct kmemfs_with){ .mode = inode->i_mode });
 }
 
 static const struct xattr_handler kmemfs_user_xattr = {
@@ -332,7 +355,8 @@ struct posix_acl *kmemfs_get_inode_acl(struct inode *inode, int type, bool rcu)
 	return acl;
 }
 
-static int kmemfs_store_acl(struct inode *inode, struct posix_acl *acl, int type, umode_t mode)
+static int kmemfs_store_acl(struct inode *inode, struct posix_acl *acl, int type,
+			    const struct kmemfs_with *with)
 {
 	struct kmemfs_xattr_key key = kmemfs_acl_key(type);
 	size_t size = acl ? posix_acl_xattr_size(acl->a_count) : 0;
@@ -344,7 +368,7 @@ static int kmemfs_store_acl(struct inode *inode, struct posix_acl *acl, int type
 		r = value ? posix_acl_to_xattr(&init_user_ns, acl, value, size) : -ENOMEM;
 	}
 	if (r >= 0)
-		r = kmemfs_change_xattr(inode, &key, value, size, 0, mode);
+		r = kmemfs_change_xattr(inode, &key, value, size, 0, with);
 	if (!r)
 		set_cached_acl(inode, type, acl);
 	kfree(value);
@@ -354,14 +378,38 @@ static int kmemfs_store_acl(struct inode *inode, struct posix_acl *acl, int type
 int kmemfs_set_acl(struct mnt_idmap *idmap, struct dentry *dentry, struct posix_acl *acl, int type)
 {
 	struct inode *inode = d_inode(dentry);
-	umode_t mode = inode->i_mode;
+	struct kmemfs_with with = { .mode = inode->i_mode };
 	int r = 0;
 
 	if (!kmemfs_is_v2(kmemfs_of(inode)))
 		return -EOPNOTSUPP;
 	if (type == ACL_TYPE_ACCESS && acl)
-		r = posix_acl_update_mode(idmap, inode, &mode, &acl);
-	return r ?: kmemfs_store_acl(inode, acl, type, mode);
+		r = posix_acl_update_mode(idmap, inode, &with.mode, &acl);
+	return r ?: kmemfs_store_acl(inode, acl, type, &with);
+}
+
+/*
+ * Do all of a setattr that changes the mode of an inode with an access list, and the
+ * list, at once: no commit is to have a mode that is neither the old nor the new one.
+ * 1: done; 0: it has no list, nothing is done.
+ */
+int kmemfs_chmod_acl(struct mnt_idmap *idmap, struct inode *inode, const struct iattr *attr)
+{
+	const struct kmemfs_with with = { .attr = attr, .idmap = idmap };
+	struct posix_acl *acl;
+	int r;
+
+	if (!IS_POSIXACL(inode))
+		return 0;
+	acl = get_inode_acl(inode, ACL_TYPE_ACCESS);
+	if (IS_ERR_OR_NULL(acl))
+		return acl == ERR_PTR(-EOPNOTSUPP) ? 0 : PTR_ERR(acl);
+	r = __posix_acl_chmod(&acl, GFP_KERNEL, attr->ia_mode);
+	if (r)
+		return r;
+	r = kmemfs_store_acl(inode, acl, ACL_TYPE_ACCESS, &with);
+	posix_acl_release(acl);
+	return r ?: 1;
 }
 
 /* ---- new inodes --------------------------------------------------------------- */
@@ -370,15 +418,16 @@ static int kmemfs_init_acls(struct inode *inode, struct inode *dir)
 {
 	struct posix_acl *def, *acl;
 	int r = posix_acl_create(dir, &inode->i_mode, &def, &acl);
+	const struct kmemfs_with with = { .mode = inode->i_mode };
 
 	if (r)
 		return r;
 	if (def)
-		r = kmemfs_store_acl(inode, def, ACL_TYPE_DEFAULT, inode->i_mode);
+		r = kmemfs_store_acl(inode, def, ACL_TYPE_DEFAULT, &with);
 	else
 		inode->i_default_acl = NULL;
 	if (acl && !r)
-		r = kmemfs_store_acl(inode, acl, ACL_TYPE_ACCESS, inode->i_mode);
+		r = kmemfs_store_acl(inode, acl, ACL_TYPE_ACCESS, &with);
 	else if (!acl)
 		inode->i_acl = NULL;
 	posix_acl_release(def);
@@ -388,12 +437,13 @@ static int kmemfs_init_acls(struct inode *inode, struct inode *dir)
 
 static int kmemfs_init_security(struct inode *inode, const struct xattr *x, void *data)
 {
+	const struct kmemfs_with with = { .mode = inode->i_mode };
 	int r = 0;
 
 	for (; x->name && !r; x++) {
 		struct kmemfs_xattr_key key = { KMEMFS_XATTR_SECURITY, x->name, strlen(x->name) };
 
-		r = kmemfs_change_xattr(inode, &key, x->value, x->value_len, 0, inode->i_mode);
+		r = kmemfs_change_xattr(inode, &key, x->value, x->value_len, 0, &with);
 	}
 	return r;
 }

@@ -249,7 +249,7 @@ TEST_F(capture, upgrade_needs_privilege)
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)
-		_exit(setuid(65534) || ioctl(self->file, KMEMFS_IOC_UPGRADE) != -1 ||
+		_exit(setuid(65534) || ioctl(self->file, KMEMFS_IOC_UPGRADE, 0) != -1 ||
 		      errno != EPERM);
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	EXPECT_EQ(0, status);
