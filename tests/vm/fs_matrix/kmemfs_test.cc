@@ -17,6 +17,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <string>
@@ -309,6 +310,8 @@ void MountAgain(const std::string& dir) {
     }
   }
   endmntent(mounts);
+  // snapd has the pool open; tests that need it start it.
+  ASSERT_EQ(std::system("systemctl stop snapd"), 0);
   ASSERT_EQ(umount(where.c_str()), 0) << where << ": " << std::strerror(errno);
   ASSERT_EQ(mount(device.c_str(), where.c_str(), "kmemfs", 0, "commit=0"), 0)
       << std::strerror(errno);
