@@ -219,7 +219,7 @@ std::string BrokenRule(const Recovery& recovery, const kmemfs_media& media) {
   }
   if (recovery.links.size() != recovery.root.nr_links) return "nr_links";
   for (const auto& [page, sum] : recovery.sums)
-    if (!data.contains(page)) return "checksum of what is no data";
+    if (page >= media.nr_pages) return "checksum of what is no page";
   if (owned != recovery.root.nr_file_pages) return "nr_file_pages";
   for (uint64_t page = 0; page < media.nr_pages; page++) {
     if (recovery.data_bits[page] != data.contains(page)) return "data bitmap";

@@ -64,17 +64,29 @@ static void kmemfs_release(struct kmemfs *k, struct kmemfs_pages *list,
 	kmemfs_pages_free(list);
 }
 
+/* What a commit has written last goes again: all of c->fresh from @fresh on */
+void kmemfs_unwrite(struct kmemfs_commit *c, size_t fresh)
+{
+	size_t i;
+
+	kmem_persist_record_free(c->k->kp, c->fresh.page + fresh, c->fresh.nr - fresh);
+	for (i = fresh; i < c->fresh.nr; i++)
+		kmemfs_reserve_give(c->k, c->fresh.page[i]);
+	c->fresh.nr = fresh;
+}
+
 /* ---- what the format's writers ask for ---------------------------------- */
 
 static void *kmemfs_sink_alloc(struct kmemfs_sink *s, __u64 *number)
 {
 	struct kmemfs_commit *c = container_of(s, struct kmemfs_commit, sink);
 	struct kmemfs *k = c->k;
-	u32 page = kmemfs_reserve_take(k);
+	gfp_t gfp = c->spare_reserve ? GFP_NOWAIT : GFP_NOFS;
+	u32 page = c->spare_reserve ? 0 : kmemfs_reserve_take(k);
 
-	/* it was not filled, or memory of it failed */
+	/* it was not filled, or memory of it failed; or changes hold up for what can wait */
 	if (!page)
-		page = pool_page_alloc(&k->region, GFP_NOFS | __GFP_MOVABLE | __GFP_NOWARN);
+		page = pool_page_alloc(&k->region, gfp | __GFP_MOVABLE | __GFP_NOWARN);
 	if (!page)
 		return NULL;
 	if (kmemfs_pages_add(&c->fresh, page)) {
@@ -194,10 +206,10 @@ static int kmemfs_write_leaf(struct kmemfs_commit *c, unsigned long nr, u32 old)
 	int r;
 
 	/* first, so that a change that is not held up (atime) marks it again */
-	xa_clear_mark(&c->k->leaves, nr, KMEMFS_LEAF_DIRTY);
-	r = xa_err(xa_store(&c->leaves, nr, xa_mk_value(0), GFP_NOFS));
+	xa_clear_mark(&c->k->itable.leaves, nr, KMEMFS_LEAF_DIRTY);
+	r = xa_err(xa_store(&c->itable.leaves, nr, xa_mk_value(0), GFP_NOFS));
 	if (r) {
-		xa_set_mark(&c->k->leaves, nr, KMEMFS_LEAF_DIRTY);
+		xa_set_mark(&c->k->itable.leaves, nr, KMEMFS_LEAF_DIRTY);
 		return r;
 	}
 	if (old) {
@@ -228,24 +240,7 @@ static int kmemfs_write_leaf(struct kmemfs_commit *c, unsigned long nr, u32 old)
 	}
 	if (leaf)
 		kmemfs_inodes_finish(leaf, &c->sink);
-	return xa_err(xa_store(&c->leaves, nr, xa_mk_value(page), GFP_NOFS));
-}
-
-/*
- * Nobody makes checksums here yet. They say nothing of pages that come and go, so this
- * commit is without.
- */
-static int kmemfs_drop_sums(struct kmemfs_commit *c)
-{
-	size_t i;
-	int r = 0;
-
-	for (i = 0; i < c->k->sums.nr && !r; i++)
-		r = kmemfs_pages_add(&c->old, c->k->sums.page[i]);
-	c->root.sums = 0;
-	c->root.sums_height = 0;
-	c->root.nr_sums_pages = 0;
-	return r;
+	return xa_err(xa_store(&c->itable.leaves, nr, xa_mk_value(page), GFP_NOFS));
 }
 
 /* Write all metadata. Nothing in memory says yet that it is committed. */
@@ -256,7 +251,7 @@ static int kmemfs_collect(struct kmemfs_commit *c)
 	void *v;
 	int r;
 
-	xa_for_each_marked(&k->leaves, n, v, KMEMFS_LEAF_DIRTY) {
+	xa_for_each_marked(&k->itable.leaves, n, v, KMEMFS_LEAF_DIRTY) {
 		r = kmemfs_write_leaf(c, n, xa_to_value(v));
 		if (r)
 			return r;
@@ -264,9 +259,13 @@ static int kmemfs_collect(struct kmemfs_commit *c)
 	}
 	if (c->root.nr_file_pages > KMEMFS_MAX_OWNED)
 		return -ENOSPC;		/* no attach would take it */
-	r = kmemfs_write_itable(c);
-	if (!r)
-		r = kmemfs_drop_sums(c);
+	r = kmemfs_write_table(c, &c->itable);
+	if (r)
+		return r;
+	c->root.itable = c->itable.top;
+	c->root.itable_height = c->itable.height;
+	c->root.nr_inode_pages = c->itable.span;
+	r = kmemfs_commit_sums(c);
 	if (r)
 		return r;
 	c->root.generation = c->sink.generation;
@@ -312,12 +311,12 @@ static void kmemfs_leaf_committed(const struct kmemfs_commit *c, unsigned long l
 /* Leaf @n is at @page now; 0: it has no inodes, and is forgotten */
 static void kmemfs_set_leaf(struct kmemfs *k, unsigned long n, unsigned long page)
 {
-	bool was_new = !xa_to_value(xa_load(&k->leaves, n));
+	bool was_new = !xa_to_value(xa_load(&k->itable.leaves, n));
 
 	if (page)	/* overwrites an entry: does not allocate, and leaves the mark as it is */
-		xa_store(&k->leaves, n, xa_mk_value(page), GFP_NOFS);
+		xa_store(&k->itable.leaves, n, xa_mk_value(page), GFP_NOFS);
 	else
-		xa_erase(&k->leaves, n);
+		xa_erase(&k->itable.leaves, n);
 	kmemfs_reserve_count(k, page ? 0 : -1, was_new ? -1 : 0);
 }
 
@@ -330,14 +329,14 @@ static void kmemfs_collected(struct kmemfs_commit *c)
 
 	/* first, as what the reserve needs for a file depends on it */
 	WRITE_ONCE(k->version, c->root.version);
-	xa_for_each(&c->leaves, n, v) {
+	xa_for_each(&c->itable.leaves, n, v) {
 		kmemfs_set_leaf(k, n, xa_to_value(v));
 		kmemfs_leaf_committed(c, n);
 	}
-	kmemfs_itable_committed(c);
+	kmemfs_table_committed(&c->itable);
+	kmemfs_sums_committed(c);
 	kmemfs_ropes_committed(c);
-	kmemfs_pages_free(&k->sums);
-	kmemfs_reserve_committed(k, k->nr_index, c->root.nr_inode_pages, c->old.nr);
+	kmemfs_reserve_committed(k, k->itable.nr_index, c->root.nr_inode_pages, c->old.nr);
 	kmemfs_take_pending(k, &c->pending);
 }
 
@@ -347,8 +346,8 @@ static void kmemfs_undo(struct kmemfs_commit *c)
 	unsigned long n;
 	void *v;
 
-	xa_for_each(&c->leaves, n, v)
-		xa_set_mark(&k->leaves, n, KMEMFS_LEAF_DIRTY);
+	xa_for_each(&c->itable.leaves, n, v)
+		xa_set_mark(&k->itable.leaves, n, KMEMFS_LEAF_DIRTY);
 	bitmap_zero(k->flushing, k->region.end);
 	kmemfs_ropes_undo(c);
 	kmemfs_release(k, &c->fresh, kmemfs_reserve_give);
@@ -374,6 +373,7 @@ static void kmemfs_flush_run(struct kmemfs *k, unsigned long start, unsigned lon
 			continue;
 		kmem_persist_write_back(k->kp, KMEM_STEP_FS_DATA, kmemfs_addr(k, i), PAGE_SIZE);
 		set_bit(i, k->durable);
+		kmemfs_sums_wanted(k, i);
 		flushed++;
 	}
 	up_read(&k->commit_sem);
@@ -444,6 +444,7 @@ static int kmemfs_finish(struct kmemfs_commit *c)
 		kmemfs_release(k, &c->old, kmemfs_reserve_return);
 		kmemfs_reserve_trim(k);
 		kmemfs_put_pending(k, &c->pending, true);
+		kmemfs_sums_kick(k);
 	}
 	kvfree(c->fresh.page);
 	return r;
@@ -468,14 +469,13 @@ int kmemfs_commit_locked(struct kmemfs *k, unsigned int version)
 		.root = k->root,
 		.pending = LIST_HEAD_INIT(c.pending),
 	};
-	int r, i;
+	int r;
 
 	c.root.version = version;
 	memcpy(c.sink.uuid, k->kp->header.uuid, sizeof(c.sink.uuid));
-	xa_init(&c.leaves);
+	kmemfs_new_table_init(&c.itable, &k->itable);
+	kmemfs_new_table_init(&c.sums, &k->sums.table);
 	xa_init(&c.ropes);
-	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
-		xa_init(&c.index[i]);
 	c.page = (void *)__get_free_page(GFP_KERNEL);
 	if (!c.page)
 		return -ENOMEM;
@@ -495,20 +495,14 @@ int kmemfs_commit_locked(struct kmemfs *k, unsigned int version)
 	else
 		r = kmemfs_finish(&c);
 	kmemfs_pages_free(&c.shared);
-	xa_destroy(&c.leaves);
+	kmemfs_new_table_destroy(&c.itable);
+	kmemfs_new_table_destroy(&c.sums);
 	xa_destroy(&c.ropes);
-	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
-		xa_destroy(&c.index[i]);
 	free_page((unsigned long)c.page);
 	return r;
 }
 
-/*
- * Make everything durable that has been done so far. Return 0, or -ENOSPC,
- * -ENOMEM, -EUCLEAN or, later, -EROFS: then the last commit still holds, and so
- * do the changes in memory. Or -EIO: then this one holds, or the last.
- */
-int kmemfs_commit(struct kmemfs *k)
+static int kmemfs_commit_changes(struct kmemfs *k, bool sums)
 {
 	unsigned int flags;
 	int r = 0;
@@ -519,11 +513,27 @@ int kmemfs_commit(struct kmemfs *k)
 	/* What a commit that failed had taken is not done for who asks next. */
 	if (k->failed)
 		r = -EROFS;
-	else if (READ_ONCE(k->dirty))
+	else if (READ_ONCE(k->dirty) || (sums && READ_ONCE(k->sums.dirty)))
 		r = kmemfs_commit_locked(k, k->root.version);
 	memalloc_nofs_restore(flags);
 	mutex_unlock(&k->commit_lock);
 	return r;
+}
+
+/*
+ * Make everything durable that has been done so far. Return 0, or -ENOSPC,
+ * -ENOMEM, -EUCLEAN or, later, -EROFS: then the last commit still holds, and so
+ * do the changes in memory. Or -EIO: then this one holds, or the last.
+ */
+int kmemfs_commit(struct kmemfs *k)
+{
+	return kmemfs_commit_changes(k, false);
+}
+
+/* The same, but checksums alone are worth a commit, too, unless the mount is read-only */
+int kmemfs_commit_all(struct kmemfs *k)
+{
+	return kmemfs_commit_changes(k, !sb_rdonly(k->sb));
 }
 
 int kmemfs_fsync(struct file *file, loff_t start, loff_t end, int datasync)

@@ -6,14 +6,38 @@
 #include "kmemfs.h"
 
 /**
+ * struct kmemfs_new_table - what a commit writes of a table
+ * @table: which one
+ * @leaves: leaf number -> page (0: none)
+ * @index: inner pages, a level, in the same way
+ * @nr_index: how many there are then
+ * @span: leaves of all of it then, absent ones included
+ * @top: page of its top
+ * @height: levels above the leaves
+ */
+struct kmemfs_new_table {
+	struct kmemfs_table *table;
+	struct xarray leaves;
+	struct xarray index[KMEMFS_MAX_HEIGHT];
+	unsigned long nr_index;
+	unsigned long span;
+	u64 top;
+	u32 height;
+};
+
+/* What becomes of the table of checksums */
+enum kmemfs_sums_fate { KMEMFS_SUMS_STAY, KMEMFS_SUMS_WRITTEN, KMEMFS_SUMS_DROPPED };
+
+/**
  * struct kmemfs_commit - a commit being written
  * @k: the pool
  * @sink: for the format's writers
  * @fresh: pages that it has allocated
  * @old: metadata pages that it replaces, and that nothing leads to any more
- * @leaves: the inode table's leaves that it writes: leaf number -> page (0: none)
- * @index: the inode table's inner pages that it writes, a level, in the same way
- * @nr_index: how many there are then
+ * @itable: what it writes of the inode table
+ * @sums: and of that of checksums
+ * @sums_fate: whether it does
+ * @spare_reserve: take no page of the reserve
  * @ropes: version 2: file trees that it writes: inode number -> rope (value 0: none)
  * @shared: changes of kmemfs.shared: pages, those that lost one with KMEMFS_NEW
  * @pending: pages that the commit before has and this one has not
@@ -25,9 +49,10 @@ struct kmemfs_commit {
 	struct kmemfs_sink sink;
 	struct kmemfs_pages fresh;
 	struct kmemfs_pages old;
-	struct xarray leaves;
-	struct xarray index[KMEMFS_MAX_HEIGHT];
-	unsigned long nr_index;
+	struct kmemfs_new_table itable;
+	struct kmemfs_new_table sums;
+	enum kmemfs_sums_fate sums_fate;
+	bool spare_reserve;
 	struct xarray ropes;
 	struct kmemfs_pages shared;
 	struct list_head pending;
@@ -54,8 +79,17 @@ struct kmemfs_plan {
 };
 
 /* index.c */
-int kmemfs_write_itable(struct kmemfs_commit *c);
-void kmemfs_itable_committed(struct kmemfs_commit *c);
+int kmemfs_write_table(struct kmemfs_commit *c, struct kmemfs_new_table *w);
+void kmemfs_table_committed(struct kmemfs_new_table *w);
+void kmemfs_new_table_init(struct kmemfs_new_table *w, struct kmemfs_table *t);
+void kmemfs_new_table_destroy(struct kmemfs_new_table *w);
+
+/* commit.c */
+void kmemfs_unwrite(struct kmemfs_commit *c, size_t fresh);
+
+/* sums.c */
+int kmemfs_commit_sums(struct kmemfs_commit *c);
+void kmemfs_sums_committed(struct kmemfs_commit *c);
 
 /* extents.c */
 int kmemfs_write_extents(struct kmemfs_commit *c, struct kmemfs_inode *ki);

@@ -173,7 +173,7 @@ static size_t kmemfs_write_in_place(struct inode *inode, unsigned long index, si
 	entry = kmemfs_entry_locked(ki, index);
 	page = kmemfs_own_locked(k, entry);
 	if (page) {
-		clear_bit(KMEMFS_PAGE(*entry), k->durable);
+		kmemfs_rewrites(k, *entry);
 		done = copy_page_from_iter_atomic(page, offset, bytes, from);
 	}
 	spin_unlock(&ki->lock);
@@ -270,7 +270,7 @@ int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data
 	entry = kmemfs_entry_locked(ki, index);
 	page = kmemfs_own_locked(k, entry);
 	if (page) {
-		clear_bit(KMEMFS_PAGE(*entry), k->durable);
+		kmemfs_rewrites(k, *entry);
 		memcpy(page_address(page), data, PAGE_SIZE);
 	}
 	spin_unlock(&ki->lock);

@@ -364,7 +364,8 @@ struct kmemfs_xattrs {
  * @head: kind SUMS, level 0, owner 0; nr is always KMEMFS_SUMS_PER_PAGE; first is
  *	the first device page
  * @sum: of device page first + i: crc32c of its bytes, but 1 if that is 0; or 0:
- *	not known. 0 for pages that are not data of this tree
+ *	not known. Of pages that are not data of this tree it says nothing: it may be what
+ *	is left from when they were. 0 behind the end of the device
  *
  * A data page does not change once a commit has it, so a sum holds as long as the
  * page is in the tree. Sums are made after the commit that brings a page, and are
@@ -547,7 +548,7 @@ struct kmemfs_check {
  * to 4095; what is no file has no pages; pages beyond a file's size are not
  * there. In version 2: SEGMENT and NODE pages, and only those, may be used more than
  * once, and count once; further names are of inodes that are no directories, none
- * of which has more than KMEMFS_LINK_MAX; only pages of data have checksums.
+ * of which has more than KMEMFS_LINK_MAX; only pages of the device have checksums.
  *
  * Return: 0, -EUCLEAN, -ENOMEM, or -EOVERFLOW if all that is wrong is that a page
  * has more than @check->max_owners. Time is linear in runs, in owned pages / 64

@@ -13,7 +13,7 @@
 /* The inode's or name's record of that number differs from the last commit's */
 void kmemfs_dirty_leaf(struct kmemfs *k, unsigned long number)
 {
-	xa_set_mark(&k->leaves, KMEMFS_LEAF(number), KMEMFS_LEAF_DIRTY);
+	xa_set_mark(&k->itable.leaves, KMEMFS_LEAF(number), KMEMFS_LEAF_DIRTY);
 	kmemfs_changed(k);
 }
 

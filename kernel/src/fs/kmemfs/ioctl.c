@@ -74,6 +74,10 @@ long kmemfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		return kmemfs_ioc_info(kmemfs_of(file_inode(file)), (void __user *)arg);
 	case KMEMFS_IOC_UPGRADE:
 		return kmemfs_ioc_upgrade(file, arg);
+	case KMEMFS_IOC_VERIFY:
+		return kmemfs_ioc_verify(file, (void __user *)arg);
+	case KMEMFS_IOC_SUM:
+		return kmemfs_ioc_sum(file);
 	default:
 		return -ENOTTY;
 	}

@@ -178,6 +178,48 @@ struct kmemfs_inode {
 	struct kmemfs_inode *below;
 };
 
+/**
+ * struct kmemfs_table - where the pages of a table of the last commit are
+ * @leaves: leaf number -> its device page (0: none yet), as value entries;
+ *	KMEMFS_LEAF_DIRTY marks those to be written
+ * @index: inner pages, a level: place -> device page, as value entries
+ * @nr_index: how many they are
+ * @span: leaves on media, absent ones included
+ * @owner: KMEMFS_OWNER_INODES or KMEMFS_OWNER_SUMS
+ */
+struct kmemfs_table {
+	struct xarray leaves;
+	struct xarray index[KMEMFS_MAX_HEIGHT];
+	unsigned long nr_index;
+	unsigned long span;
+	u64 owner;
+};
+
+/**
+ * struct kmemfs_held_sums - checksums of a mounted pool (sums.c)
+ * @table: where they are on media. Leaves are marked with kmemfs.commit_sem held for
+ *	reading, or kmemfs.commit_lock.
+ * @held: leaf number -> struct kmemfs_sums_leaf, which stay; for each one of @table
+ * @unsummed: bit per device page: written back, and no checksum has been made since
+ * @lock: one makes them at a time
+ * @work: makes them
+ * @todo: there is something in @unsummed
+ * @dirty: a leaf of @table is marked
+ * @lacking: the last commit had no pages for them
+ * @stop: make no more
+ */
+struct kmemfs_held_sums {
+	struct kmemfs_table table;
+	struct xarray held;
+	unsigned long *unsummed;
+	struct mutex lock;	/* makers */
+	struct delayed_work work;
+	bool todo;
+	bool dirty;
+	bool lacking;
+	bool stop;
+};
+
 /* A list of device pages */
 struct kmemfs_pages {
 	u32 *page;
@@ -243,19 +285,16 @@ enum kmemfs_counter {
  * @commit_interval: seconds from a change to its commit, 0: on demand only
  * @commit_sem: read: to change anything that a commit writes; write: to
  *	collect what a commit writes. Never held across a user space fault.
- * @commit_lock: one commit at a time; guards @slot, @root, @index, @ropes and @shared
+ * @commit_lock: one commit at a time; guards @slot, @root, @itable, @ropes and @shared
  * @commit_work: the interval's
  * @dirty: there is something to commit
  * @slot: root slot that rules
  * @root: what it says
- * @leaves: inode table: leaf number -> its device page (0: none yet), as
- *	value entries; KMEMFS_LEAF_DIRTY marks those to be written
- * @index: the inode table's inner pages, a level: place -> device page, as value entries
- * @nr_index: how many they are
+ * @itable: the inode table
  * @ropes: version 2: inode number -> struct kmemfs_rope, of the last commit. @commit_lock
  * @shared: metadata page -> entries and records that lead to it besides the first one, as
  *	value entries; as long as the device is attached. @commit_lock
- * @sums: version 2: pages of the table of checksums, which the next commit leaves out
+ * @sums: version 2: checksums of data
  * @inodes: inode number -> struct kmemfs_inode, linked ones
  * @links: slot -> struct kmemfs_name, further names of inodes
  * @inos: numbers in use, by either
@@ -290,12 +329,10 @@ struct kmemfs {
 
 	unsigned int slot;
 	struct kmemfs_root_info root;
-	struct xarray leaves;
-	struct xarray index[KMEMFS_MAX_HEIGHT];
-	unsigned long nr_index;
+	struct kmemfs_table itable;
 	struct xarray ropes;
 	struct xarray shared;
-	struct kmemfs_pages sums;
+	struct kmemfs_held_sums sums;
 	struct xarray inodes;
 	struct xarray links;
 	struct ida inos;
@@ -549,6 +586,7 @@ void kmemfs_drop_all(struct kmemfs_inode *ki);
 int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long count, u32 page);
 loff_t kmemfs_seek(struct kmemfs_inode *ki, loff_t offset, int whence, loff_t size);
 u32 *kmemfs_entry_locked(struct kmemfs_inode *ki, unsigned long index);
+void kmemfs_rewrites(struct kmemfs *k, u32 page);
 bool kmemfs_next_run(struct kmemfs_scan *s);
 void kmemfs_add_pending(struct kmemfs *k, const u32 *pages, unsigned long nr);
 void kmemfs_take_pending(struct kmemfs *k, struct list_head *chunks);
@@ -622,7 +660,9 @@ static inline unsigned long kmemfs_read_install(struct kmemfs *k, struct iov_ite
 #endif
 
 /* index.c */
-int kmemfs_load_index(struct kmemfs *k, unsigned int level, u64 first, u64 page);
+int kmemfs_load_index(struct kmemfs_table *t, unsigned int level, u64 first, u64 page);
+void kmemfs_table_init(struct kmemfs_table *t, u64 owner);
+void kmemfs_table_destroy(struct kmemfs_table *t);
 
 /* rope.c */
 unsigned long kmemfs_rope_pages(unsigned long entries);
@@ -636,10 +676,29 @@ int kmemfs_share(struct kmemfs *k, u32 page);
 
 /* commit.c */
 int kmemfs_commit(struct kmemfs *k);
+int kmemfs_commit_all(struct kmemfs *k);
 int kmemfs_commit_locked(struct kmemfs *k, unsigned int version);
 int kmemfs_fsync(struct file *file, loff_t start, loff_t end, int datasync);
 int kmemfs_pages_add(struct kmemfs_pages *list, u32 page);
 void kmemfs_pages_free(struct kmemfs_pages *list);
+
+/* sums.c */
+void kmemfs_clear_sums(struct kmemfs *k, const u32 *pages, unsigned long nr);
+u32 kmemfs_get_sum(struct kmemfs *k, u32 page);
+int kmemfs_make_sums(struct kmemfs *k);
+int kmemfs_sum_all(struct kmemfs *k);
+void kmemfs_sums_wanted(struct kmemfs *k, u32 page);
+void kmemfs_sums_kick(struct kmemfs *k);
+size_t kmemfs_sums_memory(void);
+int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums);
+void kmemfs_sums_init(struct kmemfs *k);
+void kmemfs_sums_stop(struct kmemfs *k);
+void kmemfs_sums_exit(struct kmemfs *k);
+int kmemfs_register_sums(void);
+
+/* verify.c */
+int kmemfs_ioc_verify(struct file *file, struct kmemfs_verify_range __user *arg);
+int kmemfs_ioc_sum(struct file *file);
 
 /* upgrade.c */
 int kmemfs_upgrade(struct kmemfs *k);

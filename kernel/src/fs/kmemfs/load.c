@@ -66,19 +66,28 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 
 	if (kind == KMEMFS_KIND_INODES) {
 		kmemfs_reserve_count(k, 1, 0);
-		return xa_err(xa_store(&k->leaves,
+		return xa_err(xa_store(&k->itable.leaves,
 				       KMEMFS_LEAF(le64_to_cpu(head->first)),
 				       xa_mk_value(page), GFP_KERNEL));
 	}
 	if (kind == KMEMFS_KIND_XATTRS)
 		return kmemfs_load_xattr_page(l, (const void *)head);
-	if (k->root.version == 2 &&
-	    (kind == KMEMFS_KIND_SUMS ||
-	     (kind == KMEMFS_KIND_INDEX && le64_to_cpu(head->owner) == KMEMFS_OWNER_SUMS)))
-		return kmemfs_pages_add(&k->sums, page);
-	if (kind != KMEMFS_KIND_INDEX || le64_to_cpu(head->owner) != KMEMFS_OWNER_INODES)
+	if (kind != KMEMFS_KIND_INDEX)
 		return 0;
-	return kmemfs_load_index(k, level, le64_to_cpu(head->first), page);
+	/* in version 1 owners above 0 are inodes */
+	if (k->root.version == 2 && le64_to_cpu(head->owner) == KMEMFS_OWNER_SUMS)
+		return kmemfs_load_index(&k->sums.table, level, le64_to_cpu(head->first), page);
+	if (le64_to_cpu(head->owner) != KMEMFS_OWNER_INODES)
+		return 0;
+	return kmemfs_load_index(&k->itable, level, le64_to_cpu(head->first), page);
+}
+
+static int kmemfs_load_sums_page(void *ctx, __u64 leaf, __u64 page, const struct kmemfs_sums *sums)
+{
+	struct kmemfs_loading *l = ctx;
+
+	return kmemfs_load_charge(l, kmemfs_sums_memory()) ?:
+	       kmemfs_load_sums(l->k, leaf, page, sums);
 }
 
 /* A page of the tree of l->ki */
@@ -207,6 +216,7 @@ static const struct kmemfs_visitor kmemfs_load_visitor = {
 	.link = kmemfs_load_link,
 	.run = kmemfs_load_visit_run,
 	.segment = kmemfs_load_piece,
+	.sums = kmemfs_load_sums_page,
 };
 
 /* The root directory of a pool that has never had a commit */
@@ -231,11 +241,11 @@ static int kmemfs_load_empty(struct kmemfs_loading *l)
 		iput(inode);
 		return r;
 	}
-	r = xa_err(xa_store(&l->k->leaves, 0, xa_mk_value(0), GFP_KERNEL));
+	r = xa_err(xa_store(&l->k->itable.leaves, 0, xa_mk_value(0), GFP_KERNEL));
 	if (!r)
 		kmemfs_reserve_count(l->k, 1, 1);
 	l->k->reserve.span = 1;
-	xa_set_mark(&l->k->leaves, 0, KMEMFS_LEAF_DIRTY);
+	xa_set_mark(&l->k->itable.leaves, 0, KMEMFS_LEAF_DIRTY);
 	return r;
 }
 
@@ -368,8 +378,10 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 		r = kmemfs_walk(&l.media, &k->root, &kmemfs_load_visitor, &l, &why);
 	else
 		r = kmemfs_load_empty(&l);
+	k->itable.span = k->root.nr_inode_pages;
+	k->sums.table.span = k->root.nr_sums_pages;
 	if (k->root.itable)
-		kmemfs_reserve_committed(k, k->nr_index, k->root.nr_inode_pages, 0);
+		kmemfs_reserve_committed(k, k->itable.nr_index, k->root.nr_inode_pages, 0);
 	if (r == -EUCLEAN)
 		pr_err("%s: %s\n", k->kp->name, why.text);
 	if (!r)
@@ -388,22 +400,18 @@ void kmemfs_unload(struct kmemfs *k)
 	struct kmemfs_rope *rope;
 	LIST_HEAD(pending);
 	unsigned long ino;
-	int i;
 
 	kmemfs_take_pending(k, &pending);
 	kmemfs_put_pending(k, &pending, false);
 	kmemfs_reserve_drop(k);
 	kmemfs_limit_exit(k);
-	xa_destroy(&k->leaves);
+	kmemfs_table_destroy(&k->itable);
+	kmemfs_sums_exit(k);
 	xa_destroy(&k->inodes);
 	xa_destroy(&k->links);
 	ida_destroy(&k->inos);
-	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
-		xa_destroy(&k->index[i]);
-	k->nr_index = 0;
 	xa_for_each(&k->ropes, ino, rope)
 		kmemfs_free_rope(rope);
 	xa_destroy(&k->ropes);
-	kmemfs_pages_free(&k->sums);
 	k->dirty = false;
 }

@@ -162,6 +162,7 @@ static void kmemfs_free(struct kmemfs *k)
 {
 	vfree(k->durable);
 	vfree(k->flushing);
+	vfree(k->sums.unsummed);
 	xa_destroy(&k->shared);
 	kvfree(k);
 }
@@ -175,7 +176,8 @@ static struct kmemfs *kmemfs_alloc(struct kmem_persist *kp)
 	xa_init(&k->shared);
 	k->durable = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
 	k->flushing = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
-	if (!k->durable || !k->flushing) {
+	k->sums.unsummed = vzalloc(BITS_TO_LONGS(kp->nr_pages) * sizeof(long));
+	if (!k->durable || !k->flushing || !k->sums.unsummed) {
 		kmemfs_free(k);
 		return NULL;
 	}

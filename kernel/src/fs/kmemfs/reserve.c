@@ -239,7 +239,7 @@ int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n)
 	unsigned int flags;
 	int err = 0;
 
-	if (xa_load(&k->leaves, n))
+	if (xa_load(&k->itable.leaves, n))
 		return 0;
 	spin_lock(&r->lock);
 	r->leaves++;
@@ -250,7 +250,7 @@ int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n)
 	if (!kmemfs_reserve_add(k, KMEMFS_RESERVE_MIN))
 		err = -ENOSPC;
 	if (!err)
-		err = xa_insert(&k->leaves, n, xa_mk_value(0), GFP_KERNEL);
+		err = xa_insert(&k->itable.leaves, n, xa_mk_value(0), GFP_KERNEL);
 	memalloc_nofs_restore(flags);
 	if (err)
 		kmemfs_reserve_count(k, -1, -1);

@@ -69,7 +69,7 @@ int kmemfs_writable(const struct inode *inode)
 static void kmemfs_commit_work(struct work_struct *work)
 {
 	struct kmemfs *k = container_of(to_delayed_work(work), struct kmemfs, commit_work);
-	int r = kmemfs_commit(k);
+	int r = kmemfs_commit_all(k);
 
 	if (r && r != -EROFS)
 		pr_err_ratelimited("%s: commit failed (%d), the last one still holds\n",
@@ -124,7 +124,7 @@ static void kmemfs_put_super(struct super_block *sb)
 static int kmemfs_sync_fs(struct super_block *sb, int wait)
 {
 	/* Without a root the names are gone, and so is what k->inodes leads to. */
-	return wait && sb->s_root ? kmemfs_commit(KMEMFS_SB(sb)) : 0;
+	return wait && sb->s_root ? kmemfs_commit_all(KMEMFS_SB(sb)) : 0;
 }
 
 static int kmemfs_statfs(struct dentry *dentry, struct kstatfs *buf)
@@ -295,9 +295,8 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	sb->s_time_max = div_s64(S64_MAX, NSEC_PER_SEC) - 1;
 	super_set_uuid(sb, k->kp->header.uuid, sizeof(k->kp->header.uuid));
 
-	xa_init(&k->leaves);
-	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
-		xa_init(&k->index[i]);
+	kmemfs_table_init(&k->itable, KMEMFS_OWNER_INODES);
+	kmemfs_sums_init(k);
 	xa_init(&k->ropes);
 	xa_init(&k->inodes);
 	xa_init(&k->links);
@@ -461,8 +460,8 @@ static void kmemfs_kill_sb(struct super_block *sb)
 		if (r)
 			pr_err("%s: changes since generation %llu are lost: commit failed (%d)\n",
 			       k->kp->name, k->root.generation, r);
-		k->commit_interval = 0;
-		cancel_delayed_work_sync(&k->commit_work);
+		WRITE_ONCE(k->commit_interval, 0);
+		kmemfs_sums_stop(k);
 	}
 	/* Nobody else calls it without a root; and afterwards @k may be the next mount's. */
 	if (filled && !sb->s_root)
@@ -506,6 +505,8 @@ static int __init kmemfs_init(void)
 		r = register_filesystem(&kmemfs_type);
 	if (!r)
 		r = kmemfs_register_poison();
+	if (!r)
+		r = kmemfs_register_sums();
 	if (!r)
 		r = kmemfs_register_persist();
 	return r;

@@ -222,6 +222,14 @@ static void kmemfs_not_durable(struct kmemfs *k, const u32 *pages, unsigned long
 	for (i = 0; i < nr; i++)
 		if ((pages[i] & POOL_PAGE_NEW) && test_bit(KMEMFS_PAGE(pages[i]), k->durable))
 			clear_bit(KMEMFS_PAGE(pages[i]), k->durable);
+	kmemfs_clear_sums(k, pages, nr);
+}
+
+/* The same for one page, which is about to be written in place. Caller holds ki->lock. */
+void kmemfs_rewrites(struct kmemfs *k, u32 page)
+{
+	page = KMEMFS_PAGE(page) | POOL_PAGE_NEW;
+	kmemfs_not_durable(k, &page, 1);
 }
 
 /* Four pages whose content is not new? Subtracting 1 gives holes the top bit, too. */
@@ -445,6 +453,7 @@ int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long 
 	int r;
 
 	bitmap_set(k->durable, page, count);
+	bitmap_set(k->sums.unsummed, page, count);
 	kmemfs_account(ki, count);
 	while (count) {
 		unsigned long i, span = kmemfs_chunk_span(index, count);

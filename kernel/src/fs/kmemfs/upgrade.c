@@ -34,8 +34,8 @@ static int kmemfs_upgrade_locked(struct kmemfs *k)
 	r = kmemfs_reserve_trees(k, pages);
 	if (r)
 		return r;
-	xa_for_each(&k->leaves, n, v)
-		xa_set_mark(&k->leaves, n, KMEMFS_LEAF_DIRTY);
+	xa_for_each(&k->itable.leaves, n, v)
+		xa_set_mark(&k->itable.leaves, n, KMEMFS_LEAF_DIRTY);
 	r = kmemfs_commit_locked(k, 2);
 	kmemfs_unreserve_trees(k, pages);
 	return r;

@@ -106,4 +106,43 @@ struct kmemfs_info {
  */
 #define KMEMFS_IOC_UPGRADE	_IO(0xdb, 0x42)
 
+/**
+ * struct kmemfs_verify_range - argument of KMEMFS_IOC_VERIFY
+ * @offset: in: where in the file to begin; a multiple of the page size
+ * @len: in: bytes, not zero; what is behind the end of the file holds
+ * @flags: in: must be zero
+ * @done: out: bytes from @offset on that hold, or of which nobody knows
+ * @pages_checked: out: pages among them that are what their checksums say
+ * @pages_without_sum: out: pages that can be read and have no checksum (yet)
+ * @first_bad: out: offset of the first page that does not hold; ~0: none was found
+ */
+struct kmemfs_verify_range {
+	__u64 offset;
+	__u64 len;
+	__u64 flags;
+	__u64 done;
+	__u64 pages_checked;
+	__u64 pages_without_sum;
+	__u64 first_bad;
+};
+
+/*
+ * Compare stored pages of a file with their checksums; what was stored through a mapping
+ * and not been written back yet is not looked at. Holes hold. Any pool: one of version 1
+ * has no checksums. Changes nothing, so it can be repeated.
+ * 0: nothing is wrong. EIO: the page at @first_bad cannot be read, or is not what was
+ * stored; nothing behind it was looked at. EINTR: a signal came; all up to @done holds.
+ * EBADF: not open for reading. EINVAL: no regular file, or a bad argument.
+ */
+#define KMEMFS_IOC_VERIFY	_IOWR(0xdb, 0x43, struct kmemfs_verify_range)
+
+/*
+ * Make all checksums that are missing, of what was stored before, and have them on media,
+ * on any file or directory of the pool; else both come in time by themselves.
+ * EPERM: the caller has no CAP_SYS_ADMIN. EROFS: read-only. EOPNOTSUPP: a pool of version
+ * 1. ENOSPC: no room for them on media. EINTR: a signal came; what was made stays, and
+ * the rest can be made by another call. ENOMEM, EIO: as from fsync(2).
+ */
+#define KMEMFS_IOC_SUM		_IO(0xdb, 0x44)
+
 #endif /* _UAPI_LINUX_KMEMFS_H */

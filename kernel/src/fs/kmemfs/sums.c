@@ -1,0 +1,523 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * kmemfs: checksums of data pages
+ */
+
+/**
+ * DOC: checksums
+ *
+ * In version 2 each device page with data has a checksum, in a table by page number. The
+ * sums are in memory as long as the pool is mounted. They are made after the commit that
+ * wrote the pages back, by a worker of low priority, and go to media with a later commit:
+ * the next one, or one of their own when the worker is done (not with commit=0).
+ *
+ * A stored page does not change as long as a commit has it, and kmemfs.durable says so:
+ * whoever gives a page new content clears its bit there, then its sum, both before the
+ * commit that has the page is collected. So a sum counts while the bit is set. What is
+ * left of a page that went, or belongs to a process now, counts for nobody: before it is
+ * data again its sum is cleared. Nothing looks for such sums.
+ *
+ * The worker computes without locks. kmemfs.sums.unsummed tells whether what it saw is
+ * still there: it clears the bit first, and a commit that writes the page back sets it
+ * again. It stores sums with commit_lock held, when no commit is written, and then looks
+ * whether the page is still durable; so does, the other way round, who clears a sum.
+ *
+ * What a commit must not fail for is not allowed to take pages of the reserve. If the
+ * node has no other pages, sums that are new stay in memory. If there are some that have
+ * been cleared since media has them, what is there must not be trusted: the commit is
+ * then without the table, which a later one writes anew as a whole.
+ */
+
+#define pr_fmt(fmt) "kmemfs: " fmt
+
+#include <linux/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include "commit.h"
+
+/* Pages of which sums are made at once */
+#define KMEMFS_SUMS_BATCH	64
+
+/* From a commit to the making of sums, so that many commits are worth one start */
+#define KMEMFS_SUMS_DELAY	(HZ / 10)
+
+/**
+ * struct kmemfs_sums_leaf - a leaf of the table of checksums in memory
+ * @cleared: media may have sums that are here no more. Set with kmemfs.commit_sem held
+ *	for reading; commits are the others that look at it.
+ * @sum: as in struct kmemfs_sums, in host order
+ */
+struct kmemfs_sums_leaf {
+	bool cleared;
+	u32 sum[KMEMFS_SUMS_PER_PAGE];
+};
+
+static struct workqueue_struct *kmemfs_sums_wq;
+
+static void kmemfs_sums_dirty(struct kmemfs *k, unsigned long leaf)
+{
+	xa_set_mark(&k->sums.table.leaves, leaf, KMEMFS_LEAF_DIRTY);
+	WRITE_ONCE(k->sums.dirty, true);
+}
+
+/* Leaf @n, which comes into being if it was not there; leaves do not go. NULL: no memory. */
+static struct kmemfs_sums_leaf *kmemfs_sums_make_leaf(struct kmemfs *k, unsigned long n)
+{
+	struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, n);
+	int r;
+
+	if (leaf)
+		return leaf;
+	leaf = kzalloc(sizeof(*leaf), GFP_KERNEL);
+	if (!leaf)
+		return NULL;
+	r = xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(0), GFP_KERNEL));
+	if (!r)
+		r = xa_err(xa_store(&k->sums.held, n, leaf, GFP_KERNEL));
+	if (r) {
+		kfree(leaf);
+		return NULL;
+	}
+	return leaf;
+}
+
+/**
+ * kmemfs_clear_sums() - pages get, or have got, other content
+ * @k: the pool
+ * @pages: of those with POOL_PAGE_NEW; their bits in kmemfs.durable are clear already
+ * @nr: entries of @pages
+ *
+ * Does not sleep. Caller holds commit_sem for reading.
+ */
+void kmemfs_clear_sums(struct kmemfs *k, const u32 *pages, unsigned long nr)
+{
+	struct kmemfs_sums_leaf *leaf = NULL;
+	unsigned long i, n, last = ULONG_MAX;
+
+	/* pairs with kmemfs_store_sum() */
+	smp_mb();
+	if (xa_empty(&k->sums.held))
+		return;
+	for (i = 0; i < nr; i++) {
+		u32 page = KMEMFS_PAGE(pages[i]), *sum;
+
+		if (!(pages[i] & POOL_PAGE_NEW))
+			continue;
+		n = page / KMEMFS_SUMS_PER_PAGE;
+		if (n != last)
+			leaf = xa_load(&k->sums.held, n);
+		last = n;
+		if (!leaf)
+			continue;
+		sum = &leaf->sum[page % KMEMFS_SUMS_PER_PAGE];
+		if (!READ_ONCE(*sum))
+			continue;
+		WRITE_ONCE(*sum, 0);
+		WRITE_ONCE(leaf->cleared, true);
+		kmemfs_sums_dirty(k, n);
+	}
+}
+
+/* The checksum of a page that a file has, on which the caller has a reference; 0: not known */
+u32 kmemfs_get_sum(struct kmemfs *k, u32 page)
+{
+	const struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, page / KMEMFS_SUMS_PER_PAGE);
+
+	if (!leaf || !test_bit(page, k->durable))
+		return 0;
+	return READ_ONCE(leaf->sum[page % KMEMFS_SUMS_PER_PAGE]);
+}
+
+/* Memory that a leaf takes */
+size_t kmemfs_sums_memory(void)
+{
+	return sizeof(struct kmemfs_sums_leaf);
+}
+
+/* ---- making them ---------------------------------------------------------- */
+
+/* 0: it is not data any more, or its memory has failed */
+static u32 kmemfs_make_sum(struct kmemfs *k, u32 nr, void *buffer)
+{
+	struct page *page = kmemfs_page(k, nr);
+	u32 sum = 0;
+
+	if (!test_bit(nr, k->durable) || !pool_page_test(&k->region, page) ||
+	    !get_page_unless_zero(page))
+		return 0;
+	if (pool_page_test(&k->region, page) && !kmemfs_damaged(k, nr) &&
+	    !copy_mc_to_kernel(buffer, page_address(page), PAGE_SIZE))
+		sum = kmemfs_page_sum(buffer);
+	put_page(page);
+	return sum;
+}
+
+/* Caller holds commit_lock, and has made the leaf */
+static void kmemfs_store_sum(struct kmemfs *k, u32 page, u32 value)
+{
+	struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, page / KMEMFS_SUMS_PER_PAGE);
+	u32 *sum = &leaf->sum[page % KMEMFS_SUMS_PER_PAGE];
+
+	/* written back again meanwhile: then the sum may be that of what was there before */
+	if (test_bit(page, k->sums.unsummed) || !test_bit(page, k->durable))
+		return;
+	WRITE_ONCE(*sum, value);
+	/* pairs with kmemfs_clear_sums(): it sees the sum, or this one that it is not durable */
+	smp_mb();
+	if (test_bit(page, k->durable))
+		kmemfs_sums_dirty(k, page / KMEMFS_SUMS_PER_PAGE);
+	else
+		WRITE_ONCE(*sum, 0);
+}
+
+/* Have leaf @n, and account for its memory. 0, -ENOSPC or -ENOMEM. Caller holds sums.lock. */
+static int kmemfs_sums_have_leaf(struct kmemfs *k, unsigned long n)
+{
+	int r;
+
+	if (xa_load(&k->sums.held, n))
+		return 0;
+	r = kmemfs_charge_table(k, kmemfs_sums_memory());
+	if (r || kmemfs_sums_make_leaf(k, n))
+		return r;
+	kmemfs_uncharge_table(k, kmemfs_sums_memory());
+	return -ENOMEM;
+}
+
+/* Pages from *@at on. 1: there are more; 0: no more; or an error. Caller holds sums.lock. */
+static int kmemfs_make_batch(struct kmemfs *k, unsigned long *at, void *buffer)
+{
+	u32 page[KMEMFS_SUMS_BATCH], sum[KMEMFS_SUMS_BATCH];
+	const unsigned long end = k->region.end;
+	unsigned int i, seen, nr = 0;
+	int r = 1;
+
+	for (seen = 0; seen < KMEMFS_SUMS_BATCH; seen++, (*at)++) {
+		*at = find_next_bit(k->sums.unsummed, end, *at);
+		if (*at >= end) {
+			r = 0;
+			break;
+		}
+		r = kmemfs_sums_have_leaf(k, *at / KMEMFS_SUMS_PER_PAGE);
+		if (r)
+			break;
+		r = 1;
+		clear_bit(*at, k->sums.unsummed);
+		/* before the page is looked at, see kmemfs_sums_wanted() */
+		smp_mb__after_atomic();
+		page[nr] = *at;
+		sum[nr] = kmemfs_make_sum(k, *at, buffer);
+		nr += !!sum[nr];
+		cond_resched();
+	}
+	if (!nr)
+		return r;
+	mutex_lock(&k->commit_lock);
+	for (i = 0; i < nr; i++)
+		kmemfs_store_sum(k, page[i], sum[i]);
+	mutex_unlock(&k->commit_lock);
+	return r;
+}
+
+/**
+ * kmemfs_make_sums() - make those that are missing
+ * @k: the pool, of version 2
+ *
+ * Return: 0: all pages that were durable before have one; -EINTR, also if the pool is
+ * about to be unmounted; -ENOSPC, as from kmemfs_charge_table(); -ENOMEM, -EROFS.
+ */
+int kmemfs_make_sums(struct kmemfs *k)
+{
+	void *buffer = (void *)__get_free_page(GFP_KERNEL);
+	unsigned long at = k->region.first;
+	int r = 1;
+
+	if (!buffer)
+		return -ENOMEM;
+	WRITE_ONCE(k->sums.todo, false);
+	while (r > 0) {
+		if (READ_ONCE(k->failed))
+			r = -EROFS;
+		else if (READ_ONCE(k->sums.stop) || mutex_lock_interruptible(&k->sums.lock))
+			r = -EINTR;
+		if (r < 0)
+			break;
+		r = kmemfs_make_batch(k, &at, buffer);
+		mutex_unlock(&k->sums.lock);
+		if (r > 0 && signal_pending(current))
+			r = -EINTR;
+		cond_resched();
+	}
+	if (r < 0)
+		WRITE_ONCE(k->sums.todo, true);
+	free_page((unsigned long)buffer);
+	return r;
+}
+
+static void kmemfs_sums_work(struct work_struct *work)
+{
+	struct kmemfs *k = container_of(to_delayed_work(work), struct kmemfs, sums.work);
+	unsigned int interval;
+
+	if (sb_rdonly(k->sb) || kmemfs_make_sums(k))
+		return;
+	interval = READ_ONCE(k->commit_interval);
+	if (interval && READ_ONCE(k->sums.dirty))
+		queue_delayed_work(system_unbound_wq, &k->commit_work, interval * HZ);
+}
+
+/* A commit has written pages back, and holds commit_lock: their content is another one */
+void kmemfs_sums_wanted(struct kmemfs *k, u32 page)
+{
+	set_bit(page, k->sums.unsummed);
+	if (!READ_ONCE(k->sums.todo))
+		WRITE_ONCE(k->sums.todo, true);
+}
+
+/* A commit is durable */
+void kmemfs_sums_kick(struct kmemfs *k)
+{
+	if (kmemfs_is_v2(k) && READ_ONCE(k->sums.todo) && !READ_ONCE(k->sums.stop))
+		queue_delayed_work(kmemfs_sums_wq, &k->sums.work, KMEMFS_SUMS_DELAY);
+}
+
+/**
+ * kmemfs_sum_all() - make all checksums now, and have them on media
+ * @k: the pool
+ *
+ * Return: 0, -EOPNOTSUPP for one of version 1, -ENOSPC if there was no room for the
+ * table, or as kmemfs_commit() and kmemfs_make_sums() do.
+ */
+int kmemfs_sum_all(struct kmemfs *k)
+{
+	int r;
+
+	if (!kmemfs_is_v2(k))
+		return -EOPNOTSUPP;
+	r = kmemfs_commit(k);
+	if (!r)
+		r = kmemfs_make_sums(k);
+	if (!r)
+		r = kmemfs_commit_all(k);
+	if (!r && READ_ONCE(k->sums.lacking))
+		r = -ENOSPC;
+	return r;
+}
+
+/* ---- commits --------------------------------------------------------------- */
+
+static int kmemfs_write_sums_leaf(struct kmemfs_commit *c, unsigned long n, u32 old)
+{
+	const struct kmemfs_sums_leaf *leaf = xa_load(&c->k->sums.held, n);
+	u64 page = 0;
+	int r = 0;
+
+	if (memchr_inv(leaf->sum, 0, sizeof(leaf->sum)))
+		r = kmemfs_write_sums(&c->sink, n, leaf->sum, &page);
+	if (!r && old)
+		r = kmemfs_pages_add(&c->old, old);
+	return r ?: xa_err(xa_store(&c->sums.leaves, n, xa_mk_value(page), GFP_NOFS));
+}
+
+static int kmemfs_write_sums_leaves(struct kmemfs_commit *c)
+{
+	unsigned long n;
+	void *v;
+	int r;
+
+	xa_for_each_marked(&c->k->sums.table.leaves, n, v, KMEMFS_LEAF_DIRTY) {
+		r = kmemfs_write_sums_leaf(c, n, xa_to_value(v));
+		if (r)
+			return r;
+		cond_resched();
+	}
+	return kmemfs_write_table(c, &c->sums);
+}
+
+/* Are there sums on media that do not hold any more? */
+static bool kmemfs_sums_stale(struct kmemfs *k)
+{
+	const struct kmemfs_sums_leaf *leaf;
+	unsigned long n;
+	void *v;
+
+	xa_for_each_marked(&k->sums.table.leaves, n, v, KMEMFS_LEAF_DIRTY) {
+		leaf = xa_load(&k->sums.held, n);
+		if (leaf->cleared && xa_to_value(v))
+			return true;
+	}
+	return false;
+}
+
+static int kmemfs_drop_table(struct kmemfs_commit *c, struct xarray *pages)
+{
+	unsigned long n;
+	void *v;
+	int r;
+
+	xa_for_each(pages, n, v) {
+		r = xa_to_value(v) ? kmemfs_pages_add(&c->old, xa_to_value(v)) : 0;
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+/* Nothing of the table is on media after this commit */
+static int kmemfs_drop_sums(struct kmemfs_commit *c)
+{
+	struct kmemfs_table *t = &c->k->sums.table;
+	int i, r = kmemfs_drop_table(c, &t->leaves);
+
+	for (i = 0; i < KMEMFS_MAX_HEIGHT && !r; i++)
+		r = kmemfs_drop_table(c, &t->index[i]);
+	c->sums_fate = KMEMFS_SUMS_DROPPED;
+	c->root.sums = 0;
+	c->root.sums_height = 0;
+	c->root.nr_sums_pages = 0;
+	return r;
+}
+
+/**
+ * kmemfs_commit_sums() - write what has changed of the table of checksums
+ * @c: a commit that has written all else; commit_sem is held for writing
+ *
+ * Return: 0 if all is written or need not be, or if the commit is without the table
+ * instead; -ENOMEM.
+ */
+int kmemfs_commit_sums(struct kmemfs_commit *c)
+{
+	const u64 nr_meta_pages = c->sink.nr_meta_pages;
+	const size_t fresh = c->fresh.nr, old = c->old.nr;
+	struct kmemfs *k = c->k;
+	int r;
+
+	c->sums_fate = KMEMFS_SUMS_STAY;
+	if (c->root.version < 2 || !xa_marked(&k->sums.table.leaves, KMEMFS_LEAF_DIRTY))
+		return 0;
+	c->spare_reserve = true;
+	r = kmemfs_write_sums_leaves(c);
+	c->spare_reserve = false;
+	WRITE_ONCE(k->sums.lacking, !!r);
+	if (!r) {
+		c->sums_fate = KMEMFS_SUMS_WRITTEN;
+		c->root.sums = c->sums.top;
+		c->root.sums_height = c->sums.height;
+		c->root.nr_sums_pages = c->sums.span;
+		return 0;
+	}
+	kmemfs_unwrite(c, fresh);
+	c->old.nr = old;
+	c->sink.nr_meta_pages = nr_meta_pages;
+	return kmemfs_sums_stale(k) ? kmemfs_drop_sums(c) : 0;
+}
+
+/* Leaf @n of the table in memory is on media as it is. Overwrites: does not allocate. */
+static void kmemfs_sums_leaf_written(struct kmemfs *k, unsigned long n, void *page)
+{
+	struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, n);
+
+	xa_store(&k->sums.table.leaves, n, page, GFP_NOFS);
+	xa_clear_mark(&k->sums.table.leaves, n, KMEMFS_LEAF_DIRTY);
+	leaf->cleared = false;
+}
+
+/* All is written; commit_sem is held for writing */
+void kmemfs_sums_committed(struct kmemfs_commit *c)
+{
+	struct kmemfs *k = c->k;
+	struct kmemfs_table *t = &k->sums.table;
+	unsigned long n;
+	void *v;
+	int i;
+
+	if (c->sums_fate == KMEMFS_SUMS_STAY)
+		return;
+	if (c->sums_fate == KMEMFS_SUMS_WRITTEN) {
+		xa_for_each(&c->sums.leaves, n, v)
+			kmemfs_sums_leaf_written(k, n, v);
+		kmemfs_table_committed(&c->sums);
+		WRITE_ONCE(k->sums.dirty, false);
+		return;
+	}
+	xa_for_each(&t->leaves, n, v) {
+		kmemfs_sums_leaf_written(k, n, xa_mk_value(0));
+		kmemfs_sums_dirty(k, n);
+	}
+	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
+		xa_destroy(&t->index[i]);
+	t->nr_index = 0;
+	t->span = 0;
+}
+
+/* ---- mounting -------------------------------------------------------------- */
+
+/* While mounting, after all runs of files: a leaf of the table is at @page */
+int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums)
+{
+	const unsigned long first = n * KMEMFS_SUMS_PER_PAGE;
+	struct kmemfs_sums_leaf *leaf = kmemfs_sums_make_leaf(k, n);
+	unsigned int i;
+
+	if (!leaf)
+		return -ENOMEM;
+	/* what is no data has a sum that counts for nobody, but has to be cleared once it is */
+	for (i = 0; i < KMEMFS_SUMS_PER_PAGE; i++) {
+		leaf->sum[i] = le32_to_cpu(sums->sum[i]);
+		if (leaf->sum[i] && first + i < k->region.end)
+			__clear_bit(first + i, k->sums.unsummed);
+	}
+	return xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(page), GFP_KERNEL));
+}
+
+/* While mounting, before anything else */
+void kmemfs_sums_init(struct kmemfs *k)
+{
+	kmemfs_table_init(&k->sums.table, KMEMFS_OWNER_SUMS);
+	xa_init(&k->sums.held);
+	mutex_init(&k->sums.lock);
+	INIT_DELAYED_WORK(&k->sums.work, kmemfs_sums_work);
+	k->sums.dirty = false;
+	k->sums.lacking = false;
+	k->sums.stop = false;
+	k->sums.todo = true;
+	bitmap_zero(k->sums.unsummed, k->region.end);
+}
+
+/* Nobody makes any from here on, nor commits any by itself. commit_interval is 0. */
+void kmemfs_sums_stop(struct kmemfs *k)
+{
+	WRITE_ONCE(k->sums.stop, true);
+	cancel_delayed_work_sync(&k->sums.work);
+	cancel_delayed_work_sync(&k->commit_work);
+	/* which may have started it once more; but then it saw that it shall stop */
+	cancel_delayed_work_sync(&k->sums.work);
+}
+
+void kmemfs_sums_exit(struct kmemfs *k)
+{
+	struct kmemfs_sums_leaf *leaf;
+	unsigned long n;
+
+	xa_for_each(&k->sums.held, n, leaf)
+		kfree(leaf);
+	xa_destroy(&k->sums.held);
+	kmemfs_table_destroy(&k->sums.table);
+	k->sums.dirty = false;
+}
+
+int __init kmemfs_register_sums(void)
+{
+	struct workqueue_attrs *attrs = alloc_workqueue_attrs();
+	int r = -ENOMEM;
+
+	kmemfs_sums_wq = alloc_workqueue("kmemfs_sums", WQ_UNBOUND, 0);
+	if (attrs && kmemfs_sums_wq) {
+		attrs->nice = MAX_NICE;
+		r = apply_workqueue_attrs(kmemfs_sums_wq, attrs);
+	}
+	if (attrs)
+		free_workqueue_attrs(attrs);
+	return r;
+}
