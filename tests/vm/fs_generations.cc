@@ -98,6 +98,11 @@ class Tree {
 
   void Commit() {
     if (syncfs(root_.get()) != 0) Die("syncfs");
+    // Else they would be on media with one of the next commits, or not.
+    if (ioctl(root_.get(), KMEMFS_IOC_SUM) != 0 && errno != EOPNOTSUPP &&
+        errno != ENOTTY) {
+      Die("making checksums");
+    }
   }
 
   // Empty if the tree is exactly the generation.

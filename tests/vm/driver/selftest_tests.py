@@ -27,3 +27,11 @@ def kmemfs_ioctl(machine):
     count = run_selftest(machine, "kmemfs_ioctl", KMEMFS_DIR=POOL)
     # 10 tests of captures, 6 of refusals, and the program itself.
     expect(count >= 17, f"only {count} results")
+
+
+@test("Selftests.KmemfsSums", timeout=300)
+def kmemfs_sums(machine):
+    machine.ensure_pool()
+    count = run_selftest(machine, "kmemfs_sums", KMEMFS_DIR=POOL)
+    # 10 tests, and the program itself.
+    expect(count >= 11, f"only {count} results")
