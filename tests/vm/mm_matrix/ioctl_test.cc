@@ -366,6 +366,7 @@ TEST_F(Ioctl, InfoDescribesThePool) {
             true);
   const __u8 none[16] = {};
   EXPECT_NE(std::memcmp(info.uuid, none, sizeof(none)), 0);
+  EXPECT_EQ(info.flags, 0u);
   for (const __u32 word : info.reserved) EXPECT_EQ(word, 0u);
 }
 

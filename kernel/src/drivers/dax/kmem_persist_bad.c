@@ -9,8 +9,9 @@
  * all, and metadata that nobody has complained of is read once by
  * copy_mc_to_kernel() before it is looked at.
  *
- * Metadata that cannot be read refuses the device. A page of data that is bad is
- * a page whose memory has failed: it is marked as poisoned before anybody can
+ * Metadata that cannot be read refuses the device, or the type gives up what it leads
+ * to and keeps all else from being written (kmem_persist.rescue). A page of data that
+ * is bad is a page whose memory has failed: it is marked as poisoned before anybody can
  * get it, and only who wants to read it sees an error. One that nothing is
  * stored in is not given to the page allocator.
  */
@@ -93,6 +94,16 @@ int kmem_persist_find_bad(struct kmem_persist *kp, struct dev_dax *dev_dax)
 	return rc;
 }
 
+/* It showed only now: remembered, for later than check. */
+static void note_unreadable(struct kmem_persist *kp, unsigned long nr)
+{
+	kp->unreadable = true;
+	if (!kp->bad)
+		kp->bad = kvcalloc(BITS_TO_LONGS(kp->nr_pages), sizeof(long), GFP_KERNEL);
+	if (kp->bad)
+		__set_bit(nr, kp->bad);
+}
+
 /**
  * kmem_persist_readable - find out whether a page can be read, without dying of it
  * @kp: the device
@@ -101,7 +112,8 @@ int kmem_persist_find_bad(struct kmem_persist *kp, struct dev_dax *dev_dax)
  *
  * For metadata: plain loads may follow.
  *
- * Return: false if the page is known to be bad, or shows to be now.
+ * Return: false if the page is known to be bad, as it is from now on if it shows to be.
+ * If there was no memory to remember that, kmem_persist_is_bad() still says no.
  */
 bool kmem_persist_readable(struct kmem_persist *kp, unsigned long nr, const void *page)
 {
@@ -116,14 +128,14 @@ bool kmem_persist_readable(struct kmem_persist *kp, unsigned long nr, const void
 	return true;
 
 unreadable:
-	kp->unreadable = true;
+	note_unreadable(kp, nr);
 	return false;
 }
 
 /*
  * kmem_persist_mark_bad - what is bad counts as memory that has failed
  *
- * All memory is online and allocated. Metadata is not bad: that was refused.
+ * All memory is online and allocated. Metadata is not bad, or the type is prepared for it.
  */
 void kmem_persist_mark_bad(struct kmem_persist *kp)
 {

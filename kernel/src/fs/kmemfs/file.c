@@ -30,17 +30,18 @@
 #define KMEMFS_READ_BATCH	1024
 
 /* Fewer than @bytes: the destination faulted, or the page is damaged (-EIO in *error) */
-static size_t kmemfs_copy_out(struct kmemfs *k, u32 page, size_t offset, size_t bytes,
-			      struct iov_iter *to, int *error)
+static size_t kmemfs_copy_out(const struct kmemfs_inode *ki, u32 page, size_t offset,
+			      size_t bytes, struct iov_iter *to, int *error)
 {
+	struct kmemfs *k = kmemfs_of(&ki->vfs);
 	size_t n = 0;
 
-	if (!page)
+	if (!page && !ki->damaged)
 		n = iov_iter_zero(bytes, to);
-	else if (!kmemfs_damaged(k, page))
+	else if (page && !kmemfs_damaged(k, page))
 		n = _copy_mc_to_iter(kmemfs_addr(k, page) + offset, bytes, to);
 	if (n < bytes)
-		*error = page && kmemfs_damaged(k, page) ? -EIO : -EFAULT;
+		*error = (page ? kmemfs_damaged(k, page) : ki->damaged) ? -EIO : -EFAULT;
 	return n;
 }
 
@@ -48,9 +49,10 @@ static size_t kmemfs_copy_out(struct kmemfs *k, u32 page, size_t offset, size_t 
  * Read up to @nr pages from *@pos, whose numbers are in @pages with a reference
  * each. @end: of the file. Return bytes read; *@error ends the read.
  */
-static size_t kmemfs_read_pages(struct kmemfs *k, u32 *pages, unsigned long nr, loff_t pos,
-				loff_t end, struct iov_iter *to, int *error)
+static size_t kmemfs_read_pages(const struct kmemfs_inode *ki, u32 *pages, unsigned long nr,
+				loff_t pos, loff_t end, struct iov_iter *to, int *error)
 {
+	struct kmemfs *k = kmemfs_of(&ki->vfs);
 	unsigned long i = 0, copy = nr;
 	size_t done = 0;
 
@@ -78,7 +80,7 @@ static size_t kmemfs_read_pages(struct kmemfs *k, u32 *pages, unsigned long nr, 
 				    (loff_t)(PAGE_SIZE - offset));
 			if (!want)
 				return done;
-			n = kmemfs_copy_out(k, pages[i], offset, want, to, error);
+			n = kmemfs_copy_out(ki, pages[i], offset, want, to, error);
 			pos += n;
 			done += n;
 			if (n < want)
@@ -136,7 +138,7 @@ static ssize_t kmemfs_read_iter(struct kiocb *iocb, struct iov_iter *to)
 			nr = 1;
 		}
 		nr = kmemfs_get_pages(ki, pos >> PAGE_SHIFT, nr, p);
-		n = kmemfs_read_pages(k, p, nr, pos, end, to, &error);
+		n = kmemfs_read_pages(ki, p, nr, pos, end, to, &error);
 		if (memchr_inv(p, 0, nr * sizeof(*p)))	/* not all were given away */
 			pool_pages_put(&k->region, p, nr);
 		iocb->ki_pos += n;

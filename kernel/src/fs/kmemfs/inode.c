@@ -284,7 +284,7 @@ static const char *kmemfs_get_link(struct dentry *dentry, struct inode *inode,
 				   struct delayed_call *done)
 {
 	struct kmemfs *k = kmemfs_of(inode);
-	bool damaged = false;
+	bool damaged = KMEMFS_I(inode)->damaged;
 	char *link;
 	u32 page;
 

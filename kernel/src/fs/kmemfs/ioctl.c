@@ -28,6 +28,7 @@ static int kmemfs_ioc_info(struct kmemfs *k, struct kmemfs_info __user *arg)
 		.flushed_pages = atomic64_read(&k->counter[KMEMFS_FLUSHED]),
 		.dirty = READ_ONCE(k->dirty),
 		.version = READ_ONCE(k->version),
+		.flags = k->rescue ? KMEMFS_INFO_RESCUE : 0,
 		.damaged_pages = min_t(u64, U32_MAX, atomic64_read(&k->counter[KMEMFS_DAMAGED])),
 	};
 

@@ -147,6 +147,8 @@ struct kmemfs_xattrs_held {
  * @xattrs: NULL if there are none. Changed under i_rwsem, read under RCU.
  * @xattrs_dirty: @xattrs differs from the last commit's. kmemfs.commit_sem.
  * @xattrs_lost: they are in a page that is damaged
+ * @damaged: part of its tree is lost (rescue.c): what looks like a hole may be none
+ * @passed: while mounting: it is on the way to the root of one that got its name
  * @xattr_pages: pages of their own that the next commit writes: 0 or 1. @lock.
  * @xattr_page: that of the last commit, or 0. kmemfs.commit_lock.
  * @new_xattr_page: that of the commit being written
@@ -171,6 +173,8 @@ struct kmemfs_inode {
 	struct kmemfs_xattrs_held __rcu *xattrs;
 	bool xattrs_dirty;
 	bool xattrs_lost;
+	bool damaged;
+	bool passed;
 	unsigned int xattr_pages;
 	u64 xattr_page;
 	u64 new_xattr_page;
@@ -278,6 +282,8 @@ enum kmemfs_counter {
  * @sb: the mount, NULL while not mounted
  * @byref: read(2) maps pages instead of copying them
  * @failed: read-only for good, after an error that cannot be repaired
+ * @rescue: the committed tree does not hold: nothing on the device is written, and all
+ *	pages are kept (rescue.c). Does not change.
  * @max_pages: of data that the store may hold; 0: no limit
  * @owners: of each device page, if there is a limit
  * @held: pages that have any
@@ -316,6 +322,7 @@ struct kmemfs {
 	struct super_block *sb;
 	bool byref;
 	bool failed;
+	bool rescue;
 	u64 max_pages;
 	atomic_t *owners;
 	atomic64_t held;

@@ -8,35 +8,13 @@
 #include <linux/dcache.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
-#include "kmemfs.h"
-
-/**
- * struct kmemfs_loading - a tree being loaded
- * @k: the pool
- * @sb: the mount
- * @media: the device
- * @ki: the inode whose runs come
- * @next_chunk: of its page table: the chunks before are there, or will not be
- * @rope: version 2: its tree
- * @shared: others have a page of it, too
- * @most: memory that all may take
- */
-struct kmemfs_loading {
-	struct kmemfs *k;
-	struct super_block *sb;
-	struct kmemfs_media media;
-	struct kmemfs_inode *ki;
-	u64 next_chunk;
-	struct kmemfs_rope *rope;
-	bool shared;
-	u64 most;
-};
+#include "load.h"
 
 /*
  * Account for memory that is about to be taken. What a device leads to may be more than
  * there is: then rather no mount than the out-of-memory killer.
  */
-static int kmemfs_load_charge(struct kmemfs_loading *l, u64 bytes)
+int kmemfs_load_charge(struct kmemfs_loading *l, u64 bytes)
 {
 	if (atomic64_add_return(bytes, &l->k->table_bytes) <= l->most)
 		return 0;
@@ -130,6 +108,16 @@ static int kmemfs_load_piece(void *ctx, __u64 ino, __u64 page, __u32 level, __u6
 	return r;
 }
 
+/* All that a tree which will not be committed must give */
+static int kmemfs_load_meta_rescue(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
+{
+	struct kmemfs_loading *l = ctx;
+
+	if (kind != KMEMFS_KIND_XATTRS)
+		return 0;
+	return kmemfs_load_xattr_page(l, l->media.page(&l->media, page));
+}
+
 static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record)
 {
 	struct kmemfs_loading *l = ctx;
@@ -219,28 +207,55 @@ static const struct kmemfs_visitor kmemfs_load_visitor = {
 	.sums = kmemfs_load_sums_page,
 };
 
-/* The root directory of a pool that has never had a commit */
-static int kmemfs_load_empty(struct kmemfs_loading *l)
+static const struct kmemfs_visitor kmemfs_rescue_visitor = {
+	.meta = kmemfs_load_meta_rescue,
+	.inode = kmemfs_load_inode,
+	.link = kmemfs_load_link,
+	.run = kmemfs_load_visit_run,
+	.sums = kmemfs_load_sums_page,
+	.damage = kmemfs_rescue_damage,
+};
+
+/* A directory that media does not have, root's alone; in the root directory, or that itself */
+struct kmemfs_inode *kmemfs_load_directory(struct kmemfs_loading *l, u64 ino, const char *name)
 {
 	struct kmemfs_inode *ki;
 	struct kmemfs_name *n;
 	struct inode *inode;
 	int r;
 
-	inode = kmemfs_new_inode(l->sb, &nop_mnt_idmap, NULL, S_IFDIR | 0700, KMEMFS_ROOT_INO);
+	r = kmemfs_load_charge(l, KMEMFS_INODE_BYTES);
+	if (r)
+		return ERR_PTR(r);
+	inode = kmemfs_new_inode(l->sb, &nop_mnt_idmap, NULL, S_IFDIR | 0700, ino);
 	if (!inode)
-		return -ENOMEM;
-	atomic64_add(KMEMFS_INODE_BYTES, &l->k->table_bytes);
+		return ERR_PTR(-ENOMEM);
+	inode->i_uid = GLOBAL_ROOT_UID;
+	inode->i_gid = GLOBAL_ROOT_GID;
 	ki = KMEMFS_I(inode);
 	ki->btime = simple_inode_init_ts(inode);
-	n = kmemfs_new_name("", 0, KMEMFS_ROOT_INO);
+	n = kmemfs_new_name(name, strlen(name), KMEMFS_ROOT_INO);
 	if (n)
 		kmemfs_add_name(ki, n);
-	r = n ? xa_err(xa_store(&l->k->inodes, KMEMFS_ROOT_INO, ki, GFP_KERNEL)) : -ENOMEM;
-	if (r) {
-		iput(inode);
+	r = n ? xa_err(xa_store(&l->k->inodes, ino, ki, GFP_KERNEL)) : -ENOMEM;
+	if (!r)
+		return ki;
+	iput(inode);
+	return ERR_PTR(r);
+}
+
+static int kmemfs_load_root(struct kmemfs_loading *l)
+{
+	return PTR_ERR_OR_ZERO(kmemfs_load_directory(l, KMEMFS_ROOT_INO, ""));
+}
+
+/* The root directory of a pool that has never had a commit */
+static int kmemfs_load_empty(struct kmemfs_loading *l)
+{
+	int r = kmemfs_load_root(l);
+
+	if (r)
 		return r;
-	}
 	r = xa_err(xa_store(&l->k->itable.leaves, 0, xa_mk_value(0), GFP_KERNEL));
 	if (!r)
 		kmemfs_reserve_count(l->k, 1, 1);
@@ -249,24 +264,20 @@ static int kmemfs_load_empty(struct kmemfs_loading *l)
 	return r;
 }
 
-static bool kmemfs_has_name(const struct kmemfs_inode *ki)
-{
-	return !hlist_empty(&ki->vfs.i_dentry);
-}
-
 static struct kmemfs_name *kmemfs_first_name(const struct kmemfs_inode *ki)
 {
 	return list_first_entry(&ki->names, struct kmemfs_name, list);
 }
 
 /* Give a name its dentry; its directory has one */
-static int kmemfs_load_name(struct kmemfs *k, struct kmemfs_name *n)
+int kmemfs_load_name(struct kmemfs_loading *l, struct kmemfs_name *n)
 {
-	struct kmemfs_inode *dir = xa_load(&k->inodes, n->parent);
-	struct dentry *parent = d_find_any_alias(&dir->vfs), *dentry;
+	struct kmemfs_inode *dir = xa_load(&l->k->inodes, n->parent);
+	struct dentry *parent = d_find_any_alias(&dir->vfs), *dentry = NULL;
 	struct inode *inode = &n->ki->vfs;
 
-	dentry = d_alloc_name(parent, n->name);
+	if (!l->k->rescue || !kmemfs_rescue_name(l, parent, n))
+		dentry = d_alloc_name(parent, n->name);
 	dput(parent);
 	if (!dentry)
 		return -ENOMEM;
@@ -277,47 +288,63 @@ static int kmemfs_load_name(struct kmemfs *k, struct kmemfs_name *n)
 	return 0;
 }
 
-/* A further name, of an inode that has its first one */
-static int kmemfs_load_further(struct kmemfs *k, struct kmemfs_name *n)
+/* The directory that a name is in; of a tree that has been verified it is there */
+static struct kmemfs_inode *kmemfs_load_parent(struct kmemfs_loading *l, struct kmemfs_name *n)
 {
-	struct kmemfs_inode *ki = xa_load(&k->inodes, n->target);
+	return l->k->rescue ? kmemfs_rescue_parent(l, n) : xa_load(&l->k->inodes, n->parent);
+}
+
+/* A further name, of an inode that has its first one */
+static int kmemfs_load_further(struct kmemfs_loading *l, struct kmemfs_name *n)
+{
+	struct kmemfs_inode *ki = xa_load(&l->k->inodes, n->target), *dir;
 	int r;
 
-	if (!ki) {	/* lost with its record, on a device that is damaged */
-		xa_erase(&k->links, n->slot);
+	if (!ki || S_ISDIR(ki->vfs.i_mode)) {	/* only of a tree that does not hold */
+		kmemfs_rescue_no_target(l, n);
+		xa_erase(&l->k->links, n->slot);
 		kmemfs_free_name(n);
 		return 0;
 	}
+	dir = kmemfs_load_parent(l, n);
+	if (IS_ERR(dir))
+		return PTR_ERR(dir);
 	kmemfs_add_name(ki, n);
 	inc_nlink(&ki->vfs);
 	ihold(&ki->vfs);
-	r = kmemfs_load_name(k, n);
+	r = kmemfs_load_name(l, n);
 	if (r)
 		iput(&ki->vfs);
 	return r;
 }
 
-/* Name an inode and all above it, top down. The tree has been verified: they lead to the root. */
-static int kmemfs_load_path(struct kmemfs *k, struct kmemfs_inode *ki)
+/* Name an inode and all above it, top down: they lead to the root. */
+static int kmemfs_load_path(struct kmemfs_loading *l, struct kmemfs_inode *ki)
 {
 	struct kmemfs_inode *below = NULL;
 	int r;
 
-	for (; !kmemfs_has_name(ki); ki = xa_load(&k->inodes, kmemfs_first_name(ki)->parent)) {
+	while (!kmemfs_has_name(ki)) {
+		ki->passed = true;
 		ki->below = below;
 		below = ki;
+		ki = kmemfs_load_parent(l, kmemfs_first_name(ki));
+		if (IS_ERR(ki))
+			return PTR_ERR(ki);
 	}
 	for (ki = below; ki; ki = ki->below) {
-		r = kmemfs_load_name(k, kmemfs_first_name(ki));
+		r = kmemfs_load_name(l, kmemfs_first_name(ki));
 		if (r)
 			return r;
 	}
 	return 0;
 }
 
-static int kmemfs_load_names(struct kmemfs *k, struct super_block *sb)
+static int kmemfs_load_names(struct kmemfs_loading *l)
 {
+	struct kmemfs *k = l->k;
 	struct kmemfs_inode *ki = xa_load(&k->inodes, KMEMFS_ROOT_INO);
+	struct super_block *sb = l->sb;
 	unsigned long ino, slot;
 	struct kmemfs_name *n;
 	int r;
@@ -328,13 +355,13 @@ static int kmemfs_load_names(struct kmemfs *k, struct super_block *sb)
 		return -ENOMEM;
 	iput(&ki->vfs);
 	xa_for_each(&k->inodes, ino, ki) {
-		r = kmemfs_load_path(k, ki);
+		r = kmemfs_load_path(l, ki);
 		if (r)
 			return r;
 		cond_resched();
 	}
 	xa_for_each(&k->links, slot, n) {
-		r = kmemfs_load_further(k, n);
+		r = kmemfs_load_further(l, n);
 		if (r)
 			return r;
 		cond_resched();
@@ -362,6 +389,35 @@ static void kmemfs_drop_nameless(struct kmemfs *k)
 	}
 }
 
+/* What there is of a tree that does not hold */
+static int kmemfs_load_rescue(struct kmemfs_loading *l, struct kmem_persist_why *why)
+{
+	int r = kmemfs_walk(&l->media, &l->k->root, &kmemfs_rescue_visitor, l, why);
+
+	if (!r && !xa_load(&l->k->inodes, KMEMFS_ROOT_INO))
+		r = kmemfs_load_root(l);
+	if (!r)
+		r = kmemfs_load_names(l);
+	kmemfs_rescue_done(l);
+	return r;
+}
+
+static int kmemfs_load_tree(struct kmemfs_loading *l, struct kmem_persist_why *why)
+{
+	struct kmemfs *k = l->k;
+	int r;
+
+	if (k->root.itable)
+		r = kmemfs_walk(&l->media, &k->root, &kmemfs_load_visitor, l, why);
+	else
+		r = kmemfs_load_empty(l);
+	k->itable.span = k->root.nr_inode_pages;
+	k->sums.table.span = k->root.nr_sums_pages;
+	if (k->root.itable)
+		kmemfs_reserve_committed(k, k->itable.nr_index, k->root.nr_inode_pages, 0);
+	return r ?: kmemfs_load_names(l);
+}
+
 /* Make inodes and names of the committed tree. On failure kmemfs_unload() cleans up. */
 int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 {
@@ -373,22 +429,14 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 	struct kmem_persist_why why = {};
 	int r;
 
+	xa_init(&l.lost);
 	kmemfs_media_init(k, &l.media);
-	if (k->root.itable)
-		r = kmemfs_walk(&l.media, &k->root, &kmemfs_load_visitor, &l, &why);
-	else
-		r = kmemfs_load_empty(&l);
-	k->itable.span = k->root.nr_inode_pages;
-	k->sums.table.span = k->root.nr_sums_pages;
-	if (k->root.itable)
-		kmemfs_reserve_committed(k, k->itable.nr_index, k->root.nr_inode_pages, 0);
+	r = k->rescue ? kmemfs_load_rescue(&l, &why) : kmemfs_load_tree(&l, &why);
 	if (r == -EUCLEAN)
 		pr_err("%s: %s\n", k->kp->name, why.text);
-	if (!r)
-		r = kmemfs_load_names(k, sb);
 	if (r)
 		kmemfs_drop_nameless(k);
-	else if (!kmemfs_reserve_fill(k))
+	else if (!k->rescue && !kmemfs_reserve_fill(k))
 		pr_warn("%s: processes have the node's memory: no pages to put aside for commits, which may lack them until there are some\n",
 			k->kp->name);
 	return r;

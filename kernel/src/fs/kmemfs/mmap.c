@@ -34,7 +34,7 @@
 #include <linux/writeback.h>
 #include "kmemfs.h"
 
-/* The table's content, or -EIO if that is damaged. Caller holds the folio's lock. */
+/* The table's content, or -EIO if that is damaged or lost. Caller holds the folio's lock. */
 static int kmemfs_fill_folio(struct inode *inode, struct folio *folio)
 {
 	struct kmemfs *k = kmemfs_of(inode);
@@ -45,6 +45,8 @@ static int kmemfs_fill_folio(struct inode *inode, struct folio *folio)
 	if (page) {
 		r = kmemfs_copy_content(k, folio_page(folio, 0), page);
 		pool_page_put(&k->region, page);
+	} else if (KMEMFS_I(inode)->damaged) {
+		r = -EIO;
 	} else {
 		clear_highpage(folio_page(folio, 0));
 	}

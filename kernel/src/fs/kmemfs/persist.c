@@ -12,6 +12,11 @@
  * data takes one. Those of a page of metadata are counted besides (kmemfs.shared).
  * There is no free map and there are no counts on media, so nothing can leak across
  * a crash. The references stay as long as the device is attached, mounted or not.
+ *
+ * If the tree does not hold though its root does, what damage hides may be anywhere. Then
+ * all pages are kept, with one reference each, and none is written: there is no
+ * free memory, and what can still be read can be mounted read-only (rescue.c). Whoever
+ * reads takes references besides, so no page is ever let go of.
  */
 
 #define pr_fmt(fmt) "kmemfs: " fmt
@@ -45,6 +50,12 @@ static const void *kmemfs_image_page(const struct kmemfs_media *m, __u64 page)
 	const void *bytes = kp->image + page * KMEMFS_PAGE_SIZE;
 
 	return page < kp->nr_pages && kmem_persist_readable(kp, page, bytes) ? bytes : NULL;
+}
+
+/* Of all that could not be read it is known, so that nobody will load from it */
+static bool kmemfs_may_rescue(struct kmem_persist *kp, int r)
+{
+	return r == -EUCLEAN && (!kp->unreadable || kp->bad);
 }
 
 static const void *kmemfs_online_page(const struct kmemfs_media *m, __u64 page)
@@ -115,7 +126,12 @@ static int kmemfs_persist_check(struct kmem_persist *kp, struct kmem_persist_why
 	vfree(check.meta);
 	vfree(check.data);
 	vfree(check.owners);
-	return r;
+	if (!kmemfs_may_rescue(kp, r))
+		return r;
+	kp->rescue = true;
+	dev_err(kp->dev, "kmemfs: generation %llu does not hold: %s; attached read-only, to save what can be read, with all pages kept\n",
+		root.generation, why->text);
+	return 0;
 }
 
 /* One more owner of a page; the first one makes it ours */
@@ -158,6 +174,19 @@ static const struct kmemfs_visitor kmemfs_keep_visitor = {
 	.run = kmemfs_keep_run,
 };
 
+/* What no file seems to have may be of one that damage hides */
+static int kmemfs_keep_all(struct kmem_persist *kp)
+{
+	u64 page = max_t(u64, kp->first, kp->nr_head);
+
+	for (; page < kp->end; page++) {
+		kmemfs_keep(kp, page);
+		if (!(page & 0xffff))
+			cond_resched();
+	}
+	return 0;
+}
+
 static void kmemfs_free(struct kmemfs *k)
 {
 	vfree(k->durable);
@@ -187,6 +216,7 @@ static struct kmemfs *kmemfs_alloc(struct kmem_persist *kp)
 	k->region.first = max_t(unsigned long, kp->first, KMEM_PERSIST_HEAD_PAGES);
 	k->region.end = kp->end;
 	k->region.written = k->durable;
+	k->rescue = kp->rescue;
 	init_rwsem(&k->commit_sem);
 	mutex_init(&k->commit_lock);
 	spin_lock_init(&k->pending_lock);
@@ -239,9 +269,11 @@ static int kmemfs_persist_attach(struct kmem_persist *kp)
 		return -ENOMEM;
 	kmemfs_online_media(kp, &m);
 	r = kmemfs_root_pick(&m, &k->slot, &k->root, &why);
-	if (!r)
+	if (!r && k->rescue)
+		r = kmemfs_keep_all(kp);
+	else if (!r)
 		r = kmemfs_walk(&m, &k->root, &kmemfs_keep_visitor, k, &why);
-	if (!r && !kmem_persist_without(KMEM_ORDER_FS_ATTACH_RETIRE))
+	if (!r && !k->rescue && !kmem_persist_without(KMEM_ORDER_FS_ATTACH_RETIRE))
 		r = kmemfs_retire_other(k);
 	if (r) {
 		if (why.text[0])

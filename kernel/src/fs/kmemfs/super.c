@@ -99,6 +99,8 @@ static struct inode *kmemfs_alloc_inode(struct super_block *sb)
 	RCU_INIT_POINTER(ki->xattrs, NULL);
 	ki->xattrs_dirty = false;
 	ki->xattrs_lost = false;
+	ki->damaged = false;
+	ki->passed = false;
 	ki->xattr_pages = 0;
 	ki->xattr_page = 0;
 	ki->new_xattr_page = 0;
@@ -315,6 +317,11 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 		warnfc(fc, "%s cannot make data durable: read-only until the next boot",
 		       k->kp->name);
 	}
+	if (k->rescue) {
+		k->failed = true;
+		warnfc(fc, "what %s stores is damaged: read-only, to save what can be read",
+		       k->kp->name);
+	}
 	k->version = k->root.version;
 	if (kmemfs_is_v2(k))
 		sb->s_flags |= SB_POSIXACL;
@@ -323,7 +330,7 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	r = kmemfs_limit_init(k);
 	if (!r)
 		r = kmemfs_load(k, sb);
-	if (!r)
+	if (!r && !k->rescue)
 		kmemfs_reserve_set_data(k, kmemfs_amount(k, &ctx->reserve));
 	return r;
 }
@@ -367,6 +374,7 @@ static int kmemfs_mounted_again(struct fs_context *fc)
 static int kmemfs_get_tree(struct fs_context *fc)
 {
 	struct kmemfs_context *ctx = fc->fs_private;
+	const struct kmemfs *k;
 	const char *name;
 	int r;
 
@@ -377,6 +385,12 @@ static int kmemfs_get_tree(struct fs_context *fc)
 	if (!ctx->kp) {
 		errorfc(fc, "%s is not an attached device with a kmemfs pool", name);
 		return -ENODEV;
+	}
+	k = ctx->kp->private;
+	if (k->rescue && !(fc->sb_flags & SB_RDONLY)) {
+		errorfc(fc, "what %s stores is damaged, see the kernel's log: mount it read-only",
+			name);
+		return -EROFS;
 	}
 	r = get_tree_keyed(fc, kmemfs_fill_super, ctx->kp->private);
 	/* a new mount has taken it over */
@@ -401,7 +415,8 @@ static int kmemfs_reconfigure(struct fs_context *fc)
 	if (r)
 		return r;
 	kmemfs_apply_options(k, ctx);
-	kmemfs_reserve_set_data(k, kmemfs_amount(k, &ctx->reserve));
+	if (!k->rescue)
+		kmemfs_reserve_set_data(k, kmemfs_amount(k, &ctx->reserve));
 	/* What has changed before is due at the new time. */
 	if (k->commit_interval && READ_ONCE(k->dirty))
 		mod_delayed_work(system_unbound_wq, &k->commit_work, k->commit_interval * HZ);

@@ -525,6 +525,8 @@ loff_t kmemfs_seek(struct kmemfs_inode *ki, loff_t offset, int whence, loff_t si
 
 	if (offset < 0 || offset >= size)
 		return -ENXIO;
+	if (ki->damaged)	/* for who leaves out holes: what is lost is none */
+		return want_data ? offset : size;
 	while (index < end) {
 		unsigned long i, span = kmemfs_chunk_span(index, end - index);
 		struct kmemfs_chunk *chunk = kmemfs_chunk_of(ki, index);

@@ -23,7 +23,8 @@ struct kmem_persist;
  * @name: for people
  * @check: decide, before any memory is added, whether what is stored can be
  *	taken. The whole device is mapped at kp->image meanwhile. Must not write
- *	to the device. May raise kp->nr_head. On failure fill @why. Optional.
+ *	to the device. May raise kp->nr_head, and set kp->rescue. On failure fill
+ *	@why. Optional.
  * @attach: all memory is online and allocated, reference count 1 a page. Set
  *	in kp->keep the pages that are to stay so: those are the type's now, and
  *	PageHWPoison if media cannot give them back. Must
@@ -71,6 +72,8 @@ struct kmem_persist_type {
  *	before the first load from any page of it
  * @bad: bit per device page: media is known not to give it back; NULL: no page
  * @unreadable: kmem_persist_readable() said no
+ * @rescue: set by the type in check: what is stored does not hold as a whole, so from
+ *	now on it keeps all pages, and writes to none
  * @keep: bit per device page, during attach only
  * @private: the type's
  * @refs: users; see kmem_persist_get()
@@ -90,6 +93,7 @@ struct kmem_persist {
 	const void *image;
 	unsigned long *bad;
 	bool unreadable;
+	bool rescue;
 	unsigned long *keep;
 	void *private;
 	refcount_t refs;

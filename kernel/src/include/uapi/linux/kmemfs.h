@@ -65,6 +65,7 @@ struct kmemfs_capture {
  * @meta_written: since mount: pages of metadata that commits wrote, but for the root
  * @version: of the format that the pool's tree has: 1 or 2; 0: a kernel that knew no
  *	more than version 1
+ * @flags: KMEMFS_INFO_*
  * @reserved: zero
  */
 struct kmemfs_info {
@@ -90,8 +91,15 @@ struct kmemfs_info {
 	__u64 spliced_copied;
 	__u64 meta_written;
 	__u32 version;
-	__u32 reserved[5];
+	__u32 flags;
+	__u32 reserved[4];
 };
+
+/*
+ * The last commit does not hold: the device was attached to save what can be read. The
+ * mount is read-only, part of files or names may be missing, and no page is free.
+ */
+#define KMEMFS_INFO_RESCUE	0x1
 
 #define KMEMFS_IOC_CAPTURE	_IOWR(0xdb, 0x40, struct kmemfs_capture)
 #define KMEMFS_IOC_INFO		_IOR(0xdb, 0x41, struct kmemfs_info)
