@@ -3,7 +3,8 @@
 """Runs in the guest: what the hotplug tests do to dax0.0 and its node.
 
     guest_device.py create ALIGN | offset | bind | bind_in_race | unbind | state | blocks STATE | use MIB [PAGE] |
-                    memmap 0|1 | bad [PAGE...] | distances | tiers
+                    memmap 0|1 | bad [PAGE...] | distances | tiers |
+                    content | info_flags | writes
     guest_device.py serve
 
 Prints one JSON object. `serve` takes commands, each a JSON array in a line, from its standard
@@ -13,9 +14,13 @@ input: to start Python takes a second in an emulated machine.
 import contextlib
 import ctypes
 import errno
+import fcntl
+import hashlib
 import json
 import mmap
+import os
 import re
+import struct
 import subprocess
 import sys
 import threading
@@ -27,6 +32,9 @@ BUS = Path("/sys/bus/dax")
 NODES = Path("/sys/devices/system/node")
 MEMORY = Path("/sys/devices/system/memory")
 SET_MEMPOLICY, MPOL_BIND = 238, 2
+POOL = "/mnt/pool"
+KMEMFS_IOC_INFO, INFO_BYTES, INFO_FLAGS = 0x80f0db41, 240, 220
+KMEMFS_IOC_UPGRADE = 0xdb42
 
 
 def store(path, text):
@@ -209,7 +217,80 @@ def tiers():
     return [t.read_text().strip() for t in Path("/sys/devices/virtual/memory_tiering").glob("memory_tier*/nodelist")]
 
 
-COMMANDS = {"bind_in_race": bind_in_race, "distances": distances, "tiers": tiers, "second": second,
+def errno_of(action, *arguments):
+    """The errno with which it fails, or 0"""
+    try:
+        action(*arguments)
+    except OSError as error:
+        return errno.errorcode.get(error.errno, error.errno)
+    return 0
+
+
+def pages_of(path):
+    """{page: digest} of all that can be read, a page at a time; what failed otherwise than by EIO; where
+    the first hole is, and whether a file that can be read as a whole is the same when it is mapped"""
+    found, other = {}, []
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        pages = -(-size // 4096)
+        for number in range(pages):
+            try:
+                found[number] = hashlib.sha256(os.pread(file.fileno(), 4096, number * 4096)).hexdigest()[:16]
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    other.append(errno.errorcode.get(error.errno, error.errno))
+        if size and len(found) == pages:
+            with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+                if memory[:] != file.read():
+                    other.append("mapped")
+        return {"pages": found, "other": other, "hole": os.lseek(file.fileno(), 0, os.SEEK_HOLE) if size else 0,
+                "size": size}
+
+
+def content():
+    """What is in the pool that is mounted: {name: what can be read of it}, {name: of its attributes}"""
+    files, attributes, directories, links = {}, {}, [], {}
+    for directory, names, others in os.walk(POOL):
+        for name in names + others:
+            path = os.path.join(directory, name)
+            short = os.path.relpath(path, POOL)
+            if os.path.islink(path):
+                try:
+                    links[short] = os.readlink(path)
+                except OSError as error:
+                    links[short] = errno.errorcode.get(error.errno, error.errno)
+            elif os.path.isdir(path):
+                directories.append(short)
+            else:
+                files[short] = pages_of(path)
+                attributes[short] = errno_of(os.getxattr, path, "user.large")
+    return {"files": files, "attributes": attributes, "directories": sorted(directories), "links": links}
+
+
+def info_flags():
+    """What the pool that is mounted says of itself"""
+    root = os.open(POOL, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        info = bytearray(INFO_BYTES)
+        fcntl.ioctl(root, KMEMFS_IOC_INFO, info)
+        return struct.unpack_from("<I", info, INFO_FLAGS)[0]
+    finally:
+        os.close(root)
+
+
+def writes():
+    """How the pool that is mounted refuses to be changed"""
+    root = os.open(POOL, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return {"upgrade": errno_of(fcntl.ioctl, root, KMEMFS_IOC_UPGRADE),
+                "mkdir": errno_of(os.mkdir, f"{POOL}/new"),
+                "create": errno_of(os.open, f"{POOL}/new", os.O_RDWR | os.O_CREAT),
+                "chmod": errno_of(os.chmod, POOL, 0o777)}
+    finally:
+        os.close(root)
+
+
+COMMANDS = {"content": content, "info_flags": info_flags, "writes": writes, "bind_in_race": bind_in_race, "distances": distances, "tiers": tiers, "second": second,
             "bind_plain": bind_plain, "create": create, "offset": offset, "bind": bind,
             "unbind": unbind, "state": state, "blocks": blocks, "use": lambda mib, *page: use(int(mib), *map(bytes.fromhex, page)), "memmap": memmap, "bad": bad}
 

@@ -12,7 +12,7 @@ import header
 PAGE = header.PAGE
 SECONDS = int(os.environ.get("DAXSNAP_MUTATION_SECONDS", "0"))
 SEED = int(os.environ.get("DAXSNAP_MUTATION_SEED", "1"))
-KINDS = (b"INDX", b"INOD", b"EXTS")
+KINDS = (b"INDX", b"INOD", b"EXTS", b"SEGM", b"NODE", b"XATT", b"SUMS")
 HEAD = struct.Struct("<4sI16sQ")  # kind, crc, uuid, generation
 
 

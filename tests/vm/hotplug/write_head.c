@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * write_head FILE OFFSET BYTES: makes an empty kmemfs pool of the device of BYTES bytes that
- * starts at OFFSET in FILE, with the very functions that snapctl uses.
+ * write_head FILE OFFSET BYTES [VERSION]: makes an empty kmemfs pool of the device of BYTES
+ * bytes that starts at OFFSET in FILE, of format version VERSION (default: 1), with the very
+ * functions that snapctl uses.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -24,12 +25,12 @@ static union {
 int main(int argc, char** argv) {
   static const __u8 uuid[16] = {'h', 'o', 't', 'p', 'l', 'u', 'g'};
 
-  if (argc != 4) {
-    fprintf(stderr, "usage: write_head FILE OFFSET BYTES\n");
+  if (argc != 4 && argc != 5) {
+    fprintf(stderr, "usage: write_head FILE OFFSET BYTES [VERSION]\n");
     return 64;
   }
   kmem_persist_header_init(&head.at.header, KMEM_PERSIST_FS, uuid, "hotplug", strtoull(argv[3], NULL, 0));
-  kmemfs_mkfs(head.at.slots, uuid, 1, 0);
+  kmemfs_mkfs(head.at.slots, uuid, argc == 5 ? (__u32)strtoul(argv[4], NULL, 0) : 1, 0);
 
   int fd = open(argv[1], O_WRONLY | O_CLOEXEC);
   if (fd < 0 ||
