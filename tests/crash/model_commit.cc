@@ -129,6 +129,7 @@ void ModelFs::Mount(const format::Recovery& recovery) {
       recovery, [this] { return MediaOf(device_->media(), kUuid); }());
   now_ = durable_ = tree.state;
   generation_ = recovery.root.generation;
+  root_ = recovery.root;
   slot_ = recovery.slot;
   for (const auto& [ino, inode] : recovery.inodes) {
     Node& node = nodes_[ino];
@@ -256,12 +257,28 @@ bool ModelFs::WriteXattrs(Plan* plan, uint64_t ino) {
   return true;
 }
 
+// As a commit does that has no pages for them.
+void ModelFs::KeepSums(Plan* plan) {
+  plan->sums = sums_;
+  plan->root.sums = root_.sums;
+  plan->root.sums_height = root_.sums_height;
+  plan->root.nr_sums_pages = root_.nr_sums_pages;
+  if (root_.sums && fault_ != Fault::kStaleSums)
+    plan->root.sums_generation =
+        root_.sums_generation ? root_.sums_generation : root_.generation;
+}
+
 // Of the data that the last commit brought, as far as this one keeps it.
 bool ModelFs::WriteSums(Plan* plan) {
   std::map<uint64_t, std::vector<__u32>> leaves;
   if (version_ == 1) return true;
+  if (plan->sink.generation % 4 >= 2) {
+    KeepSums(plan);
+    return true;
+  }
+  plan->replaced.insert(plan->replaced.end(), sums_.begin(), sums_.end());
   for (const uint64_t page : committed_) {
-    if (!owners_.contains(page) && fault_ != Fault::kStaleSums) continue;
+    if (!owners_.contains(page)) continue;
     auto& leaf = leaves[page / KMEMFS_SUMS_PER_PAGE];
     leaf.resize(KMEMFS_SUMS_PER_PAGE);
     leaf[page % KMEMFS_SUMS_PER_PAGE] = kmemfs_page_sum(device_->Page(page));
@@ -376,7 +393,6 @@ void ModelFs::FlushData() {
 bool ModelFs::WriteTree(Plan* plan) {
   plan->leaves = leaves_;
   plan->replaced = table_;
-  plan->replaced.insert(plan->replaced.end(), sums_.begin(), sums_.end());
   for (const auto& [ino, node] : nodes_) {
     if (!node.changed) continue;
     plan->replaced.insert(plan->replaced.end(), node.meta.begin(),
@@ -428,6 +444,7 @@ void ModelFs::Finish(Plan* plan) {
   durable_ = now_;
   pending_.reset();
   generation_ = plan->sink.generation;
+  root_ = plan->root;
   leaves_ = std::move(plan->leaves);
   table_ = std::move(plan->table);
   sums_ = std::move(plan->sums);

@@ -14,6 +14,7 @@
 
 #include "tests/crash/device.h"
 #include "tests/crash/tree_state.h"
+#include "tests/unit/format/recovery.h"
 
 namespace daxsnap::crash {
 
@@ -45,7 +46,7 @@ enum class Fault {
   kNoFenceAfterRetire,
   kRetireBeforeRoot,  // the older root goes before the newer one is durable
   kNoRetireAtMount,   // it stays if the power went in between
-  kStaleSums,         // checksums of pages that this commit drops
+  kStaleSums,         // what a table is not told to be of an earlier commit
 };
 
 struct Mistake {
@@ -124,6 +125,7 @@ class ModelFs {
   bool WriteInodes(Plan* plan, uint64_t leaf);
   bool WriteTable(Plan* plan);
   bool WriteSums(Plan* plan);
+  void KeepSums(Plan* plan);
   void FlushData();
   void Flush(const void* addr, size_t len);
   bool WriteTree(Plan* plan);
@@ -142,6 +144,7 @@ class ModelFs {
   std::map<uint64_t, uint64_t> leaves_;  // page of a leaf of the inode table
   std::vector<uint64_t> table_;          // its index pages
   std::vector<uint64_t> sums_;           // all pages of the table of checksums
+  kmemfs_root_info root_ = {};           // that rules
   std::set<uint64_t> changed_leaves_;
   std::vector<uint64_t> free_;      // the last one is taken next
   std::map<uint64_t, int> owners_;  // of data pages

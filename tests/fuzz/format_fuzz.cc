@@ -51,7 +51,10 @@ void CheckReader(const Image& image) {
                                   image.nr_pages() * KMEMFS_PAGE_SIZE, &why))
     Require(kmem_persist_header_present(image.header()), "header");
   const Recovery first = Recover(image.media());
+  const Recovery without = RecoverWithoutSums(image.media());
   Require(first.ok() || !first.why.empty(), "refused without a reason");
+  Require(without.ok() ? first.ok() != without.sums_lost : !first.ok(),
+          "the table of checksums decides");
   if (!first.ok()) return;
   const std::string broken = BrokenRule(first, image.media());
   Require(broken.empty(), broken);

@@ -54,7 +54,8 @@ static_assert(offsetof(kmemfs_root, sums_height) == 144);
 static_assert(offsetof(kmemfs_root, reserved1) == 148);
 static_assert(offsetof(kmemfs_root, nr_sums_pages) == 152);
 static_assert(offsetof(kmemfs_root, nr_links) == 160);
-static_assert(offsetof(kmemfs_root, reserved) == 168);
+static_assert(offsetof(kmemfs_root, sums_generation) == 168);
+static_assert(offsetof(kmemfs_root, reserved) == 176);
 
 static_assert(sizeof(kmemfs_index) == 4096);
 static_assert(offsetof(kmemfs_index, page) == 64);

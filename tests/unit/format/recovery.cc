@@ -20,7 +20,9 @@ using Words = std::vector<unsigned long>;
 struct Reading {
   const kmemfs_media* media;
   Recovery* result;
-  std::set<uint64_t> seen;  // pages of file trees that may be shared
+  std::set<uint64_t> seen;   // pages of file trees that may be shared
+  std::vector<bool> summed;  // device pages of which checksums count
+  bool old_segment = false;  // the runs that come are of one
 };
 
 int OnMeta(void* ctx, __u64 page, kmemfs_page_kind kind, __u32) {
@@ -68,18 +70,31 @@ int OnLink(void* ctx, const kmemfs_inode_record* record) {
   return 0;
 }
 
-int OnSums(void* ctx, __u64 leaf, __u64, const kmemfs_sums* sums) {
+int OnSegment(void* ctx, __u64, __u64 page, __u32, __u64, __u64, __u32) {
   auto* reading = static_cast<Reading*>(ctx);
-  for (uint64_t i = 0; i < KMEMFS_SUMS_PER_PAGE; i++)
-    if (sums->sum[i])
-      reading->result->sums[leaf * KMEMFS_SUMS_PER_PAGE + i] =
-          le32toh(sums->sum[i]);
+  const kmemfs_root_info& root = reading->result->root;
+  const auto* head = static_cast<const kmemfs_page_head*>(
+      reading->media->page(reading->media, page));
+  reading->old_segment = root.sums_generation == 0 ||
+                         le64toh(head->generation) <= root.sums_generation;
   return 0;
 }
 
 int OnRun(void* ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page) {
-  static_cast<Reading*>(ctx)->result->inodes[ino].runs.push_back(
+  auto* reading = static_cast<Reading*>(ctx);
+  reading->result->inodes[ino].runs.push_back(
       {.file_page = file_page, .count = count, .page = page});
+  for (uint64_t i = 0; i < count && reading->old_segment; i++)
+    reading->summed[page + i] = true;
+  return 0;
+}
+
+int OnSums(void* ctx, __u64 leaf, __u64, const kmemfs_sums* sums) {
+  auto* reading = static_cast<Reading*>(ctx);
+  const uint64_t first = leaf * KMEMFS_SUMS_PER_PAGE;
+  for (uint64_t i = 0; i < KMEMFS_SUMS_PER_PAGE; i++)
+    if (sums->sum[i] && reading->summed[first + i])
+      reading->result->sums[first + i] = le32toh(sums->sum[i]);
   return 0;
 }
 
@@ -141,44 +156,70 @@ std::string BrokenLink(const Recovery& recovery, const Inode& link) {
   return "";
 }
 
-}  // namespace
+// What verify finds out, but for what it returns.
+struct Verified {
+  explicit Verified(const kmemfs_media& media, uint32_t max_owners = 0)
+      : meta(media.nr_pages / kWordBits + 1),
+        data(media.nr_pages / kWordBits + 1),
+        owners(max_owners ? media.nr_pages : 0),
+        check({.meta = meta.data(),
+               .data = data.data(),
+               .owners = max_owners ? owners.data() : nullptr,
+               .max_owners = max_owners,
+               .alloc = Allocate,
+               .free = std::free,
+               .lose_sums = false,
+               .sums_lost = false}) {}
 
-Recovery Recover(const kmemfs_media& media, uint32_t max_owners) {
+  Words meta;
+  Words data;
+  std::vector<__u32> owners;
+  kmemfs_check check;
+};
+
+Recovery Verify(const kmemfs_media& media, Verified* verified) {
   Recovery result;
   kmem_persist_why why = {};
 
   result.error = kmemfs_root_pick(&media, &result.slot, &result.root, &why);
-  if (!result.ok()) {
-    result.why = why.text;
-    return result;
-  }
-  Words meta(media.nr_pages / kWordBits + 1);
-  Words data(media.nr_pages / kWordBits + 1);
-  std::vector<__u32> owners(max_owners ? media.nr_pages : 0);
-  kmemfs_check check = {.meta = meta.data(),
-                        .data = data.data(),
-                        .owners = max_owners ? owners.data() : nullptr,
-                        .max_owners = max_owners,
-                        .alloc = Allocate,
-                        .free = std::free};
-  result.error = kmemfs_verify(&media, &result.root, &check, &why);
-  if (!result.ok()) {
-    result.why = why.text;
-    return result;
-  }
+  if (result.ok())
+    result.error = kmemfs_verify(&media, &result.root, &verified->check, &why);
+  result.sums_lost = verified->check.sums_lost;
+  result.why = why.text;
+  return result;
+}
+
+}  // namespace
+
+Recovery RecoverWithoutSums(const kmemfs_media& media) {
+  Verified verified(media);
+  verified.check.lose_sums = true;
+  return Verify(media, &verified);
+}
+
+Recovery Recover(const kmemfs_media& media, uint32_t max_owners) {
+  Verified verified(media, max_owners);
+  Recovery result = Verify(media, &verified);
+  kmem_persist_why why = {};
+
+  if (!result.ok()) return result;
   kmemfs_visitor visitor = {};
   visitor.meta = OnMeta;
   visitor.inode = OnInode;
   visitor.link = OnLink;
   visitor.run = OnRun;
+  visitor.segment = OnSegment;
   visitor.sums = OnSums;
-  Reading reading = {.media = &media, .result = &result, .seen = {}};
+  Reading reading = {.media = &media,
+                     .result = &result,
+                     .seen = {},
+                     .summed = std::vector<bool>(media.nr_pages)};
   if (kmemfs_walk(&media, &result.root, &visitor, &reading, &why) != 0) {
     std::cerr << "verified, but cannot be walked: " << why.text << "\n";
     std::abort();
   }
-  result.meta_bits = ToBits(meta, media.nr_pages);
-  result.data_bits = ToBits(data, media.nr_pages);
+  result.meta_bits = ToBits(verified.meta, media.nr_pages);
+  result.data_bits = ToBits(verified.data, media.nr_pages);
   return result;
 }
 

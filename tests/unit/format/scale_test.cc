@@ -48,7 +48,9 @@ TEST_P(ScaleOf, EachPageOfTwoMillionRunsIsReadOnce) {
                         .owners = nullptr,
                         .max_owners = 0,
                         .alloc = std::calloc,
-                        .free = std::free};
+                        .free = std::free,
+                        .lose_sums = false,
+                        .sums_lost = false};
   kmem_persist_why why = {};
   const uint64_t reads = image.reads();
   const auto start = std::chrono::steady_clock::now();

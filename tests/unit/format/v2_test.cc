@@ -148,13 +148,15 @@ TEST_F(Layout2, RootBytes) {
   info.sums_height = 1;
   info.nr_sums_pages = 0x0203;
   info.nr_links = 4;
+  info.sums_generation = 6;
   kmemfs_publish(&sink_, image_.slot(1), &info);
   EXPECT_EQ(BytesOf(image_.Page(2), 112, 8), (Bytes{1, 0, 0, 0, 0, 0, 0, 0}));
-  EXPECT_EQ(BytesOf(image_.Page(2), 136, 40),
+  EXPECT_EQ(BytesOf(image_.Page(2), 136, 48),
             (Bytes{5, 0, 0, 0, 0, 0, 0, 0,  // sums
                    1, 0, 0, 0, 0, 0, 0, 0,  // height
                    3, 2, 0, 0, 0, 0, 0, 0,  // leaves
                    4, 0, 0, 0, 0, 0, 0, 0,  // links
+                   6, 0, 0, 0, 0, 0, 0, 0,  // generation of the checksums
                    0, 0, 0, 0, 0, 0, 0, 0}));
 }
 

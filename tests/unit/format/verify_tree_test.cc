@@ -219,7 +219,9 @@ TEST(Verify, SaysWhenThereIsNoMemory) {
       .owners = nullptr,
       .max_owners = 0,
       .alloc = [](size_t, size_t) { return static_cast<void*>(nullptr); },
-      .free = [](void*) { FAIL() << "nothing to free"; }};
+      .free = [](void*) { FAIL() << "nothing to free"; },
+      .lose_sums = false,
+      .sums_lost = false};
   kmem_persist_why why = {};
   EXPECT_EQ(kmemfs_verify(&image.media(), &root, &check, &why), -ENOMEM);
   EXPECT_STREQ(why.text, "no memory to verify 2 inodes");
@@ -235,7 +237,9 @@ TEST(Verify, NeedsNoReason) {
                         .owners = nullptr,
                         .max_owners = 0,
                         .alloc = std::calloc,
-                        .free = std::free};
+                        .free = std::free,
+                        .lose_sums = false,
+                        .sums_lost = false};
   EXPECT_EQ(kmemfs_verify(&image.media(), &root, &check, nullptr), -EUCLEAN);
 }
 

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <initializer_list>
+#include <map>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -455,6 +456,20 @@ INSTANTIATE_TEST_SUITE_P(
         Change{"MoreLeavesThanTheDeviceHas",
                [](auto* s) { s->slot()->nr_sums_pages = htole64(3); },
                "checksums of height 1 for 3 pages"},
+        Change{"OfThisGeneration",
+               [](auto* s) { s->slot()->sums_generation = htole64(2); },
+               "checksums of generation 2, its own is 2"},
+        Change{"OfALaterGeneration",
+               [](auto* s) { s->slot()->sums_generation = htole64(~0ULL); },
+               "checksums of generation 18446744073709551615, its own is 2"},
+        Change{"GenerationWithoutATable",
+               [](auto* s) {
+                 s->slot()->sums = 0;
+                 s->slot()->sums_height = 0;
+                 s->slot()->nr_sums_pages = 0;
+                 s->slot()->sums_generation = htole64(1);
+               },
+               "counts without a table of checksums"},
         Change{"OneLeafTwice",
                [](auto* s) {
                  auto* index = s->image.template As<kmemfs_index>(s->root.sums);
@@ -526,6 +541,95 @@ TEST(Checksums, OfAllDataMayBeThere) {
   sample.SealAll();
   EXPECT_THAT(Recover(sample.image.media()), Taken());
 }
+
+TEST(Checksums, OfAnEarlierGenerationCountForItsSegments) {
+  Image image(kPages, 2);
+  const uint64_t data = image.Allocate(3);
+  const Rope old = image.WriteRope({{0, 2, data}});  // generation 2
+  Inode kept = File(2, "kept", {});
+  kept.rope = old;
+  kept.size = uint64_t{2} * KMEMFS_PAGE_SIZE;
+  image.sums() = {{data, 5}, {data + 2, 6}};
+  image.Commit({RootDirectory(), kept, File(3, "new", {{0, 1, data + 2}})}, 4);
+  EXPECT_EQ(Recover(image.media()).sums, image.sums());
+  image.slot(1)->sums_generation = htole64(2);
+  image.Seal(2);
+  EXPECT_EQ(Recover(image.media()).sums,
+            (std::map<uint64_t, uint32_t>{{data, 5}}));
+  image.slot(1)->sums_generation = htole64(1);
+  image.Seal(2);
+  EXPECT_THAT(Recover(image.media()).sums, testing::IsEmpty());
+}
+
+struct Table {
+  const char* name;
+  std::function<void(Sample*)> change;
+};
+
+void PrintTo(const Table& table, std::ostream* out) { *out << table.name; }
+
+class TableOfChecksums : public testing::TestWithParam<Table> {};
+
+// As an attach does it.
+TEST_P(TableOfChecksums, ThatDoesNotHoldIsAllThatIsLost) {
+  Sample sample;
+  EXPECT_FALSE(RecoverWithoutSums(sample.image.media()).sums_lost);
+  GetParam().change(&sample);
+  const Recovery strict = Recover(sample.image.media());
+  EXPECT_EQ(strict.error, -EUCLEAN);
+  EXPECT_FALSE(strict.sums_lost);
+  const Recovery lost = RecoverWithoutSums(sample.image.media());
+  EXPECT_EQ(lost.error, 0) << lost.why;
+  EXPECT_TRUE(lost.sums_lost);
+  EXPECT_EQ(lost.why, strict.why);
+  // All else still has to hold.
+  sample.slot()->nr_inodes = htole64(99);
+  sample.image.Seal(2);
+  const Recovery refused = RecoverWithoutSums(sample.image.media());
+  EXPECT_THAT(refused, Refused(EUCLEAN, "root: says 99 inodes"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Damaged, TableOfChecksums,
+    testing::Values(
+        Table{"Leaf", [](auto* s) { s->sums_leaf()->sum[3] ^= 1; }},
+        Table{"Top", [](auto* s) { s->head(s->root.sums)->uuid[0] ^= 1; }},
+        Table{"BeyondTheDevice",
+              [](auto* s) {
+                s->slot()->sums = htole64(kPages);
+                s->image.Seal(2);
+              }},
+        Table{"IsTheHeader",
+              [](auto* s) {
+                s->slot()->sums = htole64(1);
+                s->image.Seal(2);
+              }},
+        Table{"IsData",
+              [](auto* s) {
+                auto* index = s->image.template As<kmemfs_index>(s->root.sums);
+                std::memcpy(s->image.Page(s->data), s->sums_leaf(),
+                            KMEMFS_PAGE_SIZE);
+                index->page[0] = htole64(s->data);
+                s->image.Seal(s->root.sums);
+              }},
+        Table{"IsASegment",
+              [](auto* s) {
+                auto* index = s->image.template As<kmemfs_index>(s->root.sums);
+                index->page[0] = htole64(s->segment);
+                s->image.Seal(s->root.sums);
+              }},
+        Table{"IsTheInodeTable",
+              [](auto* s) {
+                s->slot()->sums = htole64(s->root.itable);
+                s->image.Seal(2);
+              }},
+        Table{"OneLeafTwice",
+              [](auto* s) {
+                auto* index = s->image.template As<kmemfs_index>(s->root.sums);
+                index->page[1] = index->page[0];
+                s->image.Seal(s->root.sums);
+              }}),
+    kName);
 
 TEST(Checksums, OfWhatIsNoDataAreLeftOver) {
   Sample sample;

@@ -265,9 +265,7 @@ static int kmemfs_collect(struct kmemfs_commit *c)
 	c->root.itable = c->itable.top;
 	c->root.itable_height = c->itable.height;
 	c->root.nr_inode_pages = c->itable.span;
-	r = kmemfs_commit_sums(c);
-	if (r)
-		return r;
+	kmemfs_commit_sums(c);
 	c->root.generation = c->sink.generation;
 	c->root.nr_meta_pages += c->sink.nr_meta_pages - c->old.nr;
 	c->root.commit_time = ktime_get_real_ns();

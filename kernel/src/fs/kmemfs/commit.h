@@ -25,9 +25,6 @@ struct kmemfs_new_table {
 	u32 height;
 };
 
-/* What becomes of the table of checksums */
-enum kmemfs_sums_fate { KMEMFS_SUMS_STAY, KMEMFS_SUMS_WRITTEN, KMEMFS_SUMS_DROPPED };
-
 /**
  * struct kmemfs_commit - a commit being written
  * @k: the pool
@@ -36,7 +33,7 @@ enum kmemfs_sums_fate { KMEMFS_SUMS_STAY, KMEMFS_SUMS_WRITTEN, KMEMFS_SUMS_DROPP
  * @old: metadata pages that it replaces, and that nothing leads to any more
  * @itable: what it writes of the inode table
  * @sums: and of that of checksums
- * @sums_fate: whether it does
+ * @sums_written: it does
  * @spare_reserve: take no page of the reserve
  * @ropes: version 2: file trees that it writes: inode number -> rope (value 0: none)
  * @shared: changes of kmemfs.shared: pages, those that lost one with KMEMFS_NEW
@@ -51,7 +48,7 @@ struct kmemfs_commit {
 	struct kmemfs_pages old;
 	struct kmemfs_new_table itable;
 	struct kmemfs_new_table sums;
-	enum kmemfs_sums_fate sums_fate;
+	bool sums_written;
 	bool spare_reserve;
 	struct xarray ropes;
 	struct kmemfs_pages shared;
@@ -88,7 +85,7 @@ void kmemfs_new_table_destroy(struct kmemfs_new_table *w);
 void kmemfs_unwrite(struct kmemfs_commit *c, size_t fresh);
 
 /* sums.c */
-int kmemfs_commit_sums(struct kmemfs_commit *c);
+void kmemfs_commit_sums(struct kmemfs_commit *c);
 void kmemfs_sums_committed(struct kmemfs_commit *c);
 
 /* extents.c */

@@ -375,7 +375,7 @@ static int sums_leaf(const struct kmemfs_walk *w, u64 page, u64 nr)
 	return err;
 }
 
-static int walk_sums(const struct kmemfs_walk *w)
+int kmemfs_walk_sums(const struct kmemfs_walk *w)
 {
 	struct kmemfs_walk_tree t;
 	u64 page, nr;
@@ -403,8 +403,8 @@ int kmemfs_walk_with(struct kmemfs_walk *w)
 	err = kmemfs_root_check_counts(w->m, w->root, w->why);
 	if (!err && w->root->itable)
 		err = walk_inodes(w);
-	if (!err && w->root->sums && !w->records_only)
-		err = walk_sums(w);
+	if (!err && w->root->sums && !w->records_only && !w->without_sums)
+		err = kmemfs_walk_sums(w);
 	return err;
 }
 

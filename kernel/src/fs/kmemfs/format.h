@@ -114,11 +114,14 @@ struct kmemfs_page_head {
  * @compat: features that a reader may ignore: none yet
  * @commit_time: CLOCK_REALTIME, ns
  * @sums: version 2: page of the top of the table of checksums; 0: there are none.
- *	As the five below, zero in version 1
+ *	As all below, zero in version 1
  * @sums_height: index levels above the SUMS pages: as few as hold them
  * @reserved1: zero
  * @nr_sums_pages: leaves of that table, absent ones included
  * @nr_links: names of inodes beyond the first one of each
+ * @sums_generation: 0: the table says nothing wrong of this tree. Else it is that of an
+ *	earlier commit, of this generation: what it says is right of pages that a SEGMENT
+ *	of that generation or of an earlier one leads to, and of others it says nothing
  * @reserved: zero
  */
 struct kmemfs_root {
@@ -138,7 +141,8 @@ struct kmemfs_root {
 	__le32	reserved1;
 	__le64	nr_sums_pages;
 	__le64	nr_links;
-	__u8	reserved[KMEMFS_PAGE_SIZE - 64 - 104];
+	__le64	sums_generation;
+	__u8	reserved[KMEMFS_PAGE_SIZE - 64 - 112];
 } __packed __aligned(8);
 
 #define KMEMFS_INDEX_ENTRIES	((KMEMFS_PAGE_SIZE - 64) / 8)	/* 504 */
@@ -369,7 +373,8 @@ struct kmemfs_xattrs {
  *
  * A data page does not change once a commit has it, so a sum holds as long as the
  * page is in the tree. Sums are made after the commit that brings a page, and are
- * there from a later one on.
+ * there from a later one on. A commit that cannot write the table leaves the one before
+ * (@sums_generation of struct kmemfs_root).
  */
 struct kmemfs_sums {
 	struct kmemfs_page_head head;
@@ -412,6 +417,7 @@ struct kmemfs_root_info {
 	__u32 sums_height;
 	__u64 nr_sums_pages;
 	__u64 nr_links;
+	__u64 sums_generation;
 };
 
 /**
@@ -524,6 +530,9 @@ int kmemfs_walk_runs(const struct kmemfs_media *m, const struct kmemfs_root_info
  * @max_owners: how many runs may have one page, if @owners is there
  * @alloc: memory for nr * size bytes, zeroed, or NULL; for per-inode state
  * @free: of such memory
+ * @lose_sums: a table of checksums that does not hold is no reason to refuse the rest
+ * @sums_lost: out: it does not, and all else does; the reason is in the why. Which
+ *	metadata pages there are is not known then, and how many of them is not checked
  */
 struct kmemfs_check {
 	unsigned long *meta;
@@ -532,6 +541,8 @@ struct kmemfs_check {
 	__u32 max_owners;
 	void *(*alloc)(size_t nr, size_t size);
 	void (*free)(void *p);
+	bool lose_sums;
+	bool sums_lost;
 };
 
 /**
@@ -548,7 +559,8 @@ struct kmemfs_check {
  * to 4095; what is no file has no pages; pages beyond a file's size are not
  * there. In version 2: SEGMENT and NODE pages, and only those, may be used more than
  * once, and count once; further names are of inodes that are no directories, none
- * of which has more than KMEMFS_LINK_MAX; only pages of the device have checksums.
+ * of which has more than KMEMFS_LINK_MAX; only pages of the device have checksums,
+ * whose table may be lost if @check->lose_sums says so.
  *
  * Return: 0, -EUCLEAN, -ENOMEM, or -EOVERFLOW if all that is wrong is that a page
  * has more than @check->max_owners. Time is linear in runs, in owned pages / 64
@@ -675,6 +687,12 @@ int kmemfs_write_index(struct kmemfs_sink *s, __u64 owner, __u32 level, __u64 fi
 
 /* The fewest index levels over @leaves leaves; above KMEMFS_MAX_HEIGHT: too many */
 __u32 kmemfs_table_height(__u64 leaves);
+
+/* The newest SEGMENT of whose pages the table of checksums says what is right */
+static inline __u64 kmemfs_sums_hold_to(const struct kmemfs_root_info *root)
+{
+	return root->sums_generation ? root->sums_generation : root->generation;
+}
 
 /* Of a page of data, as the table of checksums has it: never 0 */
 __u32 kmemfs_page_sum(const void *page);

@@ -61,6 +61,7 @@ int kmemfs_root_check_counts(const struct kmemfs_media *m, const struct kmemfs_r
  * @checked: bit per device page: SEGMENT and NODE pages with it have been found to
  *	hold, and bytes do not change; NULL: not known of any
  * @records_only: leave out all but the inode table
+ * @without_sums: leave out the table of checksums
  * @visits: pages of version 2 file trees reached
  * @again: entries of those that the caller had been told of before
  */
@@ -72,12 +73,16 @@ struct kmemfs_walk {
 	struct kmem_persist_why *why;
 	const unsigned long *checked;
 	bool records_only;
+	bool without_sums;
 	u64 visits;
 	u64 again;
 };
 
 /* kmemfs_walk(), as @w says */
 int kmemfs_walk_with(struct kmemfs_walk *w);
+
+/* The table of checksums, of which there is one, alone */
+int kmemfs_walk_sums(const struct kmemfs_walk *w);
 
 /* What the head of a page must say */
 struct kmemfs_expect {

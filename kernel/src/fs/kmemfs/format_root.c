@@ -44,7 +44,7 @@ static int check_sums(const struct kmemfs_media *m, const struct kmemfs_root_inf
 	const u64 most = (m->nr_pages + KMEMFS_SUMS_PER_PAGE - 1) / KMEMFS_SUMS_PER_PAGE;
 
 	if (!info->sums) {
-		if (info->sums_height || info->nr_sums_pages)
+		if (info->sums_height || info->nr_sums_pages || info->sums_generation)
 			return kmemfs_refuse(why, "root: counts without a table of checksums");
 		return 0;
 	}
@@ -52,6 +52,9 @@ static int check_sums(const struct kmemfs_media *m, const struct kmemfs_root_inf
 	    info->sums_height != kmemfs_table_height(info->nr_sums_pages))
 		return kmemfs_refuse(why, "root: checksums of height %u for %llu pages",
 				     info->sums_height, info->nr_sums_pages);
+	if (info->sums_generation >= info->generation)
+		return kmemfs_refuse(why, "root: checksums of generation %llu, its own is %llu",
+				     info->sums_generation, info->generation);
 	return 0;
 }
 
@@ -65,7 +68,7 @@ int kmemfs_root_check_counts(const struct kmemfs_media *m, const struct kmemfs_r
 	if (!info->itable) {
 		if (info->itable_height || info->nr_inode_pages || info->nr_inodes ||
 		    info->nr_meta_pages || info->nr_file_pages || info->nr_links ||
-		    info->sums)
+		    info->sums || info->sums_generation)
 			return kmemfs_refuse(why, "root: counts without an inode table");
 		return 0;
 	}
@@ -120,6 +123,7 @@ static int root_check(const struct kmemfs_media *m, const struct kmemfs_root *ro
 	info->sums_height = le32_to_cpu(root->sums_height);
 	info->nr_sums_pages = le64_to_cpu(root->nr_sums_pages);
 	info->nr_links = le64_to_cpu(root->nr_links);
+	info->sums_generation = le64_to_cpu(root->sums_generation);
 	return kmemfs_root_check_counts(m, info, why);
 }
 

@@ -353,6 +353,22 @@ static int check_count(const struct verify *v, const char *what, u64 found, u64 
 	return 0;
 }
 
+/* That of metadata pages is wrong anyway if some of them are lost */
+static int check_counts(const struct verify *v)
+{
+	const struct kmemfs_root_info *root = v->root;
+	int err;
+
+	err = check_count(v, "inodes", v->nr_inodes, root->nr_inodes);
+	if (!err)
+		err = check_count(v, "further names", v->nr_links, root->nr_links);
+	if (!err && !v->check->sums_lost)
+		err = check_count(v, "metadata pages", v->nr_meta_pages, root->nr_meta_pages);
+	if (!err)
+		err = check_count(v, "file pages", v->nr_file_pages, root->nr_file_pages);
+	return err;
+}
+
 int kmemfs_verify(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
 		  struct kmemfs_check *check, struct kmem_persist_why *why)
 {
@@ -371,18 +387,19 @@ int kmemfs_verify(const struct kmemfs_media *m, const struct kmemfs_root_info *r
 		.ctx = &v,
 		.why = why,
 		.checked = check->meta,
+		.without_sums = true,
 	};
 	int err;
 
 	err = kmemfs_walk_with(&w);
+	if (!err && root->sums) {
+		err = kmemfs_walk_sums(&w);
+		check->sums_lost = err == -EUCLEAN && check->lose_sums;
+		if (check->sums_lost)
+			err = 0;
+	}
 	if (!err)
-		err = check_count(&v, "inodes", v.nr_inodes, root->nr_inodes);
-	if (!err)
-		err = check_count(&v, "further names", v.nr_links, root->nr_links);
-	if (!err)
-		err = check_count(&v, "metadata pages", v.nr_meta_pages, root->nr_meta_pages);
-	if (!err)
-		err = check_count(&v, "file pages", v.nr_file_pages, root->nr_file_pages);
+		err = check_counts(&v);
 	if (err || !root->itable)
 		return err;
 	if (!v.nr_inodes)

@@ -407,6 +407,7 @@ static void root_fill(struct kmemfs_root *slot, const __u8 uuid[16],
 	slot->sums_height = cpu_to_le32(info->sums_height);
 	slot->nr_sums_pages = cpu_to_le64(info->nr_sums_pages);
 	slot->nr_links = cpu_to_le64(info->nr_links);
+	slot->sums_generation = cpu_to_le64(info->sums_generation);
 	slot->head.crc = cpu_to_le32(kmemfs_page_crc(slot));
 }
 

@@ -203,7 +203,8 @@ struct kmemfs_table {
  * struct kmemfs_held_sums - checksums of a mounted pool (sums.c)
  * @table: where they are on media. Leaves are marked with kmemfs.commit_sem held for
  *	reading, or kmemfs.commit_lock.
- * @held: leaf number -> struct kmemfs_sums_leaf, which stay; for each one of @table
+ * @held: leaf number -> struct kmemfs_sums_leaf, which stay; for each one of @table but
+ *	those that media has lost, as long as they have no sums
  * @unsummed: bit per device page: written back, and no checksum has been made since
  * @lock: one makes them at a time
  * @work: makes them
@@ -698,6 +699,9 @@ void kmemfs_sums_wanted(struct kmemfs *k, u32 page);
 void kmemfs_sums_kick(struct kmemfs *k);
 size_t kmemfs_sums_memory(void);
 int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums);
+void kmemfs_sums_count_for(struct kmemfs *k, u32 page, unsigned long count);
+int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count);
+void kmemfs_sums_loaded(struct kmemfs *k);
 void kmemfs_sums_init(struct kmemfs *k);
 void kmemfs_sums_stop(struct kmemfs *k);
 void kmemfs_sums_exit(struct kmemfs *k);

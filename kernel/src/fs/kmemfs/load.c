@@ -68,7 +68,18 @@ static int kmemfs_load_sums_page(void *ctx, __u64 leaf, __u64 page, const struct
 	       kmemfs_load_sums(l->k, leaf, page, sums);
 }
 
-/* A page of the tree of l->ki */
+/* A page of the tree of l->ki, of which the runs come if @level is 0 */
+static int kmemfs_load_segment(void *ctx, __u64 ino, __u64 page, __u32 level, __u64 file_page,
+			       __u64 count, __u32 nr)
+{
+	struct kmemfs_loading *l = ctx;
+	const struct kmemfs_page_head *head = l->media.page(&l->media, page);
+
+	l->summed = le64_to_cpu(head->generation) <= kmemfs_sums_hold_to(&l->k->root);
+	return 0;
+}
+
+/* The same, of a tree that will be changed */
 static int kmemfs_load_piece(void *ctx, __u64 ino, __u64 page, __u32 level, __u64 file_page,
 			     __u64 count, __u32 nr)
 {
@@ -105,7 +116,7 @@ static int kmemfs_load_piece(void *ctx, __u64 ino, __u64 page, __u32 level, __u6
 		l->shared = true;
 	if (level == l->rope->height && l->shared)
 		l->ki->tree.own = 0;
-	return r;
+	return r ?: kmemfs_load_segment(ctx, ino, page, level, file_page, count, nr);
 }
 
 /* All that a tree which will not be committed must give */
@@ -147,6 +158,7 @@ static int kmemfs_load_inode(void *ctx, const struct kmemfs_inode_record *record
 	l->next_chunk = 0;
 	l->rope = NULL;
 	l->shared = false;
+	l->summed = false;
 	if (l->k->root.version == 1)
 		ki->tree.own = kmemfs_extents_pages(ki->tree.nr_runs);
 	r = ida_alloc_range(&l->k->inos, ino, ino, GFP_KERNEL);
@@ -195,7 +207,24 @@ static int kmemfs_load_visit_run(void *ctx, __u64 ino, __u64 file_page, __u64 co
 		r = kmemfs_load_run(l->ki, file_page, count, page);
 	if (!r)
 		kmemfs_name_damage(l->ki, file_page, count, page);
+	if (!r && l->summed)
+		kmemfs_sums_count_for(l->k, page, count);
 	return r;
+}
+
+/* A tree that has been verified has lost no more than checksums */
+static int kmemfs_load_damage(void *ctx, __u64 page, __u64 ino, __u64 file_page, __u64 count,
+			      const char *why)
+{
+	struct kmemfs_loading *l = ctx;
+	int r;
+
+	if (ino != KMEMFS_INO_SUMS)
+		return -EUCLEAN;
+	r = kmemfs_load_charge(l, count * sizeof(void *));
+	if (!r)
+		r = kmemfs_rescue_damage(ctx, page, ino, file_page, count, why);
+	return r ?: kmemfs_lose_sums(l->k, file_page, count);
 }
 
 static const struct kmemfs_visitor kmemfs_load_visitor = {
@@ -205,6 +234,7 @@ static const struct kmemfs_visitor kmemfs_load_visitor = {
 	.run = kmemfs_load_visit_run,
 	.segment = kmemfs_load_piece,
 	.sums = kmemfs_load_sums_page,
+	.damage = kmemfs_load_damage,
 };
 
 static const struct kmemfs_visitor kmemfs_rescue_visitor = {
@@ -212,6 +242,7 @@ static const struct kmemfs_visitor kmemfs_rescue_visitor = {
 	.inode = kmemfs_load_inode,
 	.link = kmemfs_load_link,
 	.run = kmemfs_load_visit_run,
+	.segment = kmemfs_load_segment,
 	.sums = kmemfs_load_sums_page,
 	.damage = kmemfs_rescue_damage,
 };
@@ -396,10 +427,7 @@ static int kmemfs_load_rescue(struct kmemfs_loading *l, struct kmem_persist_why 
 
 	if (!r && !xa_load(&l->k->inodes, KMEMFS_ROOT_INO))
 		r = kmemfs_load_root(l);
-	if (!r)
-		r = kmemfs_load_names(l);
-	kmemfs_rescue_done(l);
-	return r;
+	return r ?: kmemfs_load_names(l);
 }
 
 static int kmemfs_load_tree(struct kmemfs_loading *l, struct kmem_persist_why *why)
@@ -432,6 +460,8 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 	xa_init(&l.lost);
 	kmemfs_media_init(k, &l.media);
 	r = k->rescue ? kmemfs_load_rescue(&l, &why) : kmemfs_load_tree(&l, &why);
+	kmemfs_sums_loaded(k);
+	kmemfs_rescue_done(&l);
 	if (r == -EUCLEAN)
 		pr_err("%s: %s\n", k->kp->name, why.text);
 	if (r)

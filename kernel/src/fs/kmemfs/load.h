@@ -16,8 +16,9 @@
  * @next_chunk: of its page table: the chunks before are there, or will not be
  * @rope: version 2: its tree
  * @shared: others have a page of it, too
+ * @summed: checksums count for the pages of its segment that comes
  * @most: memory that all may take
- * @lost: kmemfs.rescue, as all below: number of a directory that cannot be reached ->
+ * @lost: kmemfs.rescue: number of a directory that cannot be reached ->
  *	struct kmemfs_inode of what is there in its place
  * @told: lines in the log about damage, and those that were too many
  */
@@ -29,6 +30,7 @@ struct kmemfs_loading {
 	u64 next_chunk;
 	struct kmemfs_rope *rope;
 	bool shared;
+	bool summed;
 	u64 most;
 	struct xarray lost;
 	unsigned long told;

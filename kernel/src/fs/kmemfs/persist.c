@@ -17,6 +17,9 @@
  * all pages are kept, with one reference each, and none is written: there is no
  * free memory, and what can still be read can be mounted read-only (rescue.c). Whoever
  * reads takes references besides, so no page is ever let go of.
+ *
+ * If only the table of checksums does not hold, that costs no more than those checksums:
+ * their pages are free memory, and the next commit writes what is there of the table.
  */
 
 #define pr_fmt(fmt) "kmemfs: " fmt
@@ -93,11 +96,32 @@ static void kmemfs_check_free(void *p)
 	vfree(p);
 }
 
+/* The committed tree has been verified. 0, if need be without what does not hold; or an error */
+static int kmemfs_decide(struct kmem_persist *kp, const struct kmemfs_root_info *root, int r,
+			 bool sums_lost, struct kmem_persist_why *why)
+{
+	if (!r && sums_lost)
+		r = -EUCLEAN;
+	else
+		sums_lost = false;
+	if (!kmemfs_may_rescue(kp, r))
+		return r;
+	kp->rescue = !sums_lost;
+	if (sums_lost)
+		dev_warn(kp->dev, "kmemfs: generation %llu: checksums of data are lost: %s\n",
+			 root->generation, why->text);
+	else
+		dev_err(kp->dev, "kmemfs: generation %llu does not hold: %s; attached read-only, to save what can be read, with all pages kept\n",
+			root->generation, why->text);
+	return 0;
+}
+
 static int kmemfs_persist_check(struct kmem_persist *kp, struct kmem_persist_why *why)
 {
 	struct kmemfs_check check = {
 		.alloc = kmemfs_check_alloc,
 		.free = kmemfs_check_free,
+		.lose_sums = true,
 	};
 	struct kmemfs_root_info root;
 	struct kmemfs_media m = { .page = kmemfs_image_page };
@@ -126,12 +150,7 @@ static int kmemfs_persist_check(struct kmem_persist *kp, struct kmem_persist_why
 	vfree(check.meta);
 	vfree(check.data);
 	vfree(check.owners);
-	if (!kmemfs_may_rescue(kp, r))
-		return r;
-	kp->rescue = true;
-	dev_err(kp->dev, "kmemfs: generation %llu does not hold: %s; attached read-only, to save what can be read, with all pages kept\n",
-		root.generation, why->text);
-	return 0;
+	return kmemfs_decide(kp, &root, r, check.sums_lost, why);
 }
 
 /* One more owner of a page; the first one makes it ours */
@@ -148,8 +167,10 @@ static int kmemfs_keep_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 {
 	struct kmemfs *k = ctx;
 
-	if (!test_bit(page, k->kp->keep))
+	if (!test_bit(page, k->kp->keep)) {
+		k->root.nr_meta_pages++;
 		return kmemfs_keep(k->kp, page);
+	}
 	/* all else has one place: the device changes while it is attached */
 	if (kind != KMEMFS_KIND_SEGMENT && kind != KMEMFS_KIND_NODE)
 		return -EUCLEAN;
@@ -169,10 +190,28 @@ static int kmemfs_keep_run(void *ctx, __u64 ino, __u64 file_page, __u64 count, _
 	return r;
 }
 
+/* What the table of checksums has lost is not kept */
+static int kmemfs_keep_damage(void *ctx, __u64 page, __u64 ino, __u64 file_page, __u64 count,
+			      const char *why)
+{
+	return ino == KMEMFS_INO_SUMS ? 0 : -EUCLEAN;
+}
+
 static const struct kmemfs_visitor kmemfs_keep_visitor = {
 	.meta = kmemfs_keep_meta,
 	.run = kmemfs_keep_run,
+	.damage = kmemfs_keep_damage,
 };
+
+/* The pages that a tree leads to, of which the root's count is wrong if some are lost */
+static int kmemfs_keep_tree(struct kmemfs *k, const struct kmemfs_media *m,
+			    struct kmem_persist_why *why)
+{
+	const struct kmemfs_root_info root = k->root;
+
+	k->root.nr_meta_pages = 0;
+	return kmemfs_walk(m, &root, &kmemfs_keep_visitor, k, why);
+}
 
 /* What no file seems to have may be of one that damage hides */
 static int kmemfs_keep_all(struct kmem_persist *kp)
@@ -272,7 +311,7 @@ static int kmemfs_persist_attach(struct kmem_persist *kp)
 	if (!r && k->rescue)
 		r = kmemfs_keep_all(kp);
 	else if (!r)
-		r = kmemfs_walk(&m, &k->root, &kmemfs_keep_visitor, k, &why);
+		r = kmemfs_keep_tree(k, &m, &why);
 	if (!r && !k->rescue && !kmem_persist_without(KMEM_ORDER_FS_ATTACH_RETIRE))
 		r = kmemfs_retire_other(k);
 	if (r) {

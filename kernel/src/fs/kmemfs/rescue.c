@@ -77,7 +77,9 @@ int kmemfs_rescue_damage(void *ctx, __u64 page, __u64 ino, __u64 file_page, __u6
 			    file_page * KMEMFS_INODES_PER_PAGE,
 			    (file_page + count) * KMEMFS_INODES_PER_PAGE - 1, why);
 	else if (ino == KMEMFS_INO_SUMS)
-		kmemfs_tell(l, "some checksums are lost: %s", why);
+		kmemfs_tell(l, "checksums of device pages %llu to %llu are lost: %s",
+			    file_page * KMEMFS_SUMS_PER_PAGE,
+			    (file_page + count) * KMEMFS_SUMS_PER_PAGE - 1, why);
 	else if (!page || !l->ki || l->ki->vfs.i_ino != ino)
 		kmemfs_tell(l, "inode %llu is lost: %s", ino, why);
 	else

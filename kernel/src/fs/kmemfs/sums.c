@@ -23,9 +23,10 @@
  * whether the page is still durable; so does, the other way round, who clears a sum.
  *
  * What a commit must not fail for is not allowed to take pages of the reserve. If the
- * node has no other pages, sums that are new stay in memory. If there are some that have
- * been cleared since media has them, what is there must not be trusted: the commit is
- * then without the table, which a later one writes anew as a whole.
+ * node has no other pages, the commit has the table of the one before. If that has sums
+ * that have been cleared since, the root says of which generation the table is
+ * (@sums_generation): after a crash its sums count for what older segments lead to, and
+ * others are made anew. So damage of what did not change is seen however full a pool is.
  */
 
 #define pr_fmt(fmt) "kmemfs: " fmt
@@ -313,7 +314,7 @@ static int kmemfs_write_sums_leaf(struct kmemfs_commit *c, unsigned long n, u32 
 	u64 page = 0;
 	int r = 0;
 
-	if (memchr_inv(leaf->sum, 0, sizeof(leaf->sum)))
+	if (leaf && memchr_inv(leaf->sum, 0, sizeof(leaf->sum)))
 		r = kmemfs_write_sums(&c->sink, n, leaf->sum, &page);
 	if (!r && old)
 		r = kmemfs_pages_add(&c->old, old);
@@ -344,73 +345,45 @@ static bool kmemfs_sums_stale(struct kmemfs *k)
 
 	xa_for_each_marked(&k->sums.table.leaves, n, v, KMEMFS_LEAF_DIRTY) {
 		leaf = xa_load(&k->sums.held, n);
-		if (leaf->cleared && xa_to_value(v))
+		if (leaf && leaf->cleared && xa_to_value(v))
 			return true;
 	}
 	return false;
-}
-
-static int kmemfs_drop_table(struct kmemfs_commit *c, struct xarray *pages)
-{
-	unsigned long n;
-	void *v;
-	int r;
-
-	xa_for_each(pages, n, v) {
-		r = xa_to_value(v) ? kmemfs_pages_add(&c->old, xa_to_value(v)) : 0;
-		if (r)
-			return r;
-	}
-	return 0;
-}
-
-/* Nothing of the table is on media after this commit */
-static int kmemfs_drop_sums(struct kmemfs_commit *c)
-{
-	struct kmemfs_table *t = &c->k->sums.table;
-	int i, r = kmemfs_drop_table(c, &t->leaves);
-
-	for (i = 0; i < KMEMFS_MAX_HEIGHT && !r; i++)
-		r = kmemfs_drop_table(c, &t->index[i]);
-	c->sums_fate = KMEMFS_SUMS_DROPPED;
-	c->root.sums = 0;
-	c->root.sums_height = 0;
-	c->root.nr_sums_pages = 0;
-	return r;
 }
 
 /**
  * kmemfs_commit_sums() - write what has changed of the table of checksums
  * @c: a commit that has written all else; commit_sem is held for writing
  *
- * Return: 0 if all is written or need not be, or if the commit is without the table
- * instead; -ENOMEM.
+ * If there are no pages for that, the table is the one of the commit before.
  */
-int kmemfs_commit_sums(struct kmemfs_commit *c)
+void kmemfs_commit_sums(struct kmemfs_commit *c)
 {
 	const u64 nr_meta_pages = c->sink.nr_meta_pages;
 	const size_t fresh = c->fresh.nr, old = c->old.nr;
 	struct kmemfs *k = c->k;
 	int r;
 
-	c->sums_fate = KMEMFS_SUMS_STAY;
+	c->sums_written = false;
 	if (c->root.version < 2 || !xa_marked(&k->sums.table.leaves, KMEMFS_LEAF_DIRTY))
-		return 0;
+		return;
 	c->spare_reserve = true;
 	r = kmemfs_write_sums_leaves(c);
 	c->spare_reserve = false;
 	WRITE_ONCE(k->sums.lacking, !!r);
 	if (!r) {
-		c->sums_fate = KMEMFS_SUMS_WRITTEN;
+		c->sums_written = true;
 		c->root.sums = c->sums.top;
 		c->root.sums_height = c->sums.height;
 		c->root.nr_sums_pages = c->sums.span;
-		return 0;
+		c->root.sums_generation = 0;
+		return;
 	}
 	kmemfs_unwrite(c, fresh);
 	c->old.nr = old;
 	c->sink.nr_meta_pages = nr_meta_pages;
-	return kmemfs_sums_stale(k) ? kmemfs_drop_sums(c) : 0;
+	if (kmemfs_sums_stale(k))
+		c->root.sums_generation = kmemfs_sums_hold_to(&k->root);
 }
 
 /* Leaf @n of the table in memory is on media as it is. Overwrites: does not allocate. */
@@ -420,38 +393,40 @@ static void kmemfs_sums_leaf_written(struct kmemfs *k, unsigned long n, void *pa
 
 	xa_store(&k->sums.table.leaves, n, page, GFP_NOFS);
 	xa_clear_mark(&k->sums.table.leaves, n, KMEMFS_LEAF_DIRTY);
-	leaf->cleared = false;
+	if (leaf)
+		leaf->cleared = false;
 }
 
 /* All is written; commit_sem is held for writing */
 void kmemfs_sums_committed(struct kmemfs_commit *c)
 {
-	struct kmemfs *k = c->k;
-	struct kmemfs_table *t = &k->sums.table;
 	unsigned long n;
 	void *v;
-	int i;
 
-	if (c->sums_fate == KMEMFS_SUMS_STAY)
+	if (!c->sums_written)
 		return;
-	if (c->sums_fate == KMEMFS_SUMS_WRITTEN) {
-		xa_for_each(&c->sums.leaves, n, v)
-			kmemfs_sums_leaf_written(k, n, v);
-		kmemfs_table_committed(&c->sums);
-		WRITE_ONCE(k->sums.dirty, false);
-		return;
-	}
-	xa_for_each(&t->leaves, n, v) {
-		kmemfs_sums_leaf_written(k, n, xa_mk_value(0));
-		kmemfs_sums_dirty(k, n);
-	}
-	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
-		xa_destroy(&t->index[i]);
-	t->nr_index = 0;
-	t->span = 0;
+	xa_for_each(&c->sums.leaves, n, v)
+		kmemfs_sums_leaf_written(c->k, n, v);
+	kmemfs_table_committed(&c->sums);
+	WRITE_ONCE(c->k->sums.dirty, false);
 }
 
 /* ---- mounting -------------------------------------------------------------- */
+
+/*
+ * While mounting: what the table says of these pages is right, though it is older than the
+ * tree. No commit needs kmemfs.flushing meanwhile.
+ */
+void kmemfs_sums_count_for(struct kmemfs *k, u32 page, unsigned long count)
+{
+	if (k->root.sums_generation)
+		bitmap_set(k->flushing, page, count);
+}
+
+static bool kmemfs_sum_counts(const struct kmemfs *k, unsigned long page)
+{
+	return page < k->region.end && (!k->root.sums_generation || test_bit(page, k->flushing));
+}
 
 /* While mounting, after all runs of files: a leaf of the table is at @page */
 int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums)
@@ -460,15 +435,44 @@ int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct k
 	struct kmemfs_sums_leaf *leaf = kmemfs_sums_make_leaf(k, n);
 	unsigned int i;
 
-	if (!leaf)
+	if (!leaf ||
+	    xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(page), GFP_KERNEL)))
 		return -ENOMEM;
-	/* what is no data has a sum that counts for nobody, but has to be cleared once it is */
+	/* what is no data may have a sum that counts for nobody until it is cleared */
 	for (i = 0; i < KMEMFS_SUMS_PER_PAGE; i++) {
-		leaf->sum[i] = le32_to_cpu(sums->sum[i]);
-		if (leaf->sum[i] && first + i < k->region.end)
+		if (!sums->sum[i])
+			continue;
+		if (kmemfs_sum_counts(k, first + i)) {
+			leaf->sum[i] = le32_to_cpu(sums->sum[i]);
 			__clear_bit(first + i, k->sums.unsummed);
+		} else {
+			leaf->cleared = true;
+		}
 	}
-	return xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(page), GFP_KERNEL));
+	if (leaf->cleared)
+		kmemfs_sums_dirty(k, n);
+	return 0;
+}
+
+/* While mounting: nothing can be read of leaf @n and those behind it. The next commit tells. */
+int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count)
+{
+	int r = 0;
+
+	for (; count && !r; n++, count--) {
+		r = xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(0), GFP_KERNEL));
+		if (!r)
+			kmemfs_sums_dirty(k, n);
+		cond_resched();
+	}
+	return r;
+}
+
+/* While mounting, at the end */
+void kmemfs_sums_loaded(struct kmemfs *k)
+{
+	if (k->root.sums_generation)
+		bitmap_zero(k->flushing, k->region.end);
 }
 
 /* While mounting, before anything else */

@@ -42,9 +42,12 @@ static int kmemfs_verify_batch(struct inode *inode, unsigned long *index, unsign
 			      pages);
 	inode_unlock_shared(inode);
 	for (i = 0; i < nr && r >= 0; i++) {
-		if (!pages[i])
+		if (pages[i])
+			r = kmemfs_verify_page(k, pages[i], buffer);
+		else if (KMEMFS_I(inode)->damaged)
+			r = -EIO;	/* what is lost looks like a hole */
+		else
 			continue;
-		r = kmemfs_verify_page(k, pages[i], buffer);
 		if (r < 0) {
 			v->first_bad = (u64)(*index + i) << PAGE_SHIFT;
 			break;
