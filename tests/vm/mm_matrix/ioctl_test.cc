@@ -224,6 +224,7 @@ TEST_F(Ioctl, WhoWatchesTheFileIsTold) {
 TEST_F(Ioctl, WithOSyncItIsDurable) {
   UniqueFd sync(open(Path("file").c_str(), O_RDWR | O_SYNC | O_CLOEXEC));
   ASSERT_TRUE(sync.valid());
+  Settle();
   const uint64_t generation = Info().generation;
   kmemfs_capture c = good();
   ASSERT_EQ(ioctl(sync.get(), KMEMFS_IOC_CAPTURE, &c), 0)

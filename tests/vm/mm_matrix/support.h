@@ -148,11 +148,15 @@ class PoolTest : public testing::Test {
   kmemfs_info Info() const;
   // Commits: after it the pages of deleted files are free.
   void Commit() const;
+  // Makes all checksums and commits them, so that no commit comes by itself
+  // until something changes.
+  void Settle() const;
   // A first commit after a mount sets pages aside for those to come; to be
   // called before pages are counted.
   void WarmUp();
-  // Pages that left the node for good since it had `before` free ones. Commits
-  // until they are at most kNoise, or for some seconds.
+  // Pages that left the node for good since it had `before` free ones, but for
+  // those of checksums, which come where data was. Commits until they are at
+  // most kNoise, or for some seconds.
   long PagesLost(long before) const;
   // Free pages move a little by themselves (page tables, slabs that fall back
   // to the node). Far below what one leaked page a round would be.
@@ -171,6 +175,7 @@ class PoolTest : public testing::Test {
  private:
   std::string dir_;
   int node_ = -1;
+  long sums_pages_ = 0;  // when it was warmed up
   UniqueFd root_;
 };
 

@@ -34,6 +34,7 @@ struct kmemfs_new_table {
  * @itable: what it writes of the inode table
  * @sums: and of that of checksums
  * @sums_written: it does
+ * @sums_pages: pages of it
  * @spare_reserve: take no page of the reserve
  * @ropes: version 2: file trees that it writes: inode number -> rope (value 0: none)
  * @shared: changes of kmemfs.shared: pages, those that lost one with KMEMFS_NEW
@@ -49,6 +50,7 @@ struct kmemfs_commit {
 	struct kmemfs_new_table itable;
 	struct kmemfs_new_table sums;
 	bool sums_written;
+	unsigned long sums_pages;
 	bool spare_reserve;
 	struct xarray ropes;
 	struct kmemfs_pages shared;

@@ -37,6 +37,7 @@ static int kmemfs_ioc_info(struct kmemfs *k, struct kmemfs_info __user *arg)
 	mutex_lock(&k->commit_lock);
 	info.generation = k->root.generation;
 	info.meta_pages = k->root.nr_meta_pages;
+	info.sums_pages = k->sums.nr_pages;
 	mutex_unlock(&k->commit_lock);
 	return copy_to_user(arg, &info, sizeof(info)) ? -EFAULT : 0;
 }

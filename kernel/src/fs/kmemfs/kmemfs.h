@@ -203,6 +203,7 @@ struct kmemfs_table {
  * struct kmemfs_held_sums - checksums of a mounted pool (sums.c)
  * @table: where they are on media. Leaves are marked with kmemfs.commit_sem held for
  *	reading, or kmemfs.commit_lock.
+ * @nr_pages: of the table on media. kmemfs.commit_lock.
  * @held: leaf number -> struct kmemfs_sums_leaf, which stay; for each one of @table but
  *	those that media has lost, as long as they have no sums
  * @unsummed: bit per device page: written back, and no checksum has been made since
@@ -215,6 +216,7 @@ struct kmemfs_table {
  */
 struct kmemfs_held_sums {
 	struct kmemfs_table table;
+	unsigned long nr_pages;
 	struct xarray held;
 	unsigned long *unsummed;
 	struct mutex lock;	/* makers */

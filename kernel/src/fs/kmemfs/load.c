@@ -50,11 +50,14 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 	}
 	if (kind == KMEMFS_KIND_XATTRS)
 		return kmemfs_load_xattr_page(l, (const void *)head);
+	k->sums.nr_pages += kind == KMEMFS_KIND_SUMS;
 	if (kind != KMEMFS_KIND_INDEX)
 		return 0;
 	/* in version 1 owners above 0 are inodes */
-	if (k->root.version == 2 && le64_to_cpu(head->owner) == KMEMFS_OWNER_SUMS)
+	if (k->root.version == 2 && le64_to_cpu(head->owner) == KMEMFS_OWNER_SUMS) {
+		k->sums.nr_pages++;
 		return kmemfs_load_index(&k->sums.table, level, le64_to_cpu(head->first), page);
+	}
 	if (le64_to_cpu(head->owner) != KMEMFS_OWNER_INODES)
 		return 0;
 	return kmemfs_load_index(&k->itable, level, le64_to_cpu(head->first), page);

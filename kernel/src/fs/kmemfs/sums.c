@@ -377,6 +377,8 @@ void kmemfs_commit_sums(struct kmemfs_commit *c)
 		c->root.sums_height = c->sums.height;
 		c->root.nr_sums_pages = c->sums.span;
 		c->root.sums_generation = 0;
+		c->sums_pages = k->sums.nr_pages + c->sink.nr_meta_pages - nr_meta_pages -
+				(c->old.nr - old);
 		return;
 	}
 	kmemfs_unwrite(c, fresh);
@@ -408,6 +410,7 @@ void kmemfs_sums_committed(struct kmemfs_commit *c)
 	xa_for_each(&c->sums.leaves, n, v)
 		kmemfs_sums_leaf_written(c->k, n, v);
 	kmemfs_table_committed(&c->sums);
+	c->k->sums.nr_pages = c->sums_pages;
 	WRITE_ONCE(c->k->sums.dirty, false);
 }
 
@@ -482,6 +485,7 @@ void kmemfs_sums_init(struct kmemfs *k)
 	xa_init(&k->sums.held);
 	mutex_init(&k->sums.lock);
 	INIT_DELAYED_WORK(&k->sums.work, kmemfs_sums_work);
+	k->sums.nr_pages = 0;
 	k->sums.dirty = false;
 	k->sums.lacking = false;
 	k->sums.stop = false;

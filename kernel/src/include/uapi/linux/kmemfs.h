@@ -66,6 +66,7 @@ struct kmemfs_capture {
  * @version: of the format that the pool's tree has: 1 or 2; 0: a kernel that knew no
  *	more than version 1
  * @flags: KMEMFS_INFO_*
+ * @sums_pages: those of @meta_pages that hold checksums
  * @reserved: zero
  */
 struct kmemfs_info {
@@ -92,7 +93,8 @@ struct kmemfs_info {
 	__u64 meta_written;
 	__u32 version;
 	__u32 flags;
-	__u32 reserved[4];
+	__u32 sums_pages;
+	__u32 reserved[3];
 };
 
 /*
