@@ -42,6 +42,24 @@ class FullPool : public FsTest {
   std::string Commit() const {
     return syncfs(root_.get()) == 0 ? "" : std::strerror(errno);
   }
+  // Makes all checksums and commits them; says why not.
+  std::string MakeSums() const {
+    return ioctl(root_.get(), KMEMFS_IOC_SUM) == 0 ? "" : std::strerror(errno);
+  }
+  // Of a file that holds: its pages that checksums say so of, and others.
+  kmemfs_verify_range Verify(const std::string& name) {
+    UniqueFd fd = Open(name, O_RDONLY);
+    kmemfs_verify_range range = {};
+    range.len = static_cast<uint64_t>(Size(fd.get()));
+    EXPECT_EQ(ioctl(fd.get(), KMEMFS_IOC_VERIFY, &range), 0)
+        << name << ": " << std::strerror(errno) << " at " << range.first_bad;
+    return range;
+  }
+  void Remount() {
+    root_.reset();
+    ASSERT_NO_FATAL_FAILURE(MountAgain(dir()));
+    root_ = UniqueFd(open(dir().c_str(), O_RDONLY | O_DIRECTORY));
+  }
   // Takes all but so many pages, and commits that.
   void LeavePages(long pages) {
     constexpr size_t kChunk = 256;
@@ -121,6 +139,36 @@ TEST_F(FullPool, MappedFileMayTakeNearlyAllThatIsFree) {
   EXPECT_EQ(msync(map, kPages * kPage, MS_SYNC), 0) << std::strerror(errno);
   munmap(map, kPages * kPage);
   EXPECT_EQ(Read(fd.get(), kPages * kPage), bytes);
+}
+
+// Commits that have no pages for the table of checksums leave the one before:
+// what did not change keeps its checksums, and what did has none that are
+// wrong.
+TEST_F(FullPool, ChecksumsOutliveCommitsWithoutRoomForThem) {
+  constexpr uint64_t kKept = 64, kGone = 2048;
+  Write(Open("kept").get(), Bytes(kKept * kPage));
+  Write(Open("gone").get(), Bytes(kGone * kPage, 2));
+  ASSERT_EQ(MakeSums(), "");
+  FillUp(Open("rest").get());
+  ASSERT_EQ(Commit(), "");
+  Remove("gone");
+  ASSERT_EQ(Commit(), "");
+  // Its pages have checksums on media, but for those that the table took.
+  const off_t reused = FillUp(Open("reused").get());
+  ASSERT_GT(reused, 0);
+  ASSERT_EQ(Commit(), "");
+  EXPECT_EQ(MakeSums(), std::strerror(ENOSPC)) << "there was room";
+  ASSERT_NO_FATAL_FAILURE(Remount());
+  const kmemfs_verify_range kept = Verify("kept"), other = Verify("reused");
+  EXPECT_EQ(kept.pages_checked, kKept);
+  EXPECT_EQ(kept.pages_without_sum, 0u);
+  EXPECT_GT(other.pages_without_sum, 0u);
+  Remove("rest");
+  ASSERT_EQ(Commit(), "");
+  EXPECT_EQ(MakeSums(), "");
+  ASSERT_NO_FATAL_FAILURE(Remount());
+  EXPECT_EQ(Verify("kept").pages_checked, kKept);
+  EXPECT_EQ(Verify("reused").pages_without_sum, 0u);
 }
 
 // Each attribute of these takes a page of its own in the next commit, each name

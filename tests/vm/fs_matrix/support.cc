@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tests/vm/fs_matrix/support.h"
 
+#include <mntent.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <random>
@@ -89,6 +93,25 @@ int64_t FsTest::Size(int fd) {
   struct stat stat;
   EXPECT_EQ(fstat(fd, &stat), 0);
   return stat.st_size;
+}
+
+void MountAgain(const std::string& dir) {
+  FILE* mounts = setmntent("/proc/self/mounts", "r");
+  ASSERT_NE(mounts, nullptr);
+  std::string device, where;
+  while (const mntent* entry = getmntent(mounts)) {
+    if (dir.starts_with(entry->mnt_dir) &&
+        entry->mnt_type == std::string("kmemfs")) {
+      device = entry->mnt_fsname;
+      where = entry->mnt_dir;
+    }
+  }
+  endmntent(mounts);
+  // snapd has the pool open; tests that need it start it.
+  ASSERT_EQ(std::system("systemctl stop snapd"), 0);
+  ASSERT_EQ(umount(where.c_str()), 0) << where << ": " << std::strerror(errno);
+  ASSERT_EQ(mount(device.c_str(), where.c_str(), "kmemfs", 0, "commit=0"), 0)
+      << std::strerror(errno);
 }
 
 }  // namespace daxsnap::vmtest

@@ -19,6 +19,9 @@ inline constexpr size_t kPage = 4096;
 // The filesystem under test; main() sets it.
 void SetRoot(std::string path);
 
+// Mounts the filesystem of a directory anew, with what is on media.
+void MountAgain(const std::string& dir);
+
 class FsTest : public testing::Test {
  protected:
   void SetUp() override;

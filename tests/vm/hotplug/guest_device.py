@@ -4,7 +4,7 @@
 
     guest_device.py create ALIGN | offset | bind | bind_in_race | unbind | state | blocks STATE | use MIB [PAGE] |
                     memmap 0|1 | bad [PAGE...] | distances | tiers |
-                    content | info_flags | writes
+                    content | info_flags | writes | verify | sums
     guest_device.py serve
 
 Prints one JSON object. `serve` takes commands, each a JSON array in a line, from its standard
@@ -34,7 +34,8 @@ MEMORY = Path("/sys/devices/system/memory")
 SET_MEMPOLICY, MPOL_BIND = 238, 2
 POOL = "/mnt/pool"
 KMEMFS_IOC_INFO, INFO_BYTES, INFO_FLAGS = 0x80f0db41, 240, 220
-KMEMFS_IOC_UPGRADE = 0xdb42
+KMEMFS_IOC_UPGRADE, KMEMFS_IOC_SUM = 0xdb42, 0xdb44
+KMEMFS_IOC_VERIFY, VERIFY = 0xc038db43, struct.Struct("<7Q")
 
 
 def store(path, text):
@@ -267,6 +268,33 @@ def content():
     return {"files": files, "attributes": attributes, "directories": sorted(directories), "links": links}
 
 
+def verify_file(path):
+    """[errno or 0, pages that are what their checksums say, pages without one, first bad page or None]"""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        argument = bytearray(VERIFY.pack(0, max(size, 1), 0, 0, 0, 0, 0))
+        error = errno_of(fcntl.ioctl, file.fileno(), KMEMFS_IOC_VERIFY, argument)
+        _, length, _, done, checked, without, bad = VERIFY.unpack(argument)
+        assert (bad == (1 << 64) - 1) == (not error) and done == (bad if error else length), (path, argument.hex())
+        return [error, checked, without, bad // 4096 if error else None]
+
+
+def verify():
+    """{name: verify_file()} of all files in the pool that is mounted"""
+    return {os.path.relpath(os.path.join(directory, name), POOL): verify_file(os.path.join(directory, name))
+            for directory, _, names in os.walk(POOL) for name in names
+            if not os.path.islink(os.path.join(directory, name))}
+
+
+def sums():
+    """Makes all checksums"""
+    root = os.open(POOL, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return {"sums": errno_of(fcntl.ioctl, root, KMEMFS_IOC_SUM)}
+    finally:
+        os.close(root)
+
+
 def info_flags():
     """What the pool that is mounted says of itself"""
     root = os.open(POOL, os.O_RDONLY | os.O_DIRECTORY)
@@ -290,7 +318,7 @@ def writes():
         os.close(root)
 
 
-COMMANDS = {"content": content, "info_flags": info_flags, "writes": writes, "bind_in_race": bind_in_race, "distances": distances, "tiers": tiers, "second": second,
+COMMANDS = {"verify": verify, "sums": sums, "content": content, "info_flags": info_flags, "writes": writes, "bind_in_race": bind_in_race, "distances": distances, "tiers": tiers, "second": second,
             "bind_plain": bind_plain, "create": create, "offset": offset, "bind": bind,
             "unbind": unbind, "state": state, "blocks": blocks, "use": lambda mib, *page: use(int(mib), *map(bytes.fromhex, page)), "memmap": memmap, "bad": bad}
 
