@@ -99,7 +99,7 @@ class Tree {
   void Commit() {
     if (syncfs(root_.get()) != 0) Die("syncfs");
     // Else they would be on media with one of the next commits, or not.
-    if (ioctl(root_.get(), KMEMFS_IOC_SUM) != 0 && errno != EOPNOTSUPP &&
+    if (ioctl(root_.get(), KMEMFS_IOC_SUM, 0) != 0 && errno != EOPNOTSUPP &&
         errno != ENOTTY) {
       Die("making checksums");
     }

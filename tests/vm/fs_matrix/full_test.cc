@@ -44,7 +44,8 @@ class FullPool : public FsTest {
   }
   // Makes all checksums and commits them; says why not.
   std::string MakeSums() const {
-    return ioctl(root_.get(), KMEMFS_IOC_SUM) == 0 ? "" : std::strerror(errno);
+    return ioctl(root_.get(), KMEMFS_IOC_SUM, 0) == 0 ? ""
+                                                      : std::strerror(errno);
   }
   // Of a file that holds: its pages that checksums say so of, and others.
   kmemfs_verify_range Verify(const std::string& name) {

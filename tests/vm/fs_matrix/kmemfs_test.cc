@@ -36,7 +36,7 @@ class Kmemfs : public FsTest {
   // something changes.
   void Settle() {
     UniqueFd fd(open(dir().c_str(), O_RDONLY | O_DIRECTORY));
-    EXPECT_EQ(ioctl(fd.get(), KMEMFS_IOC_SUM), 0) << std::strerror(errno);
+    EXPECT_EQ(ioctl(fd.get(), KMEMFS_IOC_SUM, 0), 0) << std::strerror(errno);
   }
   // The next commit has something to do, or the interval's has done it.
   bool ChangedSince(uint64_t generation) {

@@ -88,7 +88,7 @@ TEST_F(SharedMap, MsyncCommits) {
   ASSERT_EQ(fsync(fd.get()), 0);
   Map map(fd.get(), 2 * kPage);
   for (int round = 0; round < 3; ++round) {
-    ASSERT_EQ(ioctl(fd.get(), KMEMFS_IOC_SUM), 0) << std::strerror(errno);
+    ASSERT_EQ(ioctl(fd.get(), KMEMFS_IOC_SUM, 0), 0) << std::strerror(errno);
     const auto generation = Info().generation;
     map.data()[kPage + 1] = static_cast<char>(round);
     const kmemfs_info stored = Info();

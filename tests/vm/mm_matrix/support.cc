@@ -423,7 +423,7 @@ void PoolTest::Commit() const {
 }
 
 void PoolTest::Settle() const {
-  if (ioctl(root_.get(), KMEMFS_IOC_SUM) != 0) {
+  if (ioctl(root_.get(), KMEMFS_IOC_SUM, 0) != 0) {
     EXPECT_EQ(errno, EOPNOTSUPP) << std::strerror(errno);
   }
 }

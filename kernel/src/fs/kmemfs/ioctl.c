@@ -79,7 +79,7 @@ long kmemfs_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	case KMEMFS_IOC_VERIFY:
 		return kmemfs_ioc_verify(file, (void __user *)arg);
 	case KMEMFS_IOC_SUM:
-		return kmemfs_ioc_sum(file);
+		return kmemfs_ioc_sum(file, arg);
 	default:
 		return -ENOTTY;
 	}

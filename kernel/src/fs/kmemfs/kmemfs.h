@@ -711,7 +711,7 @@ int kmemfs_register_sums(void);
 
 /* verify.c */
 int kmemfs_ioc_verify(struct file *file, struct kmemfs_verify_range __user *arg);
-int kmemfs_ioc_sum(struct file *file);
+int kmemfs_ioc_sum(struct file *file, unsigned long flags);
 
 /* upgrade.c */
 int kmemfs_upgrade(struct kmemfs *k);

@@ -104,12 +104,14 @@ int kmemfs_ioc_verify(struct file *file, struct kmemfs_verify_range __user *arg)
 	return copy_to_user(arg, &v, sizeof(v)) ? -EFAULT : r;
 }
 
-int kmemfs_ioc_sum(struct file *file)
+int kmemfs_ioc_sum(struct file *file, unsigned long flags)
 {
 	int r;
 
 	if (!capable(CAP_SYS_ADMIN))
 		return -EPERM;
+	if (flags)
+		return -EINVAL;
 	r = mnt_want_write_file(file);
 	if (r)
 		return r;

@@ -111,8 +111,8 @@ struct kmemfs_info {
  * written anew in one commit, so a crash leaves it either way, whole. A kernel that
  * does not know version 2 refuses the pool from then on; there is no way back.
  * 0: it is of version 2 now, or was before. EPERM: the caller has no CAP_SYS_ADMIN.
- * EROFS: read-only. ENOSPC: no room for a second set of metadata; then, and with
- * ENOMEM, nothing has changed. EIO: as from fsync(2).
+ * EINVAL: the argument is not 0. EROFS: read-only. ENOSPC: no room for a second set of
+ * metadata; then, and with ENOMEM, nothing has changed. EIO: as from fsync(2).
  */
 #define KMEMFS_IOC_UPGRADE	_IO(0xdb, 0x42)
 
@@ -149,9 +149,10 @@ struct kmemfs_verify_range {
 /*
  * Make all checksums that are missing, of what was stored before, and have them on media,
  * on any file or directory of the pool; else both come in time by themselves.
- * EPERM: the caller has no CAP_SYS_ADMIN. EROFS: read-only. EOPNOTSUPP: a pool of version
- * 1. ENOSPC: no room for them on media. EINTR: a signal came; what was made stays, and
- * the rest can be made by another call. ENOMEM, EIO: as from fsync(2).
+ * EPERM: the caller has no CAP_SYS_ADMIN. EINVAL: the argument is not 0. EROFS: read-only.
+ * EOPNOTSUPP: a pool of version 1. ENOSPC: no room for them on media. EINTR: a signal came;
+ * what was made stays, and the rest can be made by another call. ENOMEM, EIO: as from
+ * fsync(2).
  */
 #define KMEMFS_IOC_SUM		_IO(0xdb, 0x44)
 

@@ -246,6 +246,8 @@ TEST_F(capture, upgrade_needs_privilege)
 	pid_t pid;
 
 	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_INFO, &self->info));
+	EXPECT_EQ(-1, ioctl(self->file, KMEMFS_IOC_UPGRADE, 1));
+	EXPECT_EQ(EINVAL, errno);
 	pid = fork();
 	ASSERT_LE(0, pid);
 	if (!pid)

@@ -95,7 +95,7 @@ TEST_F(sums, are_made_when_asked_for)
 		SKIP(return, "the pool is of version 1");
 	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_VERIFY, &self->range));
 	EXPECT_EQ(NR_PAGES + 1, self->range.pages_checked + self->range.pages_without_sum);
-	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM));
+	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM, 0));
 	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_VERIFY, &self->range));
 	EXPECT_EQ(NR_PAGES + 1, self->range.pages_checked);
 	EXPECT_EQ(0, self->range.pages_without_sum);
@@ -109,12 +109,12 @@ TEST_F(sums, go_with_what_they_are_of)
 {
 	if (self->info.version < 2)
 		SKIP(return, "the pool is of version 1");
-	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM));
+	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM, 0));
 	ASSERT_EQ(1, pwrite(self->file, "y", 1, 3 * self->page));
 	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_VERIFY, &self->range));
 	EXPECT_EQ(NR_PAGES, self->range.pages_checked);
 	EXPECT_EQ(1, self->range.pages_without_sum);
-	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM));
+	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM, 0));
 	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_VERIFY, &self->range));
 	EXPECT_EQ(NR_PAGES + 1, self->range.pages_checked);
 }
@@ -126,7 +126,7 @@ TEST_F(sums, follow_pages_that_are_used_again)
 	if (self->info.version < 2)
 		SKIP(return, "the pool is of version 1");
 	for (i = 0; i < 8; i++) {
-		ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM));
+		ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM, 0));
 		ASSERT_EQ(0, ftruncate(self->file, 0));
 		ASSERT_EQ(0, fsync(self->file));
 		memset(self->bytes, i, self->len);
@@ -134,7 +134,7 @@ TEST_F(sums, follow_pages_that_are_used_again)
 		ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_VERIFY, &self->range));
 		EXPECT_EQ(NR_PAGES, self->range.pages_checked + self->range.pages_without_sum);
 	}
-	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM));
+	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM, 0));
 	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_VERIFY, &self->range));
 	EXPECT_EQ(NR_PAGES, self->range.pages_checked);
 }
@@ -146,7 +146,7 @@ TEST_F(sums, are_of_clones_too)
 
 	if (self->info.version < 2)
 		SKIP(return, "the pool is of version 1");
-	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM));
+	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_SUM, 0));
 	clone = open_pool(path);
 	ASSERT_LE(0, clone);
 	unlink(path);
@@ -240,9 +240,11 @@ TEST_F(sums, making_them_needs_the_capability)
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[2] = {};
 
+	EXPECT_EQ(-1, ioctl(self->file, KMEMFS_IOC_SUM, 1));
+	EXPECT_EQ(EINVAL, errno);
 	/* The harness runs each test in a process of its own. */
 	ASSERT_EQ(0, syscall(SYS_capset, &header, data));
-	EXPECT_EQ(-1, ioctl(self->file, KMEMFS_IOC_SUM));
+	EXPECT_EQ(-1, ioctl(self->file, KMEMFS_IOC_SUM, 0));
 	EXPECT_EQ(EPERM, errno);
 	EXPECT_EQ(0, ioctl(self->file, KMEMFS_IOC_VERIFY, &self->range));
 }
@@ -251,7 +253,7 @@ TEST_F(sums, version_1_has_none)
 {
 	if (self->info.version != 1)
 		return;
-	EXPECT_EQ(-1, ioctl(self->file, KMEMFS_IOC_SUM));
+	EXPECT_EQ(-1, ioctl(self->file, KMEMFS_IOC_SUM, 0));
 	EXPECT_EQ(EOPNOTSUPP, errno);
 	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_VERIFY, &self->range));
 	EXPECT_EQ(NR_PAGES + 1, self->range.pages_without_sum);
