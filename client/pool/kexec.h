@@ -15,21 +15,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "client/pool/origin.h"
 #include "client/pool/pool.h"
 
 namespace daxsnap::pool {
-
-// [start, end) in bytes of physical memory.
-struct PhysicalRange {
-  std::uint64_t start = 0;
-  std::uint64_t end = 0;
-  bool Overlaps(const PhysicalRange& other) const {
-    return start < other.end && other.start < end;
-  }
-  bool operator==(const PhysicalRange& other) const {
-    return start == other.start && end == other.end;
-  }
-};
 
 // What a kernel's command line says of memory.
 struct MemoryParameters {

@@ -162,6 +162,9 @@ struct Mount {
 };
 absl::StatusOr<std::vector<Mount>> ListMounts();
 
+// Where the device is mounted; FAILED_PRECONDITION if it is not. Needs no root.
+absl::StatusOr<Mount> FindMount(const Device& device);
+
 struct Upgraded {
   Mount mount;
   std::uint32_t from = 0;  // versions of the format; equal: nothing was done

@@ -12,17 +12,6 @@
 namespace daxsnap::pool {
 namespace {
 
-absl::StatusOr<Mount> FindMount(const Device& device) {
-  absl::StatusOr<std::vector<Mount>> mounts = ListMounts();
-  if (!mounts.ok()) return mounts.status();
-  for (const Mount& mount : *mounts) {
-    if (mount.device == device.name) return mount;
-  }
-  return absl::FailedPreconditionError(absl::StrCat(
-      "no pool of ", device.name, " is mounted; `snapctl pool attach ",
-      device.name, "` does that, if it is one of type fs"));
-}
-
 absl::StatusOr<std::uint32_t> FormatVersion(int fd, const Mount& mount) {
   kmemfs_info info = {};
   if (ioctl(fd, KMEMFS_IOC_INFO, &info) != 0) {
