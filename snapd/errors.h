@@ -53,6 +53,7 @@ inline constexpr absl::string_view kInternal = "INTERNAL";
 inline constexpr absl::string_view kSnapshotUnreadable = "SNAPSHOT_UNREADABLE";
 inline constexpr absl::string_view kOverloaded = "OVERLOADED";
 inline constexpr absl::string_view kOptionInvalid = "OPTION_INVALID";
+inline constexpr absl::string_view kChecksumsMissing = "CHECKSUMS_MISSING";
 }  // namespace reason
 
 // What went wrong, in the terms of the API. `message` says what happened and to
@@ -101,6 +102,11 @@ inline constexpr absl::string_view kFreeMemoryHint =
 inline constexpr absl::string_view kTryAgainHint =
     "try again when other calls have ended; if it stays so, give snapd more "
     "descriptors and processes (LimitNOFILE, TasksMax)";
+
+inline constexpr absl::string_view kNoChecksumsHint =
+    "`snapctl pool upgrade` gives a kmemfs of format version 1 checksums, with "
+    "a "
+    "kernel that knows them; other file systems have none";
 
 // The status of an operation that its caller cancelled.
 absl::Status CancelledError();

@@ -115,6 +115,18 @@ uint64_t MicrosecondsSince(absl::Time start) {
   return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
 }
 
+v1::PoolPersistence ToProto(Persistence persistence) {
+  switch (persistence) {
+    case Persistence::kUnknown:
+      return v1::POOL_PERSISTENCE_UNSPECIFIED;
+    case Persistence::kPromised:
+      return v1::POOL_PERSISTENCE_PROMISED;
+    case Persistence::kNotPromised:
+      return v1::POOL_PERSISTENCE_NOT_PROMISED;
+  }
+  return v1::POOL_PERSISTENCE_UNSPECIFIED;
+}
+
 void FillPool(const OpenPool& open, const PoolInfo& from, v1::Pool* pool) {
   pool->set_path(open.pool->path());
   pool->set_kind(open.pool->is_kmemfs() ? v1::POOL_KIND_KMEMFS
@@ -124,6 +136,7 @@ void FillPool(const OpenPool& open, const PoolInfo& from, v1::Pool* pool) {
   pool->set_label(from.label);
   pool->set_generation(from.generation);
   pool->set_format_version(from.format_version);
+  pool->set_persistence(ToProto(open.pool->persistence()));
   pool->set_dirty(from.dirty);
   pool->set_node(from.node);
   pool->set_page_size(from.page_size);
@@ -139,6 +152,46 @@ void FillPool(const OpenPool& open, const PoolInfo& from, v1::Pool* pool) {
   counters->set_read_installed(from.read_installed);
   counters->set_read_copied(from.read_copied);
   counters->set_flushed_pages(from.flushed_pages);
+}
+
+absl::Status UnknownPolicy(const std::string& field, int value) {
+  return MakeError(
+      {.code = absl::StatusCode::kInvalidArgument,
+       .reason = reason::kOptionInvalid,
+       .message = absl::StrCat(field, " is ", value,
+                               ", a policy that this snapd does not know"),
+       .hint = "update daxsnap, or use another policy",
+       .metadata = {{"field", field}}});
+}
+
+bool WantsVerification(v1::VerifyPolicy policy, const Pool& pool) {
+  switch (policy) {
+    case v1::VERIFY_POLICY_ALWAYS:
+      return true;
+    case v1::VERIFY_POLICY_NEVER:
+      return false;
+    default:
+      return pool.persistence() == Persistence::kNotPromised;
+  }
+}
+
+// Whether what is restored is what was stored. nullopt if nobody asks.
+absl::StatusOr<std::optional<v1::Verification>> VerifyBeforeRestore(
+    const OpenPool& open, const v1::RestoreSnapshotRequest& request,
+    const VerifyEvents& events, const Cancellation& cancellation) {
+  if (!WantsVerification(request.verify(), *open.pool)) return std::nullopt;
+  const std::string& name = request.name();
+  auto directory = open.catalog.Open(name);
+  if (!directory.ok()) return directory.status();
+  auto outcome = VerifyFiles(*open.pool, name, directory->get(),
+                             VerifyScope::kRestored, events, cancellation);
+  if (!outcome.ok()) return outcome.status();
+  absl::Status status = CheckVerified(
+      name, *outcome,
+      "restore an older one; `snapctl verify` lists all that is damaged, and "
+      "`snapctl restore --verify=never` starts the tasks with what is there");
+  if (!status.ok()) return status;
+  return std::move(outcome->totals);
 }
 
 }  // namespace
@@ -170,12 +223,21 @@ absl::StatusOr<v1::CreateSnapshotResult> Operations::Create(
                          .claims = &claims_,
                          .criu_version = CriuVersion()},
                         caller, request, progress, cancellation);
-  return checkpoint.Run();
+  auto result = checkpoint.Run();
+  // The kernel makes checksums when it has nothing else to do, and brings them
+  // to the device later. Where nothing else will tell that the memory has
+  // changed they are worth more haste, though nobody need wait for them.
+  const Pool* pool = (*open)->pool.get();
+  if (result.ok() && pool->persistence() == Persistence::kNotPromised) {
+    checksums_.Request(pool);
+  }
+  return result;
 }
 
 absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
     const Caller& caller, const v1::RestoreSnapshotRequest& request,
-    const ProgressSink& progress, Cancellation* cancellation) {
+    const ProgressSink& progress, Cancellation* cancellation,
+    const VerifyEvents& verify_events) {
   progress(v1::PROGRESS_PHASE_CHECKING);
   const absl::Time start = absl::Now();
   const std::string& name = request.name();
@@ -186,13 +248,10 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
     return valid;
   }
   if (!v1::FilesPolicy_IsValid(request.files())) {
-    return MakeError(
-        {.code = absl::StatusCode::kInvalidArgument,
-         .reason = reason::kOptionInvalid,
-         .message = absl::StrCat("files is ", static_cast<int>(request.files()),
-                                 ", a policy that this snapd does not know"),
-         .hint = "update daxsnap, or use another policy",
-         .metadata = {{"field", "files"}}});
+    return UnknownPolicy("files", request.files());
+  }
+  if (!v1::VerifyPolicy_IsValid(request.verify())) {
+    return UnknownPolicy("verify", request.verify());
   }
   auto claim = claims_.ClaimName(name);
   if (!claim.ok()) return claim.status();
@@ -210,11 +269,15 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
   if (!status.ok()) return status;
   auto images = catalog.OpenImages(name);
   if (!images.ok()) return images.status();
+  auto verified =
+      VerifyBeforeRestore(**open, request, verify_events, *cancellation);
+  if (!verified.ok()) return verified.status();
   auto before = (*open)->pool->Info();
   if (!before.ok()) return before.status();
   if (cancellation->cancelled()) return CancelledError();
 
   v1::RestoreSnapshotResult result;
+  if (verified->has_value()) *result.mutable_verification() = **verified;
   result.mutable_times()->set_check_us(MicrosecondsSince(start));
   progress(v1::PROGRESS_PHASE_RESTORING);
   RestoreRequest restore;
@@ -234,6 +297,16 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
     pages->set_copied(after->read_copied - before->read_copied);
   }
   return result;
+}
+
+absl::Status Operations::Verify(const Caller& caller,
+                                const v1::VerifySnapshotRequest& request,
+                                const VerifyEvents& events,
+                                const Cancellation& cancellation) {
+  auto open = pools_->Get();
+  if (!open.ok()) return open.status();
+  return VerifySnapshot(*(*open)->pool, (*open)->catalog, caller, request,
+                        events, cancellation);
 }
 
 absl::StatusOr<v1::GetSnapshotResponse> Operations::Get(

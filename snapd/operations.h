@@ -21,12 +21,14 @@
 #include "daxsnap/v1/snapshot.pb.h"
 #include "snapd/access.h"
 #include "snapd/cancellation.h"
+#include "snapd/checksum_maker.h"
 #include "snapd/claims.h"
 #include "snapd/engine.h"
 #include "snapd/file_sync.h"
 #include "snapd/findings.h"
 #include "snapd/pool_holder.h"
 #include "snapd/proc.h"
+#include "snapd/verify.h"
 
 namespace daxsnap {
 
@@ -62,7 +64,13 @@ class Operations {
 
   absl::StatusOr<v1::RestoreSnapshotResult> Restore(
       const Caller& caller, const v1::RestoreSnapshotRequest& request,
-      const ProgressSink& progress, Cancellation* cancellation);
+      const ProgressSink& progress, Cancellation* cancellation,
+      const VerifyEvents& verify_events = {});
+
+  absl::Status Verify(const Caller& caller,
+                      const v1::VerifySnapshotRequest& request,
+                      const VerifyEvents& events,
+                      const Cancellation& cancellation);
 
   absl::StatusOr<v1::GetSnapshotResponse> Get(
       const Caller& caller, const v1::GetSnapshotRequest& request);
@@ -94,6 +102,7 @@ class Operations {
   Claims claims_;
   std::mutex mutex_;
   std::string criu_version_;  // guarded by mutex_; empty until known
+  ChecksumMaker checksums_;
 };
 
 }  // namespace daxsnap

@@ -14,12 +14,20 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "client/pool/origin.h"
 #include "client/pool/pool.h"
+#include "snapd/bounded_child.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
+#include "snapd/log.h"
 
 namespace daxsnap {
 namespace {
+
+// How long a cancelled call may go on while the kernel makes checksums.
+constexpr absl::Duration kCancelLatency = absl::Milliseconds(200);
 
 absl::Status PoolMissing(absl::StatusCode code, std::string message,
                          const std::string& path) {
@@ -47,6 +55,28 @@ std::string DeviceOf(const std::string& path) {
     if (mount.mount_point == path) return mount.device;
   }
   return {};
+}
+
+// What cannot be told is not promised: to verify costs no more than time.
+Persistence PersistenceOf(const std::string& device) {
+  const absl::StatusOr<pool::Origin> origin = pool::FindOrigin(device);
+  if (!origin.ok()) {
+    LogWarning(absl::StrCat("is the memory of the pool persistent? ",
+                            origin.status().message()));
+  }
+  return origin.ok() && origin->persistent ? Persistence::kPromised
+                                           : Persistence::kNotPromised;
+}
+
+// The child's part of making checksums: `argument` is the path of the pool, the
+// report the errno.
+void MakeChecksumsAt(const void* argument, int report) {
+  const int root =
+      open(static_cast<const char*>(argument), O_RDONLY | O_DIRECTORY);
+  const bool made = root >= 0 && ioctl(root, KMEMFS_IOC_SUM) == 0;
+  const unsigned char byte = made ? 0 : static_cast<unsigned char>(errno);
+  while (write(report, &byte, 1) < 0 && errno == EINTR) {
+  }
 }
 
 PoolInfo FromKmemfs(const kmemfs_info& from) {
@@ -96,7 +126,10 @@ absl::StatusOr<Pool::Handles> Pool::OpenHandles(const std::string& path) {
                        std::string(error.message()), path);
   }
   handles.is_kmemfs = fs.f_type == KMEMFS_SUPER_MAGIC;
-  if (handles.is_kmemfs) handles.device = DeviceOf(path);
+  if (handles.is_kmemfs) {
+    handles.device = DeviceOf(path);
+    handles.persistence = PersistenceOf(handles.device);
+  }
   if (flock(handles.root.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno != EWOULDBLOCK) {
       return ErrnoError(errno, absl::StrCat("cannot lock pool ", path));
@@ -118,6 +151,7 @@ Pool::Pool(Handles handles)
     : path_(std::move(handles.path)),
       device_(std::move(handles.device)),
       is_kmemfs_(handles.is_kmemfs),
+      persistence_(handles.persistence),
       root_(std::move(handles.root)),
       snapshots_(std::move(handles.snapshots)),
       staging_(std::move(handles.staging)) {}
@@ -137,10 +171,13 @@ absl::Status Pool::Commit() {
   if (error == ENOSPC || error == ENOMEM) {
     return ErrnoError(error, absl::StrCat("cannot commit pool ", path_));
   }
+  return CommitFailed(absl::StrCat("cannot commit pool ", path_), error);
+}
+
+absl::Status Pool::CommitFailed(const std::string& what, int error) const {
   return MakeError({.code = absl::StatusCode::kUnavailable,
                     .reason = reason::kCommitFailed,
-                    .message = absl::StrCat("cannot commit pool ", path_, ": ",
-                                            std::strerror(error)),
+                    .message = absl::StrCat(what, ": ", std::strerror(error)),
                     .hint = "check the device and the kernel log",
                     .metadata = {{"path", path_}}});
 }
@@ -160,6 +197,47 @@ absl::StatusOr<PoolInfo> Pool::Info() const {
       absl::StatusCode::kUnavailable,
       absl::StrCat("no statistics of pool ", path_, ": ", std::strerror(errno)),
       path_);
+}
+
+absl::StatusOr<pool::RangeCheck> Pool::CheckRange(int file, uint64_t offset,
+                                                  uint64_t length) const {
+  return pool::CheckRange(file, offset, length);
+}
+
+absl::Status Pool::MakeChecksums(const Cancellation& cancellation) const {
+  // The kernel may be at it for minutes, and only a signal ends it.
+  auto child = BoundedChild::Start(MakeChecksumsAt, path_.c_str());
+  if (!child.ok()) return child.status();
+  absl::StatusOr<int> error = child->Next(absl::Now() + kCancelLatency);
+  while (absl::IsDeadlineExceeded(error.status())) {
+    if (cancellation.cancelled()) return CancelledError();
+    error = child->Next(absl::Now() + kCancelLatency);
+  }
+  if (!error.ok()) return error.status();
+  const std::string what = absl::StrCat("cannot make checksums of ", path_);
+  switch (*error) {
+    case 0:
+      return absl::OkStatus();
+    case EOPNOTSUPP:
+    case ENOTTY:
+      return MakeError({.code = absl::StatusCode::kFailedPrecondition,
+                        .reason = reason::kChecksumsMissing,
+                        .message = absl::StrCat(what, ": ", WhyNoChecksums()),
+                        .hint = std::string(kNoChecksumsHint)});
+    case EROFS:
+    case EIO:
+      return CommitFailed(what, *error);
+    default:
+      return ErrnoError(*error, what);
+  }
+}
+
+std::string Pool::WhyNoChecksums() const {
+  if (!is_kmemfs_) return "it is a directory of another file system";
+  auto info = Info();
+  return info.ok() && info->format_version >= 2
+             ? "this kernel does not know checksums"
+             : "it is of format version 1, which has none";
 }
 
 }  // namespace daxsnap

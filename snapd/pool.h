@@ -16,6 +16,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "client/launch/unique_fd.h"
+#include "client/pool/checksums.h"
+#include "snapd/cancellation.h"
 
 namespace daxsnap {
 
@@ -44,6 +46,13 @@ struct PoolInfo {
   uint64_t flushed_pages = 0;
 };
 
+// Who promises that the pool's memory keeps what is stored there.
+enum class Persistence {
+  kUnknown,      // a plain directory: not our business
+  kPromised,     // the firmware, or the host of this machine
+  kNotPromised,  // nobody
+};
+
 // An open pool. Thread-safe.
 class Pool {
  public:
@@ -70,12 +79,27 @@ class Pool {
   // The state now. UNAVAILABLE, POOL_MISSING if it cannot be had.
   absl::StatusOr<PoolInfo> Info() const;
 
+  virtual Persistence persistence() const { return persistence_; }
+
+  // As pool::CheckRange(), of a file of this pool.
+  virtual absl::StatusOr<pool::RangeCheck> CheckRange(int file, uint64_t offset,
+                                                      uint64_t length) const;
+
+  // Makes the checksums that the pool lacks, and has them on the device. Takes
+  // as long as reading all that has none; CANCELLED. FAILED_PRECONDITION,
+  // CHECKSUMS_MISSING if this pool has none; NO_SPACE; COMMIT_FAILED.
+  virtual absl::Status MakeChecksums(const Cancellation& cancellation) const;
+
+  // Why nothing in this pool ever has a checksum, if nothing has.
+  std::string WhyNoChecksums() const;
+
  protected:
   // What is open and locked, for Open and for tests that replace Commit.
   struct Handles {
     std::string path;
     std::string device;
     bool is_kmemfs = false;
+    Persistence persistence = Persistence::kUnknown;
     UniqueFd root;
     UniqueFd snapshots;
     UniqueFd staging;
@@ -84,9 +108,12 @@ class Pool {
   explicit Pool(Handles handles);
 
  private:
+  absl::Status CommitFailed(const std::string& what, int error) const;
+
   std::string path_;
   std::string device_;
   bool is_kmemfs_;
+  Persistence persistence_;
   UniqueFd root_;  // holds the lock
   UniqueFd snapshots_;
   UniqueFd staging_;

@@ -55,33 +55,51 @@ grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context,
   return reactor;
 }
 
-// Answers a call with progress and a result, off gRPC's threads. `work` takes a
-// ProgressSink and a Cancellation*.
+// What a call that streams uses to say where it stands.
+template <typename Response>
+class ProgressSender {
+ public:
+  explicit ProgressSender(StreamReactor<Response>* reactor)
+      : reactor_(reactor) {}
+
+  void operator()(v1::ProgressPhase phase, uint64_t pages_done = 0,
+                  uint64_t pages_total = 0) const {
+    Response response;
+    v1::Progress* progress = response.mutable_progress();
+    progress->set_phase(phase);
+    progress->set_elapsed_us(
+        static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start_)));
+    progress->set_pages_done(pages_done);
+    progress->set_pages_total(pages_total);
+    reactor_->Send(std::move(response));
+  }
+
+ private:
+  StreamReactor<Response>* const reactor_;
+  const absl::Time start_ = absl::Now();
+};
+
+// Answers a call with a stream, off gRPC's threads. `work` takes the
+// StreamReactor, and returns the status that ends the stream.
 template <typename Response, typename Work>
 grpc::ServerWriteReactor<Response>* Stream(Executor* executor, Work work) {
   auto* reactor = new StreamReactor<Response>();
-  const absl::Time start = absl::Now();
-  const bool started = executor->Run([reactor, start, work] {
-    auto result = work(
-        [reactor, start](v1::ProgressPhase phase) {
-          Response response;
-          v1::Progress* progress = response.mutable_progress();
-          progress->set_phase(phase);
-          progress->set_elapsed_us(static_cast<uint64_t>(
-              absl::ToInt64Microseconds(absl::Now() - start)));
-          reactor->Send(std::move(response));
-        },
-        reactor->cancellation());
-    const absl::Status status = result.status();
-    if (status.ok()) {
-      Response response;
-      *response.mutable_result() = *std::move(result);
-      reactor->Send(std::move(response));
-    }
-    reactor->End(ToGrpc(status));
-  });
+  const bool started =
+      executor->Run([reactor, work] { reactor->End(ToGrpc(work(reactor))); });
   if (!started) reactor->End(ToGrpc(NoThread()));
   return reactor;
+}
+
+// Sends the result, if there is one.
+template <typename Response, typename Result>
+absl::Status SendResult(absl::StatusOr<Result> result,
+                        StreamReactor<Response>* reactor) {
+  const absl::Status status = result.status();
+  if (!status.ok()) return status;
+  Response response;
+  *response.mutable_result() = *std::move(result);
+  reactor->Send(std::move(response));
+  return status;
 }
 
 class SnapshotServiceImpl : public v1::SnapshotService::CallbackService {
@@ -94,9 +112,11 @@ class SnapshotServiceImpl : public v1::SnapshotService::CallbackService {
       grpc::CallbackServerContext* /*context*/,
       const v1::CreateSnapshotRequest* request) override {
     return Stream<v1::CreateSnapshotResponse>(
-        executor_, [this, request = *request](const ProgressSink& progress,
-                                              Cancellation* cancellation) {
-          return operations_->Create(caller_, request, progress, cancellation);
+        executor_, [this, request = *request](auto* reactor) {
+          return SendResult(
+              operations_->Create(caller_, request, ProgressSender(reactor),
+                                  reactor->cancellation()),
+              reactor);
         });
   }
 
@@ -104,9 +124,34 @@ class SnapshotServiceImpl : public v1::SnapshotService::CallbackService {
       grpc::CallbackServerContext* /*context*/,
       const v1::RestoreSnapshotRequest* request) override {
     return Stream<v1::RestoreSnapshotResponse>(
-        executor_, [this, request = *request](const ProgressSink& progress,
-                                              Cancellation* cancellation) {
-          return operations_->Restore(caller_, request, progress, cancellation);
+        executor_, [this, request = *request](auto* reactor) {
+          const ProgressSender progress(reactor);
+          return SendResult(operations_->Restore(caller_, request, progress,
+                                                 reactor->cancellation(),
+                                                 {.progress = progress}),
+                            reactor);
+        });
+  }
+
+  grpc::ServerWriteReactor<v1::VerifySnapshotResponse>* VerifySnapshot(
+      grpc::CallbackServerContext* /*context*/,
+      const v1::VerifySnapshotRequest* request) override {
+    return Stream<v1::VerifySnapshotResponse>(
+        executor_, [this, request = *request](auto* reactor) {
+          VerifyEvents events;
+          events.progress = ProgressSender(reactor);
+          events.file = [reactor](v1::FileVerification file) {
+            v1::VerifySnapshotResponse response;
+            *response.mutable_file() = std::move(file);
+            reactor->Send(std::move(response));
+          };
+          events.result = [reactor](v1::VerifySnapshotResult result) {
+            v1::VerifySnapshotResponse response;
+            *response.mutable_result() = std::move(result);
+            reactor->Send(std::move(response));
+          };
+          return operations_->Verify(caller_, request, events,
+                                     *reactor->cancellation());
         });
   }
 

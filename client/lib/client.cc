@@ -122,9 +122,12 @@ class Client::Impl {
     return response;
   }
 
-  // A call whose stream ends with a result.
+  // A call whose stream ends with a result. `on_other` gets what is neither
+  // that nor progress.
   template <typename Result, typename Response, typename Start>
-  static absl::StatusOr<Result> Long(const CallOptions& options, Start start) {
+  static absl::StatusOr<Result> Long(
+      const CallOptions& options, Start start,
+      const std::function<void(const Response&)>& on_other = {}) {
     grpc::ClientContext context;
     Registration registration(options.cancellation, &context);
     const std::unique_ptr<grpc::ClientReaderInterface<Response>> reader =
@@ -140,7 +143,11 @@ class Client::Impl {
         }
         if (options.on_progress) options.on_progress(response.progress());
       }
-      if (response.has_result()) result = std::move(*response.mutable_result());
+      if (response.has_result()) {
+        result = std::move(*response.mutable_result());
+      } else if (!response.has_progress() && on_other) {
+        on_other(response);
+      }
     }
     const grpc::Status status = reader->Finish();
     if (!status.ok()) return FromGrpc(status);
@@ -205,6 +212,19 @@ absl::StatusOr<v1::RestoreSnapshotResult> Client::RestoreSnapshot(
   return Impl::Long<v1::RestoreSnapshotResult, v1::RestoreSnapshotResponse>(
       options, [&](grpc::ClientContext* context) {
         return impl_->snapshots->RestoreSnapshot(context, request);
+      });
+}
+
+absl::StatusOr<v1::VerifySnapshotResult> Client::VerifySnapshot(
+    const v1::VerifySnapshotRequest& request, const CallOptions& options,
+    const std::function<void(const v1::FileVerification&)>& on_file) {
+  return Impl::Long<v1::VerifySnapshotResult, v1::VerifySnapshotResponse>(
+      options,
+      [&](grpc::ClientContext* context) {
+        return impl_->snapshots->VerifySnapshot(context, request);
+      },
+      [&](const v1::VerifySnapshotResponse& response) {
+        if (response.has_file() && on_file) on_file(response.file());
       });
 }
 

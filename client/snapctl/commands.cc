@@ -18,7 +18,7 @@ constexpr char kFooter[] =
     "4 in use or\n"
     "taken already, 5 permission denied, 6 snapd is not running, 7 pool full, "
     "8 refused in\n"
-    "this state, 130 cancelled. See snapctl(1).";
+    "this state, 9 what is stored is damaged, 130 cancelled. See snapctl(1).";
 
 }  // namespace
 
@@ -43,6 +43,7 @@ void AddCommands(CLI::App* app, Context* context, Action* action) {
   AddRestore(app, context, action);
   AddLs(app, context, action);
   AddInspect(app, context, action);
+  AddVerify(app, context, action);
   AddRm(app, context, action);
   AddVersion(app, context, action);
 }

@@ -29,6 +29,7 @@ void AddCheckpoint(CLI::App* app, Context* context, Action* action);
 void AddRestore(CLI::App* app, Context* context, Action* action);
 void AddLs(CLI::App* app, Context* context, Action* action);
 void AddInspect(CLI::App* app, Context* context, Action* action);
+void AddVerify(CLI::App* app, Context* context, Action* action);
 void AddRm(CLI::App* app, Context* context, Action* action);
 void AddRun(CLI::App* app, Context* context, Action* action);
 void AddVersion(CLI::App* app, Context* context, Action* action);

@@ -66,6 +66,8 @@ int ExitCode(const absl::Status& status) {
       return kExitNoSpace;
     case absl::StatusCode::kFailedPrecondition:
       return ExitCodeOfPrecondition(client::GetErrorDetails(status));
+    case absl::StatusCode::kDataLoss:
+      return kExitDamaged;
     case absl::StatusCode::kCancelled:
       return kExitCancelled;
     default:

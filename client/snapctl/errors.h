@@ -17,6 +17,7 @@ inline constexpr int kExitPermission = 5;   // permission denied
 inline constexpr int kExitNoDaemon = 6;     // snapd is not running
 inline constexpr int kExitNoSpace = 7;      // the pool is full
 inline constexpr int kExitRefused = 8;      // not possible in this state
+inline constexpr int kExitDamaged = 9;      // what is stored is damaged
 inline constexpr int kExitCancelled = 130;  // by SIGINT or SIGTERM
 
 int ExitCode(const absl::Status& status);

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "client/launch/unique_fd.h"
+#include "client/pool/origin.h"
 #include "client/pool/pool.h"
 
 namespace daxsnap::snapctl {
@@ -61,6 +62,12 @@ absl::StatusOr<std::optional<v1::Pool>> ReadLocalPool() {
   v1::Pool pool = ToPool(info);
   pool.set_path(chosen->mount_point);
   pool.set_device(chosen->device);
+  const absl::StatusOr<pool::Origin> origin = pool::FindOrigin(chosen->device);
+  if (origin.ok()) {
+    pool.set_persistence(origin->persistent
+                             ? v1::POOL_PERSISTENCE_PROMISED
+                             : v1::POOL_PERSISTENCE_NOT_PROMISED);
+  }
   return pool;
 }
 

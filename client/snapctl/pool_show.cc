@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "client/pool/origin.h"
 #include "client/pool/pool.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/local_pool.h"
@@ -37,13 +38,15 @@ absl::Status ShowPool(const Context& context) {
 }
 
 nlohmann::ordered_json DeviceJson(
-    const pool::Device& device, const std::optional<pool::Header>& header,
+    const pool::Device& device, const pool::Origin& origin,
+    const std::optional<pool::Header>& header,
     const std::optional<pool::BlockDevice>& block) {
   nlohmann::ordered_json json = {
       {"device", device.name},
       {"size", device.size},
       {"node", device.target_node},
       {"driver", std::string(pool::DriverName(device.driver))},
+      {"persistent", origin.persistent},
       {"header", nullptr},
       {"block_device", nullptr}};
   if (header) {
@@ -82,8 +85,10 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
   absl::StatusOr<std::optional<pool::BlockDevice>> block =
       pool::FindBlockDevice(*device);
   if (!block.ok()) return block.status();
+  absl::StatusOr<pool::Origin> origin = pool::FindOrigin(device->name);
+  if (!origin.ok()) return origin.status();
   if (context.format == Format::kJson) {
-    PrintJson(DeviceJson(*device, *header, *block), *context.out);
+    PrintJson(DeviceJson(*device, *origin, *header, *block), *context.out);
     return absl::OkStatus();
   }
   Fields fields;
@@ -91,6 +96,7 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
   fields.Add("size", FormatBytes(device->size));
   fields.Add("NUMA node", absl::StrCat(device->target_node));
   fields.Add("driver", std::string(pool::DriverName(device->driver)));
+  fields.Add("persistent", origin->persistent ? "yes" : "not promised");
   if (*header) {
     const pool::Header& found = **header;
     fields.Add("pool type", std::string(pool::PoolTypeName(found.type)));

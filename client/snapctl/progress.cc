@@ -37,6 +37,10 @@ const char* PhaseText(v1::ProgressPhase phase) {
       return "ending the tasks";
     case v1::PROGRESS_PHASE_RESTORING:
       return "restoring";
+    case v1::PROGRESS_PHASE_SUMMING:
+      return "making checksums";
+    case v1::PROGRESS_PHASE_VERIFYING:
+      return "comparing with checksums";
     default:
       return "working";
   }

@@ -7,6 +7,7 @@
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
 #include "client/snapctl/progress.h"
+#include "client/snapctl/verify_output.h"
 
 namespace daxsnap::snapctl {
 namespace {
@@ -22,12 +23,24 @@ void Print(const v1::RestoreSnapshotResult& result, const std::string& name,
   fields.Add("by reference",
              absl::StrCat(result.pages().installed(), " pages"));
   fields.Add("copied", absl::StrCat(result.pages().copied(), " pages"));
+  if (result.has_verification()) {
+    fields.Add("verified", DescribeVerification(result.verification()));
+  }
   fields.Print(out);
+}
+
+void PrintWarnings(const v1::RestoreSnapshotResult& result,
+                   const std::string& name, std::ostream& err) {
+  const std::uint64_t unknown = result.verification().bytes_without_checksum();
+  if (unknown == 0) return;
+  err << "snapctl: warning: " << FormatBytes(unknown) << " of " << name
+      << " have no checksum: whether they are what was stored is not known\n";
 }
 
 struct Options {
   std::string name;
   v1::FilesPolicy files = v1::FILES_POLICY_REFUSE;
+  v1::VerifyPolicy verify = v1::VERIFY_POLICY_AUTO;
 };
 
 absl::Status Restore(const Options& options, const Context& context) {
@@ -38,6 +51,7 @@ absl::Status Restore(const Options& options, const Context& context) {
   v1::RestoreSnapshotRequest request;
   request.set_name(options.name);
   request.set_files(options.files);
+  request.set_verify(options.verify);
   absl::StatusOr<v1::RestoreSnapshotResult> result;
   {
     ProgressLine line(context, "waiting for snapd");
@@ -53,6 +67,7 @@ absl::Status Restore(const Options& options, const Context& context) {
     PrintJson(ToJson(*result), *context.out);
   } else {
     Print(*result, options.name, *context.out);
+    PrintWarnings(*result, options.name, *context.err);
   }
   return absl::OkStatus();
 }
@@ -74,6 +89,18 @@ void AddRestore(CLI::App* app, Context* context, Action* action) {
               {"refuse", v1::FILES_POLICY_REFUSE},
               {"accept", v1::FILES_POLICY_ACCEPT}}))
       ->option_text("refuse|accept");
+  command
+      ->add_option(
+          "--verify", options->verify,
+          "Compare what is stored with its checksums before a task "
+          "runs: auto, if nobody promises that the pool's memory keeps "
+          "it; always; or never")
+      ->transform(
+          CLI::CheckedTransformer(std::map<std::string, v1::VerifyPolicy>{
+              {"auto", v1::VERIFY_POLICY_AUTO},
+              {"always", v1::VERIFY_POLICY_ALWAYS},
+              {"never", v1::VERIFY_POLICY_NEVER}}))
+      ->option_text("auto|always|never");
   command->callback(
       [=] { *action = [=] { return Restore(*options, *context); }; });
 }

@@ -140,6 +140,12 @@ void PrintPool(const v1::Pool& pool, std::ostream& out) {
     fields.Add("uuid", OrDash(pool.uuid()));
     fields.Add("label", OrDash(pool.label()));
     fields.Add("NUMA node", absl::StrCat(pool.node()));
+    if (pool.persistence() != v1::POOL_PERSISTENCE_UNSPECIFIED) {
+      fields.Add("persistent",
+                 pool.persistence() == v1::POOL_PERSISTENCE_PROMISED
+                     ? "yes"
+                     : "not promised (restores verify first)");
+    }
     fields.Add("format", pool.format_version() == 0
                              ? "-"
                              : absl::StrCat("version ", pool.format_version()));

@@ -83,6 +83,13 @@ class Client {
   absl::StatusOr<v1::RestoreSnapshotResult> RestoreSnapshot(
       const v1::RestoreSnapshotRequest& request, const CallOptions& options);
 
+  // Compares what is stored with its checksums. `on_file` is called on the
+  // calling thread for every file, also if the call then fails with DATA_LOSS
+  // (something is damaged) or FAILED_PRECONDITION (CHECKSUMS_MISSING).
+  absl::StatusOr<v1::VerifySnapshotResult> VerifySnapshot(
+      const v1::VerifySnapshotRequest& request, const CallOptions& options,
+      const std::function<void(const v1::FileVerification&)>& on_file);
+
   absl::StatusOr<v1::Snapshot> GetSnapshot(const std::string& name);
 
   // All snapshots, all pages put together; `snapshots` is ordered by name. The

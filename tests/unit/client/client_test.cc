@@ -99,6 +99,29 @@ TEST_F(ClientTest, CancellationFromAnotherThreadEndsTheCallOnBothSides) {
   EXPECT_TRUE(server_.saw_cancel);
 }
 
+TEST_F(ClientTest, VerifyTellsOfFilesAlsoIfItThenFails) {
+  v1::VerifySnapshotResponse file;
+  file.mutable_file()->set_path("images/pages-1.img");
+  v1::VerifySnapshotResponse last;
+  last.mutable_result()->mutable_verification()->set_files(1);
+  server_.verify_streams["a"] = {file, last};
+  v1::VerifySnapshotRequest request;
+  request.set_name("a");
+  std::vector<std::string> paths;
+  const auto on_file = [&](const v1::FileVerification& told) {
+    paths.push_back(told.path());
+  };
+  const auto result = client_->VerifySnapshot(request, {}, on_file);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->verification().files(), 1U);
+  server_.verify_statuses["a"] = ErrorStatus(grpc::StatusCode::DATA_LOSS,
+                                             "damaged", "SNAPSHOT_DAMAGED", {});
+  EXPECT_TRUE(
+      absl::IsDataLoss(client_->VerifySnapshot(request, {}, on_file).status()));
+  EXPECT_THAT(paths, ElementsAre("images/pages-1.img", "images/pages-1.img"));
+  EXPECT_FALSE(client_->VerifySnapshot(request, {}, {}).ok());
+}
+
 TEST_F(ClientTest, CommitUnderWayIsNotCancelled) {
   server_.create_stream = {ProgressMessage(v1::PROGRESS_PHASE_COMMITTING)};
   v1::CreateSnapshotResponse last;

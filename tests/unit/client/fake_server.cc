@@ -79,6 +79,16 @@ grpc::Status FakeServer::RestoreSnapshot(
   return Stream(context, restore_stream, writer);
 }
 
+grpc::Status FakeServer::VerifySnapshot(
+    grpc::ServerContext* context, const v1::VerifySnapshotRequest* request,
+    grpc::ServerWriter<v1::VerifySnapshotResponse>* writer) {
+  verify_requests.push_back(*request);
+  const grpc::Status status =
+      Stream(context, verify_streams[request->name()], writer);
+  const auto own = verify_statuses.find(request->name());
+  return own == verify_statuses.end() ? status : own->second;
+}
+
 grpc::Status FakeServer::GetSnapshot(grpc::ServerContext*,
                                      const v1::GetSnapshotRequest* request,
                                      v1::GetSnapshotResponse* response) {

@@ -34,9 +34,12 @@ class FakeServer : public v1::SnapshotService::Service,
   // Stops to serve; the socket file is gone.
   void Stop();
 
-  // What to answer. Set before a call.
+  // What to answer. Set before a call. Of a snapshot that is to be verified: by
+  // its name.
   std::vector<v1::CreateSnapshotResponse> create_stream;
   std::vector<v1::RestoreSnapshotResponse> restore_stream;
+  std::map<std::string, std::vector<v1::VerifySnapshotResponse>> verify_streams;
+  std::map<std::string, grpc::Status> verify_statuses;
   grpc::Status stream_status;
   // If true, streams do not end by themselves, only when they are cancelled.
   bool hang = false;
@@ -49,6 +52,7 @@ class FakeServer : public v1::SnapshotService::Service,
   // What was asked. Read after a call.
   v1::CreateSnapshotRequest create_request;
   v1::RestoreSnapshotRequest restore_request;
+  std::vector<v1::VerifySnapshotRequest> verify_requests;
   std::atomic<bool> saw_cancel = false;
   std::atomic<int> list_calls = 0;
 
@@ -59,6 +63,9 @@ class FakeServer : public v1::SnapshotService::Service,
   grpc::Status RestoreSnapshot(
       grpc::ServerContext* context, const v1::RestoreSnapshotRequest* request,
       grpc::ServerWriter<v1::RestoreSnapshotResponse>* writer) override;
+  grpc::Status VerifySnapshot(
+      grpc::ServerContext* context, const v1::VerifySnapshotRequest* request,
+      grpc::ServerWriter<v1::VerifySnapshotResponse>* writer) override;
   grpc::Status GetSnapshot(grpc::ServerContext* context,
                            const v1::GetSnapshotRequest* request,
                            v1::GetSnapshotResponse* response) override;

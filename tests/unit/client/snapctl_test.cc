@@ -218,6 +218,158 @@ TEST_F(SnapctlTest, RestoreTakesWhatToDoWithFiles) {
   EXPECT_EQ(server_.restore_request.files(), v1::FILES_POLICY_ACCEPT);
 }
 
+TEST_F(SnapctlTest, RestoreTakesWhetherToVerify) {
+  v1::RestoreSnapshotResponse response;
+  response.mutable_result()->set_pid(1);
+  server_.restore_stream = {response};
+  for (const auto& [word, policy] :
+       {std::pair("auto", v1::VERIFY_POLICY_AUTO),
+        std::pair("always", v1::VERIFY_POLICY_ALWAYS),
+        std::pair("never", v1::VERIFY_POLICY_NEVER)}) {
+    ASSERT_TRUE(Run({"restore", "a", std::string("--verify=") + word}).ok());
+    EXPECT_EQ(server_.restore_request.verify(), policy);
+  }
+  ASSERT_TRUE(Run({"restore", "a"}).ok());
+  EXPECT_EQ(server_.restore_request.verify(), v1::VERIFY_POLICY_AUTO);
+  EXPECT_EQ(ExitCode(Run({"restore", "a", "--verify=maybe"})), kExitUsage);
+}
+
+TEST_F(SnapctlTest, RestoreSaysWhatWasVerifiedAndWhatWasNot) {
+  v1::RestoreSnapshotResponse response;
+  response.mutable_result()->set_pid(1);
+  v1::Verification& found = *response.mutable_result()->mutable_verification();
+  found.set_bytes_verified(1 << 20);
+  server_.restore_stream = {response};
+  ASSERT_TRUE(Run({"restore", "a"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("verified      1.0 MiB\n"));
+  EXPECT_EQ(err_.str(), "");
+  found.set_bytes_without_checksum(8192);
+  server_.restore_stream = {response};
+  ASSERT_TRUE(Run({"restore", "a"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("1.0 MiB, 8.0 KiB without checksum\n"));
+  EXPECT_THAT(err_.str(), HasSubstr("warning: 8.0 KiB of a have no checksum"));
+}
+
+class VerifyCommandTest : public SnapctlTest {
+ protected:
+  VerifyCommandTest() {
+    AddFile("good", 1 << 20, 0, {});
+    AddFile("bad", 1 << 20, 0, {{4096, 8192}, {65536, 4096}});
+    server_.verify_statuses["bad"] =
+        ErrorStatus(grpc::StatusCode::DATA_LOSS, "snapshot bad is damaged",
+                    "SNAPSHOT_DAMAGED", {{"hint", "restore an older one"}});
+    AddFile("old", 0, 1 << 20, {});
+    server_.verify_statuses["old"] = ErrorStatus(
+        grpc::StatusCode::FAILED_PRECONDITION, "snapshot old has no checksums",
+        "CHECKSUMS_MISSING", {{"hint", "upgrade the pool"}});
+    server_.verify_statuses["none"] =
+        ErrorStatus(grpc::StatusCode::NOT_FOUND, "no snapshot is called none",
+                    "SNAPSHOT_MISSING", {{"hint", "list them"}});
+  }
+
+  void AddFile(const std::string& name, std::uint64_t verified,
+               std::uint64_t unknown,
+               const std::vector<std::pair<int, int>>& damaged) {
+    v1::VerifySnapshotResponse response;
+    v1::FileVerification& file = *response.mutable_file();
+    file.set_path("images/pages-1.img");
+    file.set_bytes_verified(verified);
+    file.set_bytes_without_checksum(unknown);
+    for (const auto& [offset, length] : damaged) {
+      file.add_damaged()->set_offset(static_cast<std::uint64_t>(offset));
+      file.mutable_damaged()->rbegin()->set_length(
+          static_cast<std::uint64_t>(length));
+      file.set_bytes_damaged(file.bytes_damaged() +
+                             static_cast<std::uint64_t>(length));
+    }
+    v1::VerifySnapshotResponse last;
+    last.mutable_result();
+    server_.verify_streams[name] = {response, last};
+  }
+};
+
+TEST_F(VerifyCommandTest, SaysWhatIsWhole) {
+  ASSERT_TRUE(Run({"verify", "good"}).ok());
+  EXPECT_THAT(out_.str(), HasSubstr("good  whole        1   1.0 MiB"));
+  EXPECT_EQ(err_.str(), "");
+  EXPECT_FALSE(server_.verify_requests[0].make_checksums());
+}
+
+TEST_F(VerifyCommandTest, NamesDamagedRangesAndFailsWithACodeOfItsOwn) {
+  EXPECT_EQ(ExitCode(Run({"verify", "bad"})), kExitDamaged);
+  EXPECT_THAT(out_.str(), HasSubstr("bad   DAMAGED"));
+  EXPECT_THAT(err_.str(),
+              HasSubstr("bad: images/pages-1.img: 8192 bytes from 0x1000 on"));
+  EXPECT_THAT(err_.str(),
+              HasSubstr("bad: images/pages-1.img: 4096 bytes from 0x10000 on"));
+}
+
+TEST_F(VerifyCommandTest, WithoutChecksumsNothingIsWhole) {
+  EXPECT_EQ(ExitCode(Run({"verify", "old"})), kExitRefused);
+  EXPECT_THAT(out_.str(), HasSubstr("old   not known"));
+  EXPECT_THAT(out_.str(), ::testing::Not(HasSubstr("whole")));
+}
+
+TEST_F(VerifyCommandTest, DamageDecidesAndTheOthersAreTold) {
+  EXPECT_EQ(
+      ExitCode(Run({"verify", "none", "good", "old", "bad", "-o", "json"})),
+      kExitDamaged);
+  const nlohmann::json verified = Json()["verified"];
+  ASSERT_EQ(verified.size(), 4U);
+  EXPECT_EQ(verified[0]["error"]["reason"], "SNAPSHOT_MISSING");
+  EXPECT_EQ(verified[1]["verdict"], "whole");
+  EXPECT_EQ(verified[1]["error"], nullptr);
+  EXPECT_EQ(verified[2]["verdict"], "not known");
+  EXPECT_EQ(verified[2]["verification"]["bytes_without_checksum"], 1 << 20);
+  EXPECT_EQ(verified[3]["verdict"], "DAMAGED");
+  EXPECT_EQ(verified[3]["files"][0]["damaged"][1]["offset"], 65536);
+  EXPECT_THAT(err_.str(), HasSubstr("SNAPSHOT_MISSING"));
+  EXPECT_THAT(err_.str(), HasSubstr("CHECKSUMS_MISSING"));
+}
+
+TEST_F(VerifyCommandTest, AllAreThoseThatAreListedAndWhatCannotBeListed) {
+  server_.snapshots["good"].set_name("good");
+  server_.snapshots["none"].set_name("none");  // deleted since
+  server_.verify_statuses["torn"] =
+      ErrorStatus(grpc::StatusCode::DATA_LOSS, "snapshot torn is damaged",
+                  "SNAPSHOT_DAMAGED", {{"hint", "restore an older one"}});
+  v1::UnlistedSnapshot sick;
+  sick.set_name("sick");
+  sick.set_reason("SNAPSHOT_UNREADABLE");
+  sick.set_message("snapshot sick cannot be read now");
+  server_.unlisted = {sick};
+  EXPECT_EQ(ExitCode(Run({"verify", "--all", "-o", "json"})), kExitDamaged);
+  const nlohmann::json json = Json();
+  std::vector<std::string> names;
+  for (const auto& one : json["verified"]) names.push_back(one["name"]);
+  EXPECT_THAT(names, ::testing::ElementsAre("good", "torn", "sick"));
+}
+
+TEST_F(VerifyCommandTest, ChecksumsAreMadeOnce) {
+  EXPECT_TRUE(Run({"verify", "good", "good", "--sum"}).ok());
+  ASSERT_EQ(server_.verify_requests.size(), 2U);
+  EXPECT_TRUE(server_.verify_requests[0].make_checksums());
+  EXPECT_FALSE(server_.verify_requests[1].make_checksums());
+}
+
+TEST_F(VerifyCommandTest, WantsToKnowWhat) {
+  for (const std::vector<std::string>& rest : {std::vector<std::string>{},
+                                               {"--sum"},
+                                               {"a", "--all"},
+                                               {"a", "--pool=dax0.0"},
+                                               {"--all", "--pool=dax0.0"},
+                                               {"--pool"}}) {
+    std::vector<std::string> line = {"verify"};
+    line.insert(line.end(), rest.begin(), rest.end());
+    EXPECT_EQ(ExitCode(Run(line)), kExitUsage) << rest.size();
+  }
+  EXPECT_TRUE(server_.verify_requests.empty());
+}
+
+TEST_F(VerifyCommandTest, PoolThatIsNotThereIsNotFound) {
+  EXPECT_EQ(ExitCode(Run({"verify", "--pool=no such pool"})), kExitNotFound);
+}
+
 TEST_F(SnapctlTest, InspectShowsLabelsAndVersions) {
   v1::Snapshot& snapshot = server_.snapshots["a"];
   snapshot.set_name("a");
@@ -383,7 +535,7 @@ TEST(ManPageTest, HasEverySubcommandAndOption) {
 TEST(ExitCodeTest, IsAsDocumented) {
   EXPECT_EQ(ExitCode(absl::OkStatus()), 0);
   EXPECT_EQ(ExitCode(absl::InternalError("")), 1);
-  EXPECT_EQ(ExitCode(absl::DataLossError("")), 1);
+  EXPECT_EQ(ExitCode(absl::DataLossError("")), 9);
   EXPECT_EQ(ExitCode(absl::InvalidArgumentError("")), 2);
   EXPECT_EQ(ExitCode(absl::NotFoundError("")), 3);
   EXPECT_EQ(ExitCode(absl::AlreadyExistsError("")), 4);

@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <chrono>
 #include <future>
+#include <optional>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -35,6 +37,7 @@ class RestoreTest : public OperationsTestBase {
       const std::string& name, const Caller& caller = kRoot) {
     v1::RestoreSnapshotRequest request;
     request.set_name(name);
+    request.set_verify(verify_);
     return operations_.Restore(
         caller, request, [](v1::ProgressPhase) {}, &cancellation_);
   }
@@ -47,6 +50,7 @@ class RestoreTest : public OperationsTestBase {
         catalog().WriteManifest(catalog().Open("a")->get(), *manifest).ok());
   }
 
+  v1::VerifyPolicy verify_ = v1::VERIFY_POLICY_UNSPECIFIED;
   Cancellation cancellation_;
 };
 
@@ -176,6 +180,106 @@ TEST_F(RestoreTest, FilesOfOtherNamesMayBeGone) {
     });
   }
   EXPECT_TRUE(Restore("a").ok());
+}
+
+// A pool all of whose stored pages are what was stored.
+absl::StatusOr<pool::RangeCheck> Whole(const std::string&, uint64_t,
+                                       uint64_t length) {
+  return pool::RangeCheck{.done = length,
+                          .pages_checked = length / 4096,
+                          .pages_without_sum = 0,
+                          .first_bad = std::nullopt};
+}
+
+TEST_F(RestoreTest, VerifiesWhereNobodyPromisesThatMemoryKeepsIt) {
+  pool_->on_check_range = Whole;
+  for (const auto& [memory, policy, wanted] :
+       {std::tuple{Persistence::kUnknown, v1::VERIFY_POLICY_UNSPECIFIED, false},
+        std::tuple{Persistence::kPromised, v1::VERIFY_POLICY_UNSPECIFIED,
+                   false},
+        std::tuple{Persistence::kPromised, v1::VERIFY_POLICY_AUTO, false},
+        std::tuple{Persistence::kPromised, v1::VERIFY_POLICY_ALWAYS, true},
+        std::tuple{Persistence::kNotPromised, v1::VERIFY_POLICY_UNSPECIFIED,
+                   true},
+        std::tuple{Persistence::kNotPromised, v1::VERIFY_POLICY_AUTO, true},
+        std::tuple{Persistence::kNotPromised, v1::VERIFY_POLICY_NEVER,
+                   false}}) {
+    pool_->memory = memory;
+    verify_ = policy;
+    auto result = Restore("a");
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->has_verification(), wanted)
+        << static_cast<int>(memory) << " " << policy;
+    // The manifest and four images.
+    EXPECT_EQ(result->verification().files(), wanted ? 5u : 0u);
+    EXPECT_EQ(result->verification().bytes_verified(), wanted ? 5 * 4096u : 0u);
+  }
+}
+
+TEST_F(RestoreTest, WhatIsDamagedDoesNotRun) {
+  pool_->memory = Persistence::kNotPromised;
+  pool_->on_check_range = [](const std::string& path, uint64_t offset,
+                             uint64_t length) {
+    auto range = Whole(path, offset, length);
+    if (absl::EndsWith(path, "images/files.img")) {
+      *range = {.done = 0,
+                .pages_checked = 0,
+                .pages_without_sum = 0,
+                .first_bad = offset};
+    }
+    return range;
+  };
+  engine_.on_point = [](const std::string& point) {
+    ADD_FAILURE() << "the engine was asked to " << point;
+  };
+  const absl::Status status = Restore("a").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotDamaged);
+  EXPECT_EQ(ErrorMetadataOf(status)["path"], "images/files.img");
+  EXPECT_EQ(ErrorMetadataOf(status)["offset"], "0");
+  EXPECT_EQ(ErrorMetadataOf(status)["length"], "4096");
+  EXPECT_TRUE(absl::StrContains(status.message(), "images/files.img"));
+  engine_.on_point = nullptr;
+  verify_ = v1::VERIFY_POLICY_NEVER;
+  EXPECT_TRUE(Restore("a").ok());
+}
+
+TEST_F(RestoreTest, PagesWithoutChecksumAreToldAndNoReasonToRefuse) {
+  // As it is where there are none at all.
+  verify_ = v1::VERIFY_POLICY_ALWAYS;
+  auto result = Restore("a");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->verification().bytes_verified(), 0u);
+  EXPECT_EQ(result->verification().bytes_without_checksum(), 5 * 4096u);
+}
+
+TEST_F(RestoreTest, VerificationThatCannotReadIsNotDamage) {
+  pool_->memory = Persistence::kNotPromised;
+  pool_->on_check_range = [](const std::string&, uint64_t, uint64_t) {
+    return absl::UnavailableError("cannot compare checksums");
+  };
+  const absl::Status status = Restore("a").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotUnreadable) << status;
+}
+
+TEST_F(RestoreTest, IsCancelledWhileItVerifies) {
+  pool_->memory = Persistence::kNotPromised;
+  pool_->on_check_range = [this](const std::string& path, uint64_t offset,
+                                 uint64_t length) {
+    cancellation_.Cancel();
+    return Whole(path, offset, length);
+  };
+  engine_.on_point = [](const std::string& point) {
+    ADD_FAILURE() << "the engine was asked to " << point;
+  };
+  EXPECT_TRUE(absl::IsCancelled(Restore("a").status()));
+}
+
+TEST_F(RestoreTest, PoliciesThatAreNotKnownAreRefused) {
+  verify_ = static_cast<v1::VerifyPolicy>(77);
+  const absl::Status status = Restore("a").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kOptionInvalid);
+  EXPECT_EQ(ErrorMetadataOf(status)["field"], "verify");
 }
 
 TEST_F(RestoreTest, EngineErrorsAndCancellationPassThrough) {

@@ -185,6 +185,69 @@ TEST_F(ServiceTest, StreamErrorsCarryErrorInfo) {
   EXPECT_EQ(ReasonOf(stream->Finish()), "SNAPSHOT_MISSING");
 }
 
+TEST_F(ServiceTest, VerifyStreamsFilesAndResultThenTheVerdict) {
+  AddSnapshot(&catalog(), "a", 0);
+  pool_->on_check_range = [](const std::string&, uint64_t offset, uint64_t) {
+    return pool::RangeCheck{.done = 0,
+                            .pages_checked = 0,
+                            .pages_without_sum = 0,
+                            .first_bad = offset};
+  };
+  auto stub = Stub();
+  grpc::ClientContext context;
+  v1::VerifySnapshotRequest request;
+  request.set_name("a");
+  auto stream = stub->VerifySnapshot(&context, request);
+  v1::VerifySnapshotResponse response;
+  std::vector<std::string> events;
+  while (stream->Read(&response)) {
+    if (response.has_file()) events.push_back(response.file().path());
+    if (response.has_result()) events.emplace_back("result");
+  }
+  EXPECT_THAT(events, ElementsAre("manifest.pb", "result"));
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::DATA_LOSS);
+  EXPECT_EQ(ReasonOf(status), "SNAPSHOT_DAMAGED");
+}
+
+// It is at work on the one file that there is; the client goes.
+TEST_F(ServiceTest, CancelledVerifyEndsAndOthersGoOnMeanwhile) {
+  AddSnapshot(&catalog(), "a", 0);
+  std::promise<void> at_work;
+  std::promise<void> go_on;
+  std::atomic<int> steps = 0;
+  pool_->on_check_range = [&](const std::string&, uint64_t, uint64_t) {
+    if (++steps == 1) {
+      at_work.set_value();
+      go_on.get_future().wait();
+    }
+    // Never done by itself.
+    return pool::RangeCheck{};
+  };
+  auto stub = Stub();
+  grpc::ClientContext context;
+  v1::VerifySnapshotRequest request;
+  request.set_name("a");
+  auto stream = stub->VerifySnapshot(&context, request);
+  at_work.get_future().wait();
+  grpc::ClientContext list_context;
+  v1::ListSnapshotsResponse list;
+  EXPECT_TRUE(stub->ListSnapshots(&list_context, {}, &list).ok());
+  grpc::ClientContext delete_context;
+  v1::DeleteSnapshotRequest remove;
+  remove.set_name("a");
+  v1::DeleteSnapshotResponse removed;
+  EXPECT_TRUE(stub->DeleteSnapshot(&delete_context, remove, &removed).ok());
+  context.TryCancel();
+  go_on.set_value();
+  v1::VerifySnapshotResponse response;
+  while (stream->Read(&response)) {
+  }
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  // Waits for the end of the call.
+  server_->Shutdown(absl::InfiniteDuration());
+}
+
 TEST_F(ServiceTest, NamesWithNulAreRefused) {
   auto stub = Stub();
   grpc::ClientContext context;

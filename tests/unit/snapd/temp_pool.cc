@@ -63,6 +63,18 @@ absl::Status TestPool::Commit() {
   return on_commit ? on_commit(commits_) : absl::OkStatus();
 }
 
+absl::StatusOr<pool::RangeCheck> TestPool::CheckRange(int file, uint64_t offset,
+                                                      uint64_t length) const {
+  if (!on_check_range) return Pool::CheckRange(file, offset, length);
+  return on_check_range(ReadLink(absl::StrCat("/proc/self/fd/", file)).value(),
+                        offset, length);
+}
+
+absl::Status TestPool::MakeChecksums(const Cancellation& cancellation) const {
+  return on_make_checksums ? on_make_checksums(cancellation)
+                           : Pool::MakeChecksums(cancellation);
+}
+
 std::vector<std::string> TestPool::Snapshots() const {
   return ListDirectory(snapshots()).value();
 }

@@ -38,8 +38,20 @@ class TestPool : public Pool {
   // Called in place of the commit with its number, from 1 on.
   std::function<absl::Status(int number)> on_commit;
 
+  // Who promises that its memory keeps what is stored.
+  Persistence memory = Persistence::kUnknown;
+  // Called in place of the kernel with the path of the file.
+  std::function<absl::StatusOr<pool::RangeCheck>(
+      const std::string& path, uint64_t offset, uint64_t length)>
+      on_check_range;
+  std::function<absl::Status(const Cancellation&)> on_make_checksums;
+
   absl::Status Commit() override;
   int commits() const { return commits_; }
+  Persistence persistence() const override { return memory; }
+  absl::StatusOr<pool::RangeCheck> CheckRange(int file, uint64_t offset,
+                                              uint64_t length) const override;
+  absl::Status MakeChecksums(const Cancellation& cancellation) const override;
 
   std::vector<std::string> Snapshots() const;
   std::vector<std::string> Staging() const;
