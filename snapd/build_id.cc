@@ -7,32 +7,49 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
-#include <vector>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "snapd/bounded_child.h"
 #include "snapd/errors.h"
+#include "snapd/files.h"
 
 namespace daxsnap {
 namespace {
 
+// What is read at once is on the stack of a thread.
 constexpr size_t kMaxProgramHeaders = 128;
 constexpr size_t kMaxNotes = size_t{64} << 10;
 constexpr size_t kMaxBuildId = 64;
 
-// False if the file ends before.
-absl::StatusOr<bool> ReadAt(int fd, uint64_t offset, void* to, size_t size) {
+// What the child says of a file.
+struct Report {
+  // Of reaching it, and of reading it; 0, or an errno. EINVAL of the first: it
+  // is no regular file.
+  int open_error;
+  int read_error;
+  struct stat info;
+  size_t size;
+  char id[kMaxBuildId];
+};
+
+// From here to Ask() only system calls and the stack are used.
+
+// Whether all of it was read; if the file ends before, errno is 0.
+bool ReadAt(int fd, uint64_t offset, void* to, size_t size) {
   const ssize_t got = pread(fd, to, size, static_cast<off_t>(offset));
-  if (got >= 0) return got == static_cast<ssize_t>(size);
+  if (got == static_cast<ssize_t>(size)) return true;
   // An offset that no file can have.
-  if (errno == EINVAL || errno == EOVERFLOW) return false;
-  return ErrnoError(errno, "cannot read the build-id");
+  if (got >= 0 || errno == EINVAL || errno == EOVERFLOW) errno = 0;
+  return false;
 }
 
 uint64_t RoundUp4(uint64_t size) { return (size + 3) & ~uint64_t{3}; }
 
 // The build-id among the notes of one segment.
-std::string FindInNotes(absl::string_view notes) {
+absl::string_view FindInNotes(absl::string_view notes) {
   while (notes.size() >= sizeof(Elf64_Nhdr)) {
     Elf64_Nhdr header;
     std::memcpy(&header, notes.data(), sizeof(header));
@@ -46,40 +63,107 @@ std::string FindInNotes(absl::string_view notes) {
     const absl::string_view data = notes.substr(name_size, header.n_descsz);
     if (header.n_type == NT_GNU_BUILD_ID &&
         name == absl::string_view("GNU", 4) && data.size() <= kMaxBuildId) {
-      return absl::BytesToHexString(data);
+      return data;
     }
     notes.remove_prefix(name_size + data_size);
   }
   return {};
 }
 
-}  // namespace
-
-absl::StatusOr<std::string> ReadBuildId(int fd) {
+// The number of bytes of the build-id, which go to `id`; 0 if there is none, or
+// if errno says why it cannot be read.
+size_t FindBuildId(int fd, char* id) {
   Elf64_Ehdr elf;
-  auto read = ReadAt(fd, 0, &elf, sizeof(elf));
-  if (!read.ok()) return read.status();
-  if (!*read || std::memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0 ||
+  errno = 0;
+  if (!ReadAt(fd, 0, &elf, sizeof(elf)) ||
+      std::memcmp(elf.e_ident, ELFMAG, SELFMAG) != 0 ||
       elf.e_ident[EI_CLASS] != ELFCLASS64 ||
       elf.e_phentsize != sizeof(Elf64_Phdr) ||
       elf.e_phnum > kMaxProgramHeaders) {
-    return std::string();
+    return 0;
   }
-  std::vector<Elf64_Phdr> segments(elf.e_phnum);
-  read = ReadAt(fd, elf.e_phoff, segments.data(),
-                segments.size() * sizeof(Elf64_Phdr));
-  if (!read.ok()) return read.status();
-  if (!*read) return std::string();
-  for (const Elf64_Phdr& segment : segments) {
+  Elf64_Phdr segments[kMaxProgramHeaders];
+  if (!ReadAt(fd, elf.e_phoff, segments, elf.e_phnum * sizeof(Elf64_Phdr))) {
+    return 0;
+  }
+  char notes[kMaxNotes];
+  for (size_t i = 0; i < elf.e_phnum; ++i) {
+    const Elf64_Phdr& segment = segments[i];
     if (segment.p_type != PT_NOTE || segment.p_filesz > kMaxNotes) continue;
-    std::string notes(segment.p_filesz, '\0');
-    read = ReadAt(fd, segment.p_offset, notes.data(), notes.size());
-    if (!read.ok()) return read.status();
-    if (!*read) continue;
-    std::string id = FindInNotes(notes);
-    if (!id.empty()) return id;
+    if (!ReadAt(fd, segment.p_offset, notes, segment.p_filesz)) {
+      if (errno != 0) return 0;
+      continue;
+    }
+    const absl::string_view found = FindInNotes({notes, segment.p_filesz});
+    if (found.empty()) continue;
+    std::memcpy(id, found.data(), found.size());
+    return found.size();
   }
-  return std::string();
+  return 0;
+}
+
+// Runs in the child: see BoundedChild::Work. A Report for each path.
+void Ask(const void* argument, int report) {
+  bool written = true;
+  for (auto* const* path = static_cast<const char* const*>(argument);
+       written && *path != nullptr; ++path) {
+    Report file = {};
+    const int fd = OpenRegularFile(*path, &file.info);
+    if (fd < 0) {
+      file.open_error = errno;
+    } else {
+      file.size = FindBuildId(fd, file.id);
+      if (file.size == 0) file.read_error = errno;
+      close(fd);
+    }
+    written = write(report, &file, sizeof(file)) == sizeof(file);
+  }
+}
+
+absl::StatusOr<std::string> ToText(const char* id, size_t size, int error) {
+  if (size == 0 && error != 0) {
+    return ErrnoError(error, "cannot read the build-id");
+  }
+  return absl::BytesToHexString({id, size});
+}
+
+absl::StatusOr<MappedFile> ToMappedFile(const Report& report,
+                                        const std::string& path) {
+  const int fault = FileFault("open", path);
+  if (fault != 0 || report.open_error != 0) {
+    return OpenRegularError(fault != 0 ? fault : report.open_error, path);
+  }
+  auto id = ToText(report.id, report.size, report.read_error);
+  if (!id.ok()) return id.status();
+  return MappedFile{.info = report.info, .build_id = *std::move(id)};
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadBuildId(int fd) {
+  char id[kMaxBuildId];
+  const size_t size = FindBuildId(fd, id);
+  return ToText(id, size, errno);
+}
+
+absl::StatusOr<std::vector<absl::StatusOr<MappedFile>>> LookAtMappedFiles(
+    const std::vector<std::string>& paths, absl::Duration timeout) {
+  std::vector<absl::StatusOr<MappedFile>> files;
+  if (paths.empty()) return files;
+  std::vector<const char*> pointers;
+  for (const std::string& path : paths) pointers.push_back(path.c_str());
+  pointers.push_back(nullptr);
+  const absl::Time deadline = absl::Now() + timeout;
+  auto child = BoundedChild::Start(Ask, pointers.data());
+  if (!child.ok()) return child.status();
+  for (const std::string& path : paths) {
+    Report report;
+    absl::Status read = child->Read(&report, sizeof(report), deadline);
+    if (absl::IsDeadlineExceeded(read)) return NoAnswer(path, timeout);
+    if (!read.ok()) return read;
+    files.push_back(ToMappedFile(report, path));
+  }
+  return files;
 }
 
 }  // namespace daxsnap

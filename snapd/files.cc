@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cerrno>
 #include <climits>
+#include <cstdio>
 #include <memory>
 #include <utility>
 
@@ -24,8 +25,7 @@ std::atomic<const ScopedFileFault::Fault*> file_fault = nullptr;
 
 // Whether the call is to be made; else errno is set.
 bool May(absl::string_view call, const std::string& name) {
-  const ScopedFileFault::Fault* fault = file_fault.load();
-  const int error = fault == nullptr ? 0 : (*fault)(call, name);
+  const int error = FileFault(call, name);
   if (error != 0) errno = error;
   return error == 0;
 }
@@ -162,20 +162,39 @@ absl::StatusOr<UniqueFd> OpenPath(const std::string& path) {
 
 absl::StatusOr<UniqueFd> OpenRegular(const std::string& path,
                                      struct stat* info) {
-  auto found = OpenPath(path);
-  if (!found.ok()) return found.status();
-  if (fstat(found->get(), info) != 0) {
-    return ErrnoError(errno, absl::StrCat("cannot stat ", path));
+  UniqueFd fd(May("open", path) ? OpenRegularFile(path.c_str(), info) : -1);
+  if (fd.valid()) return fd;
+  return OpenRegularError(errno, path);
+}
+
+int OpenRegularFile(const char* path, struct stat* info) {
+  const int found = open(path, O_PATH | O_CLOEXEC);
+  if (found < 0) return -1;
+  int fd = -1;
+  if (fstat(found, info) == 0) {
+    errno = EINVAL;
+    if (S_ISREG(info->st_mode)) {
+      char link[32];
+      snprintf(link, sizeof(link), "/proc/self/fd/%d", found);
+      // The file that was looked at, whatever the path leads to by now. Nobody
+      // waits for the end of a lease.
+      fd = open(link, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    }
   }
-  if (!S_ISREG(info->st_mode)) {
+  const int error = errno;
+  close(found);
+  errno = error;
+  return fd;
+}
+
+absl::Status OpenRegularError(int error, const std::string& path) {
+  if (error == EINVAL) {
     return absl::FailedPreconditionError(
         absl::StrCat(path, " is not a regular file"));
   }
-  // The file that was looked at, whatever the path leads to by now.
-  UniqueFd fd =
-      OpenAt(AT_FDCWD, absl::StrCat("/proc/self/fd/", found->get()), O_RDONLY);
-  if (fd.valid()) return fd;
-  return ErrnoError(errno, absl::StrCat("cannot open ", path));
+  const std::string what = absl::StrCat("cannot open ", path);
+  if (error == ENOTDIR) return absl::NotFoundError(what);
+  return FileError(error, what);
 }
 
 bool IsNoRegularFile(const absl::Status& status) {
@@ -183,17 +202,24 @@ bool IsNoRegularFile(const absl::Status& status) {
 }
 
 absl::Status StatFile(const std::string& path, struct statx* info) {
-  if (May("stat", path) &&
-      statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC,
-            STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, info) == 0) {
+  if (May("stat", path) && StatxFile(path.c_str(), info) == 0) {
     return absl::OkStatus();
   }
+  return StatError(errno, path);
+}
+
+int StatxFile(const char* path, struct statx* info) {
+  return statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+               STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, info);
+}
+
+absl::Status StatError(int error, const std::string& path) {
   const std::string what = absl::StrCat("cannot stat ", path);
   // No component of a path that is too long is there.
-  if (errno == ENOTDIR || errno == ENAMETOOLONG) {
+  if (error == ENOTDIR || error == ENAMETOOLONG) {
     return absl::NotFoundError(what);
   }
-  return FileError(errno, what);
+  return FileError(error, what);
 }
 
 absl::StatusOr<std::string> ReadLink(const std::string& path) {
@@ -209,6 +235,11 @@ ScopedFileFault::ScopedFileFault(Fault fault) : fault_(std::move(fault)) {
 }
 
 ScopedFileFault::~ScopedFileFault() { file_fault = nullptr; }
+
+int FileFault(absl::string_view call, const std::string& name) {
+  const ScopedFileFault::Fault* fault = file_fault.load();
+  return fault == nullptr ? 0 : (*fault)(call, name);
+}
 
 absl::StatusOr<std::vector<std::string>> ListDirectory(int directory) {
   auto stream = OpenStream(directory);

@@ -42,6 +42,13 @@ absl::StatusOr<bool> Exists(int parent, const std::string& name);
 absl::StatusOr<UniqueFd> OpenRegular(const std::string& path,
                                      struct stat* info);
 
+// The system calls of OpenRegular(): -1, and errno, which is EINVAL if it is no
+// regular file. They need no memory but the stack.
+int OpenRegularFile(const char* path, struct stat* info);
+
+// What OpenRegular() returns when its system calls fail.
+absl::Status OpenRegularError(int error, const std::string& path);
+
 // Opens whatever is at `path` with O_PATH, which asks no file system anything.
 // Follows symlinks. NOT_FOUND if nothing is there.
 absl::StatusOr<UniqueFd> OpenPath(const std::string& path);
@@ -68,8 +75,16 @@ absl::Status RemoveTree(int parent, const std::string& name);
 bool IsNoRegularFile(const absl::Status& status);
 
 // statx(2) of what `path` leads to, without asking a server on the network for
-// what is known already. NOT_FOUND if nothing is there.
+// what is known already, and without mounting anything. NOT_FOUND if nothing is
+// there. It hangs with a file system on the way that does not answer; see
+// stat_paths.h.
 absl::Status StatFile(const std::string& path, struct statx* info);
+
+// The system call of StatFile(), which sets errno.
+int StatxFile(const char* path, struct statx* info);
+
+// What StatFile() returns when its system call fails.
+absl::Status StatError(int error, const std::string& path);
 
 // What the symlink `path` says. NOT_FOUND if there is none.
 absl::StatusOr<std::string> ReadLink(const std::string& path);
@@ -90,6 +105,10 @@ class ScopedFileFault {
  private:
   const Fault fault_;
 };
+
+// For what makes these calls elsewhere: the errno that a ScopedFileFault has
+// for one, 0 if it may be made.
+int FileFault(absl::string_view call, const std::string& name);
 
 // Sum of the sizes of the regular files directly in a directory, in bytes.
 absl::StatusOr<uint64_t> BytesInDirectory(int directory);

@@ -23,6 +23,7 @@
 #include "client/pool/utf8.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
+#include "snapd/stat_paths.h"
 
 namespace daxsnap {
 namespace {
@@ -71,14 +72,33 @@ bool IsMountPointAfterBoot(const UsedFile& directory) {
 
 bool IsDevice(mode_t mode) { return S_ISCHR(mode) || S_ISBLK(mode); }
 
-// Whether `path` leads to the file.
-absl::StatusOr<bool> IsCalled(const UsedFile& file, const std::string& path) {
-  struct statx info;
-  absl::Status status = StatFile(path, &info);
-  if (absl::IsNotFound(status)) return false;
-  if (!status.ok()) return status;
-  return makedev(info.stx_dev_major, info.stx_dev_minor) == file.device &&
-         info.stx_ino == file.inode;
+// Those files whose name ends like that of a deleted one, and which have it.
+absl::StatusOr<std::set<const UsedFile*>> FindCalledDeleted(
+    const std::vector<UsedFile>& files, absl::Duration timeout) {
+  std::vector<const UsedFile*> suspects;
+  std::vector<std::string> paths;
+  for (const UsedFile& file : files) {
+    if (file.mount_point.empty() || IsDevice(file.mode) ||
+        !absl::EndsWith(file.path, kDeleted)) {
+      continue;
+    }
+    suspects.push_back(&file);
+    paths.push_back(file.path);
+  }
+  auto found = StatPaths(paths, {}, timeout);
+  if (!found.ok()) return found.status();
+  std::set<const UsedFile*> called;
+  for (size_t i = 0; i < suspects.size(); ++i) {
+    const absl::StatusOr<struct statx>& info = (*found)[i];
+    if (absl::IsNotFound(info.status())) continue;
+    if (!info.ok()) return info.status();
+    if (makedev(info->stx_dev_major, info->stx_dev_minor) ==
+            suspects[i]->device &&
+        info->stx_ino == suspects[i]->inode) {
+      called.insert(suspects[i]);
+    }
+  }
+  return called;
 }
 
 using SysvEntry = std::map<std::string, std::string>;
@@ -123,9 +143,9 @@ class Finder {
       const std::vector<UsedFile>& files) {
     if (absl::Status found = FindNamespaces(); !found.ok()) return found;
     if (absl::Status found = FindPids(); !found.ok()) return found;
-    for (const UsedFile& file : files) {
-      if (absl::Status found = LookAt(file); !found.ok()) return found;
-    }
+    auto called = FindCalledDeleted(files, input_.answer_timeout);
+    if (!called.ok()) return called.status();
+    for (const UsedFile& file : files) LookAt(file, called->contains(&file));
     if (absl::Status found = FindSysv(files); !found.ok()) return found;
     for (const auto& [key, kind] : kinds_) {
       if (kind.left_out == 0) continue;
@@ -245,22 +265,16 @@ class Finder {
                         " is ", path);
   }
 
-  absl::Status LookAt(const UsedFile& file) {
+  // `called_deleted`: it has the name that it seems to have had.
+  void LookAt(const UsedFile& file, bool called_deleted) {
     // Of the kernel's own mounts, memfd for example, or nowhere any more.
-    if (file.mount_point.empty() || IsDevice(file.mode)) {
-      return absl::OkStatus();
-    }
-    if (absl::EndsWith(file.path, kDeleted)) {
-      auto named = IsCalled(file, file.path);
-      if (!named.ok()) return named.status();
-      if (!*named) {
-        // Without a name it is stored in the snapshot.
-        if (file.links != 0) LinkRemapped(file);
-        return absl::OkStatus();
-      }
+    if (file.mount_point.empty() || IsDevice(file.mode)) return;
+    if (absl::EndsWith(file.path, kDeleted) && !called_deleted) {
+      // Without a name it is stored in the snapshot.
+      if (file.links != 0) LinkRemapped(file);
+      return;
     }
     LookAtPlace(file);
-    return absl::OkStatus();
   }
 
   void LookAtPlace(const UsedFile& file) {

@@ -2,8 +2,8 @@
 //
 // What can be told of tasks before they are touched that does not come back, or
 // not always: files that a reboot removes, namespaces, PIDs that a boot gives
-// to others, System V IPC. All of it from /proc and the machine's
-// configuration; no task is stopped for it and no file system asked.
+// to others, System V IPC. Most of it is from /proc and the machine's
+// configuration; no task is stopped for it.
 #ifndef DAXSNAP_SNAPD_FINDINGS_H_
 #define DAXSNAP_SNAPD_FINDINGS_H_
 
@@ -13,9 +13,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "client/launch/launch.h"
 #include "daxsnap/v1/snapshot.pb.h"
 #include "snapd/proc.h"
+#include "snapd/stat_paths.h"
 #include "snapd/tmpfiles.h"
 #include "snapd/tree_files.h"
 
@@ -28,12 +30,15 @@ struct FindingsInput {
   // PIDs from this on are not given out by a boot.
   pid_t first_reserved_pid = launch::PidRange().first;
   bool leave_running = false;
+  // How long file systems get to answer.
+  absl::Duration answer_timeout = kAnswerTimeout;
 };
 
 // All findings about a tree and its files, the gravest first; of one kind and
 // consequence at most a hundred, and fewer if they are long: the last says how
 // many more there are. Together they have at most 512 KiB. An error if
-// something cannot be read, so that it is not known.
+// something cannot be read, so that it is not known; UNAVAILABLE, OVERLOADED if
+// a file system does not answer.
 absl::StatusOr<std::vector<v1::Finding>> FindLosses(
     const ProcFs& proc, const std::vector<TaskInfo>& tree,
     const std::vector<UsedFile>& files, const FindingsInput& input);

@@ -20,6 +20,7 @@
 #include "snapd/errors.h"
 #include "snapd/files.h"
 #include "snapd/log.h"
+#include "snapd/stat_paths.h"
 #include "snapd/version.h"
 
 namespace daxsnap {
@@ -71,32 +72,89 @@ void FillWrittenFile(const WrittenFile& from, v1::FileRecord* file) {
   }
 }
 
-absl::Status FillFile(const ImageFile& from, const WrittenFile* written,
-                      v1::FileRecord* file) {
-  file->set_path(from.path);
-  file->set_size(from.size);
-  file->set_mapped(from.mapped);
-  if (!from.regular) return absl::OkStatus();
-  // It is checked by its time alone, which was read while the tasks stood
-  // still.
-  if (written != nullptr) {
-    FillWrittenFile(*written, file);
-    file->set_append_only(written->append_only && !from.size_checked);
-    return absl::OkStatus();
-  }
-  struct stat info;
-  auto fd = OpenRegular(from.path, &info);
-  if (IsNoRegularFile(fd.status())) return absl::OkStatus();
-  if (!fd.ok()) return fd.status();
+// What is known of a file that no task could write.
+struct LookedAt {
+  uint64_t size = 0;
+  timespec modify_time = {};
+  std::string build_id;
+};
+
+void FillLookedAt(const LookedAt& from, v1::FileRecord* file) {
   // Of another size: the tasks see another file under that path, in a mount
   // namespace of their own. What is known of theirs is its size.
-  if (static_cast<uint64_t>(info.st_size) != from.size) return absl::OkStatus();
-  SetTimestamp(info.st_mtim.tv_sec, static_cast<int32_t>(info.st_mtim.tv_nsec),
+  if (from.size != file->size()) return;
+  SetTimestamp(from.modify_time.tv_sec,
+               static_cast<int32_t>(from.modify_time.tv_nsec),
                file->mutable_modify_time());
-  if (!from.mapped) return absl::OkStatus();
-  auto build_id = ReadBuildId(fd->get());
-  if (build_id.ok()) file->set_build_id(*std::move(build_id));
-  return build_id.status();
+  if (file->mapped()) file->set_build_id(from.build_id);
+}
+
+// Those of the files that are regular, by path. The tasks stand still, and the
+// server of a file may be among them.
+absl::StatusOr<std::map<std::string, LookedAt>> LookAt(
+    const std::vector<const ImageFile*>& files) {
+  std::vector<std::string> mapped;
+  std::vector<std::string> others;
+  for (const ImageFile* file : files) {
+    (file->mapped ? mapped : others).push_back(file->path);
+  }
+  std::map<std::string, LookedAt> result;
+  auto found = LookAtMappedFiles(mapped);
+  if (!found.ok()) return found.status();
+  for (size_t i = 0; i < mapped.size(); ++i) {
+    absl::StatusOr<MappedFile>& file = (*found)[i];
+    if (IsNoRegularFile(file.status())) continue;
+    if (!file.ok()) return file.status();
+    result[mapped[i]] = {.size = static_cast<uint64_t>(file->info.st_size),
+                         .modify_time = file->info.st_mtim,
+                         .build_id = std::move(file->build_id)};
+  }
+  auto stats = StatPaths(others);
+  if (!stats.ok()) return stats.status();
+  for (size_t i = 0; i < others.size(); ++i) {
+    const absl::StatusOr<struct statx>& info = (*stats)[i];
+    if (absl::IsNotFound(info.status())) continue;
+    if (!info.ok()) return info.status();
+    if (!S_ISREG(info->stx_mode)) continue;
+    // One that is mapped as well is there already.
+    LookedAt file;
+    file.size = info->stx_size;
+    file.modify_time = {.tv_sec = info->stx_mtime.tv_sec,
+                        .tv_nsec = static_cast<long>(info->stx_mtime.tv_nsec)};
+    result.try_emplace(others[i], std::move(file));
+  }
+  return result;
+}
+
+absl::Status FillFiles(const ManifestInput& input,
+                       const std::vector<ImageFile>& files,
+                       v1::Manifest* manifest) {
+  std::vector<const ImageFile*> unwritten;
+  for (const ImageFile& file : files) {
+    if (file.regular && !input.written_files.contains(file.path)) {
+      unwritten.push_back(&file);
+    }
+  }
+  auto looked_at = LookAt(unwritten);
+  if (!looked_at.ok()) return looked_at.status();
+  for (const ImageFile& from : files) {
+    v1::FileRecord* file = manifest->add_files();
+    file->set_path(from.path);
+    file->set_size(from.size);
+    file->set_mapped(from.mapped);
+    if (!from.regular) continue;
+    const auto written = input.written_files.find(from.path);
+    if (written != input.written_files.end()) {
+      // It is checked by its time alone, which was read while the tasks stood
+      // still.
+      FillWrittenFile(written->second, file);
+      file->set_append_only(written->second.append_only && !from.size_checked);
+    } else if (const auto found = looked_at->find(from.path);
+               found != looked_at->end()) {
+      FillLookedAt(found->second, file);
+    }
+  }
+  return absl::OkStatus();
 }
 
 // What a changed file comes to.
@@ -254,13 +312,8 @@ absl::StatusOr<v1::Manifest> MakeManifest(const ManifestInput& input,
     record->mutable_thread_ids()->Assign(task.thread_ids.begin(),
                                          task.thread_ids.end());
   }
-  for (const ImageFile& file : images.files) {
-    const auto found = input.written_files.find(file.path);
-    absl::Status filled = FillFile(
-        file, found == input.written_files.end() ? nullptr : &found->second,
-        manifest.add_files());
-    if (!filled.ok()) return filled;
-  }
+  absl::Status filled = FillFiles(input, images.files, &manifest);
+  if (!filled.ok()) return filled;
   v1::NetworkRecord* network = manifest.mutable_network();
   network->set_tcp_listening(images.network.tcp_listening);
   network->set_tcp_established(images.network.tcp_established);

@@ -323,20 +323,29 @@ absl::StatusOr<std::string> ProcFs::ReadLink(pid_t pid,
   return daxsnap::ReadLink(absl::StrCat(root_, "/", pid, "/", name));
 }
 
-absl::StatusOr<std::vector<MapInfo>> ProcFs::ReadMaps(pid_t pid) const {
+absl::StatusOr<std::vector<MapInfo>> ProcFs::ReadMappings(pid_t pid) const {
   auto task = OpenTask(root_, pid);
   if (!task.ok()) return task.status();
   auto text = ReadFileAt(task->get(), "maps", kMaxMaps);
   if (!text.ok()) return text.status();
   std::vector<MapInfo> maps;
-  std::map<std::pair<dev_t, uint64_t>, size_t> known;
   for (const absl::string_view line :
        absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
     MapInfo map;
     if (!ParseMap(line, &map)) {
       return absl::InternalError("cannot parse /proc/PID/maps");
     }
-    if (!absl::StartsWith(map.path, "/")) continue;
+    if (absl::StartsWith(map.path, "/")) maps.push_back(std::move(map));
+  }
+  return maps;
+}
+
+absl::StatusOr<std::vector<MapInfo>> ProcFs::ReadMaps(pid_t pid) const {
+  auto mappings = ReadMappings(pid);
+  if (!mappings.ok()) return mappings;
+  std::vector<MapInfo> maps;
+  std::map<std::pair<dev_t, uint64_t>, size_t> known;
+  for (MapInfo& map : *mappings) {
     const auto [at, fresh] =
         known.try_emplace({map.device, map.inode}, maps.size());
     if (fresh) {

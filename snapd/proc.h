@@ -66,7 +66,7 @@ struct FdInfo {
 struct MapInfo {
   // Entry of /proc/PID/map_files: "7f0000000000-7f0000001000".
   std::string range;
-  // MAP_SHARED of at least one of its mappings.
+  // MAP_SHARED, of at least one of its mappings.
   bool shared = false;
   // Of the file system, not always what stat(2) says.
   dev_t device = 0;
@@ -112,6 +112,9 @@ class ProcFs {
   // is no such task or link; a zombie has few.
   absl::StatusOr<std::string> ReadLink(pid_t pid,
                                        const std::string& name) const;
+
+  // Mappings of files; NOT_FOUND if there is no such task.
+  absl::StatusOr<std::vector<MapInfo>> ReadMappings(pid_t pid) const;
 
   // Files that are mapped, each once; NOT_FOUND if there is no such task.
   absl::StatusOr<std::vector<MapInfo>> ReadMaps(pid_t pid) const;

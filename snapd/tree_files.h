@@ -27,6 +27,8 @@ struct UsedFile {
   uint64_t inode = 0;
   // Names that the file has.
   uint32_t links = 1;
+  // As in /proc/PID/mountinfo; -1 if it is not known.
+  int mount_id = -1;
   // The mount it was found on. Both are empty if the task does not see it: it
   // is the kernel's own, or unmounted.
   std::string mount_point;
@@ -38,7 +40,7 @@ struct UsedFile {
 // The files of the tasks, root task first. A file that several have under one
 // path is there once; directories before what is open, that before what is
 // mapped. Tasks that are gone have none; what cannot be read of others is an
-// error. No file system is asked anything, so this does not hang with one.
+// error. UNAVAILABLE, OVERLOADED if a file system does not answer.
 absl::StatusOr<std::vector<UsedFile>> ReadUsedFiles(
     const ProcFs& proc, const std::vector<TaskInfo>& tree);
 

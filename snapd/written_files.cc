@@ -3,8 +3,10 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <functional>
 #include <set>
@@ -12,11 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "snapd/bounded_child.h"
 #include "snapd/errors.h"
@@ -25,104 +23,49 @@
 namespace daxsnap {
 namespace {
 
-constexpr size_t kMaxProcFile = size_t{256} << 20;
-
-using Device = std::pair<unsigned, unsigned>;
-
-// Identity of a file in this boot, and its state.
-struct Found {
-  Device device;
-  FileState state;
-};
-
-// NOT_FOUND if there is nothing, FAILED_PRECONDITION if it is no regular file.
-absl::StatusOr<Found> Stat(const std::string& path) {
-  struct statx info;
-  if (absl::Status status = StatFile(path, &info); !status.ok()) return status;
-  if (!S_ISREG(info.stx_mode)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(path, " is not a regular file"));
-  }
+FileState StateOf(const struct statx& info) {
   const auto time = [](const statx_timestamp& from) {
     return absl::FromUnixSeconds(from.tv_sec) + absl::Nanoseconds(from.tv_nsec);
   };
-  Found found;
-  found.device = {info.stx_dev_major, info.stx_dev_minor};
-  found.state.size = info.stx_size;
-  found.state.modify_time = time(info.stx_mtime);
-  found.state.inode = info.stx_ino;
+  FileState state;
+  state.size = info.stx_size;
+  state.modify_time = time(info.stx_mtime);
+  state.inode = info.stx_ino;
   if ((info.stx_mask & STATX_BTIME) != 0) {
-    found.state.birth_time = time(info.stx_btime);
+    state.birth_time = time(info.stx_btime);
   }
-  return found;
+  return state;
 }
 
-// The mounts of FUSE that a task sees, by ID and by device. A server that is in
-// the tree stands still with it, and whoever asks it anything waits for ever.
+// Where FUSE is mounted, as a task sees it, by ID and by device. Its server may
+// be in the tree and stand still, and then does not answer.
 struct FuseMounts {
   std::set<int> ids;
-  std::set<Device> devices;
+  std::set<dev_t> devices;
 };
 
-// "ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAG...] - TYPE SOURCE ..."
-absl::StatusOr<FuseMounts> ReadFuseMounts(const std::string& task) {
-  auto text = ReadFileAt(AT_FDCWD, task + "/mountinfo", kMaxProcFile);
-  if (!text.ok()) return text.status();
-  FuseMounts mounts;
-  for (const absl::string_view line :
-       absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
-    const std::vector<absl::string_view> fields = absl::StrSplit(line, ' ');
-    const size_t dash = line.find(" - ");
-    int id = 0;
-    Device device;
-    const std::pair<absl::string_view, absl::string_view> numbers =
-        absl::StrSplit(fields.size() > 2 ? fields[2] : "", ':');
-    if (dash == absl::string_view::npos || !absl::SimpleAtoi(fields[0], &id) ||
-        !absl::SimpleAtoi(numbers.first, &device.first) ||
-        !absl::SimpleAtoi(numbers.second, &device.second)) {
-      return absl::InternalError("cannot parse /proc/PID/mountinfo");
-    }
-    const absl::string_view type = line.substr(dash + 3);
-    if (!absl::StartsWith(type, "fuse")) continue;
-    mounts.ids.insert(id);
-    mounts.devices.insert(device);
+absl::StatusOr<FuseMounts> ReadFuseMounts(const ProcFs& proc, pid_t pid) {
+  auto mounts = proc.ReadMounts(pid);
+  if (!mounts.ok()) return mounts.status();
+  FuseMounts fuse;
+  for (const MountInfo& mount : *mounts) {
+    if (!absl::StartsWith(mount.type, "fuse")) continue;
+    fuse.ids.insert(mount.id);
+    fuse.devices.insert(mount.device);
   }
-  return mounts;
+  return fuse;
 }
 
-// Collects what is found into files by path.
-class Collector {
- public:
-  // `link` is a link of /proc that leads to the file, `target` what it says.
-  absl::Status Add(const std::string& link, const std::string& target,
-                   bool append_only) {
-    auto file = Stat(link);
-    // Closed or unmapped meanwhile, or a pipe, socket or device.
-    if (IsNoRegularFile(file.status())) return absl::OkStatus();
-    if (!file.ok()) return file.status();
-    if (const auto known = files_.find(target); known != files_.end()) {
-      known->second.append_only = known->second.append_only && append_only;
-      return absl::OkStatus();
-    }
-    auto there = Stat(target);
-    if (IsNoRegularFile(there.status())) return absl::OkStatus();
-    if (!there.ok()) return there.status();
-    if (there->device != file->device ||
-        there->state.inode != file->state.inode) {
-      return absl::OkStatus();
-    }
-    files_[target] = {.state = file->state, .append_only = append_only};
-    return absl::OkStatus();
-  }
-
-  std::map<std::string, WrittenFile> Take() { return std::move(files_); }
-
- private:
-  std::map<std::string, WrittenFile> files_;
+// A way by which a task can write.
+struct Way {
+  // A link of /proc, and what it says.
+  std::string link;
+  std::string path;
+  bool append_only = false;
 };
 
 absl::Status AddDescriptors(const ProcFs& proc, pid_t pid,
-                            const FuseMounts& fuse, Collector* files) {
+                            const FuseMounts& fuse, std::vector<Way>* ways) {
   auto fds = proc.ReadFds(pid);
   if (!fds.ok()) return fds.status();
   for (const FdInfo& fd : *fds) {
@@ -130,75 +73,56 @@ absl::Status AddDescriptors(const ProcFs& proc, pid_t pid,
         !absl::StartsWith(fd.target, "/") || fuse.ids.contains(fd.mount_id)) {
       continue;
     }
-    const bool append_only =
-        (fd.flags & O_ACCMODE) == O_WRONLY && (fd.flags & O_APPEND) != 0;
-    absl::Status added =
-        files->Add(absl::StrCat(proc.root(), "/", pid, "/fd/", fd.fd),
-                   fd.target, append_only);
-    if (!added.ok()) return added;
+    ways->push_back({.link = absl::StrCat(proc.root(), "/", pid, "/fd/", fd.fd),
+                     .path = fd.target,
+                     .append_only = (fd.flags & O_ACCMODE) == O_WRONLY &&
+                                    (fd.flags & O_APPEND) != 0});
   }
   return absl::OkStatus();
 }
 
-// A shared mapping through which its task can write, or make it so.
+// A shared mapping of a file through which its task can write, or make it so.
 struct SharedMapping {
   // Below /proc/PID/map_files; leads to the file.
   std::string link;
-  Device device;
+  dev_t device;
   uint64_t inode = 0;
 };
 
-// "START-END PERMISSIONS OFFSET MAJOR:MINOR INODE     PATH"
 absl::StatusOr<std::vector<SharedMapping>> ReadSharedMappings(
     const ProcFs& proc, pid_t pid, const FuseMounts& fuse) {
-  const std::string task = absl::StrCat(proc.root(), "/", pid);
-  auto text = ReadFileAt(AT_FDCWD, task + "/maps", kMaxProcFile);
-  if (!text.ok()) return text.status();
+  auto maps = proc.ReadMappings(pid);
+  if (!maps.ok()) return maps.status();
   std::vector<SharedMapping> mappings;
-  for (const absl::string_view line :
-       absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
-    const std::vector<absl::string_view> fields =
-        absl::StrSplit(line, absl::MaxSplits(' ', 5));
-    if (fields.size() != 6 || fields[1].size() != 4) continue;
-    if (fields[1][3] != 's' || fields[4] == "0") continue;
-    SharedMapping mapping;
-    uint64_t start = 0;
-    uint64_t end = 0;
-    const std::pair<absl::string_view, absl::string_view> range =
-        absl::StrSplit(fields[0], '-');
-    const std::pair<absl::string_view, absl::string_view> numbers =
-        absl::StrSplit(fields[3], ':');
-    if (!absl::SimpleHexAtoi(range.first, &start) ||
-        !absl::SimpleHexAtoi(range.second, &end) ||
-        !absl::SimpleHexAtoi(numbers.first, &mapping.device.first) ||
-        !absl::SimpleHexAtoi(numbers.second, &mapping.device.second) ||
-        !absl::SimpleAtoi(fields[4], &mapping.inode)) {
-      return absl::InternalError("cannot parse /proc/PID/maps");
+  for (const MapInfo& map : *maps) {
+    if (!map.shared || map.inode == 0 || fuse.devices.contains(map.device)) {
+      continue;
     }
-    if (fuse.devices.contains(mapping.device)) continue;
-    mapping.link = absl::StrFormat("%s/map_files/%x-%x", task, start, end);
+    const std::string link =
+        absl::StrCat(proc.root(), "/", pid, "/map_files/", map.range);
     // Its mode says how the file is open.
     struct stat info;
-    if (lstat(mapping.link.c_str(), &info) != 0) {
+    if (lstat(link.c_str(), &info) != 0) {
       if (errno == ENOENT) continue;
-      return ErrnoError(errno, absl::StrCat("cannot stat ", mapping.link));
+      return ErrnoError(errno, absl::StrCat("cannot stat ", link));
     }
-    if ((info.st_mode & S_IWUSR) != 0) mappings.push_back(std::move(mapping));
+    if ((info.st_mode & S_IWUSR) == 0) continue;
+    mappings.push_back(
+        {.link = link, .device = map.device, .inode = map.inode});
   }
   return mappings;
 }
 
 absl::Status AddMappings(const ProcFs& proc, pid_t pid, const FuseMounts& fuse,
-                         Collector* files) {
+                         std::vector<Way>* ways) {
   auto mappings = ReadSharedMappings(proc, pid, fuse);
   if (!mappings.ok()) return mappings.status();
-  for (const SharedMapping& mapping : *mappings) {
-    auto target = ReadLink(mapping.link);
-    if (absl::IsNotFound(target.status())) continue;
-    if (!target.ok()) return target.status();
-    absl::Status added =
-        files->Add(mapping.link, *target, /*append_only=*/false);
-    if (!added.ok()) return added;
+  for (SharedMapping& mapping : *mappings) {
+    auto path = ReadLink(mapping.link);
+    if (absl::IsNotFound(path.status())) continue;
+    if (!path.ok()) return path.status();
+    ways->push_back(
+        {.link = std::move(mapping.link), .path = *std::move(path)});
   }
   return absl::OkStatus();
 }
@@ -209,10 +133,90 @@ absl::Status ForEachTask(
     const std::function<absl::Status(pid_t, const FuseMounts&)>& visit) {
   for (const TaskInfo& task : tree) {
     if (task.state == 'Z' || task.state == 'X') continue;
-    auto fuse = ReadFuseMounts(absl::StrCat(proc.root(), "/", task.id.pid));
+    auto fuse = ReadFuseMounts(proc, task.id.pid);
     absl::Status status = fuse.status();
     if (status.ok()) status = visit(task.id.pid, *fuse);
     if (!status.ok() && !absl::IsNotFound(status)) return status;
+  }
+  return absl::OkStatus();
+}
+
+// A regular file that some ways lead to, and their path as well.
+struct Target {
+  std::string link;
+  std::string path;
+  WrittenFile file;
+};
+
+bool IsRegular(const absl::StatusOr<struct statx>& info) {
+  return info.ok() && S_ISREG(info->stx_mode);
+}
+
+// Without times: these are taken later.
+absl::StatusOr<std::vector<Target>> FindTargets(const std::vector<Way>& ways,
+                                                absl::Duration timeout) {
+  std::vector<std::string> links;
+  std::vector<std::string> paths;
+  for (const Way& way : ways) {
+    links.push_back(way.link);
+    paths.push_back(way.path);
+  }
+  auto files = StatPaths(links, paths, timeout);
+  if (!files.ok()) return files.status();
+  // Ways to regular files, by path.
+  std::map<std::string, std::vector<size_t>> by_path;
+  for (size_t i = 0; i < ways.size(); ++i) {
+    const absl::Status& status = (*files)[i].status();
+    // Closed or unmapped meanwhile.
+    if (!status.ok() && !absl::IsNotFound(status)) return status;
+    if (IsRegular((*files)[i])) by_path[ways[i].path].push_back(i);
+  }
+  paths.clear();
+  for (const auto& [path, leading] : by_path) paths.push_back(path);
+  auto there = StatPaths(paths, {}, timeout);
+  if (!there.ok()) return there.status();
+  std::vector<Target> targets;
+  for (size_t i = 0; i < paths.size(); ++i) {
+    const absl::StatusOr<struct statx>& info = (*there)[i];
+    if (!info.ok() && !absl::IsNotFound(info.status())) return info.status();
+    if (!IsRegular(info)) continue;
+    const std::vector<size_t>& leading = by_path[paths[i]];
+    const auto way =
+        std::find_if(leading.begin(), leading.end(), [&](size_t at) {
+          const struct statx& file = *(*files)[at];
+          return file.stx_ino == info->stx_ino &&
+                 file.stx_dev_major == info->stx_dev_major &&
+                 file.stx_dev_minor == info->stx_dev_minor;
+        });
+    if (way == leading.end()) continue;
+    Target& target = targets.emplace_back();
+    target.link = ways[*way].link;
+    target.path = paths[i];
+    target.file.append_only =
+        std::all_of(leading.begin(), leading.end(),
+                    [&](size_t at) { return ways[at].append_only; });
+  }
+  return targets;
+}
+
+absl::Status TakeStates(std::vector<Target>* targets, absl::Duration timeout) {
+  std::vector<std::string> links;
+  std::vector<std::string> paths;
+  for (const Target& target : *targets) {
+    links.push_back(target.link);
+    paths.push_back(target.path);
+  }
+  auto found = StatPaths(links, paths, timeout);
+  if (!found.ok()) return found.status();
+  for (size_t i = 0; i < targets->size(); ++i) {
+    const absl::Status& status = (*found)[i].status();
+    if (!status.ok() && !absl::IsNotFound(status)) return status;
+    if (status.ok()) {
+      (*targets)[i].file.state = StateOf(*(*found)[i]);
+    } else {
+      // Killed meanwhile.
+      (*targets)[i].path.clear();
+    }
   }
   return absl::OkStatus();
 }
@@ -223,13 +227,17 @@ void WriteBack(const void* argument, int report) {
   auto* const* paths = static_cast<char* const*>(argument);
   bool written = true;
   for (; written && *paths != nullptr; ++paths) {
-    const int fd = open(*paths, O_RDONLY | O_CLOEXEC);
-    const bool done =
-        fd >= 0 &&
+    struct stat info;
+    unsigned char result = 0;
+    const int fd = OpenRegularFile(*paths, &info);
+    if (fd < 0 ||
         sync_file_range(fd, 0, 0,
                         SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                            SYNC_FILE_RANGE_WAIT_AFTER) == 0;
-    const unsigned char result = done ? 0 : static_cast<unsigned char>(errno);
+                            SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
+      result = static_cast<unsigned char>(errno);
+    }
+    // Devices have nothing to be written back, and are not opened.
+    if (fd < 0 && result == EINVAL) result = 0;
     if (fd >= 0) close(fd);
     written = write(report, &result, 1) == 1;
   }
@@ -238,28 +246,40 @@ void WriteBack(const void* argument, int report) {
 }  // namespace
 
 absl::StatusOr<FileState> ReadFileState(const std::string& path) {
-  auto found = Stat(path);
-  if (!found.ok()) return found.status();
-  return found->state;
+  struct statx info;
+  if (absl::Status status = StatFile(path, &info); !status.ok()) return status;
+  if (S_ISREG(info.stx_mode)) return StateOf(info);
+  return absl::FailedPreconditionError(
+      absl::StrCat(path, " is not a regular file"));
 }
 
 absl::StatusOr<std::map<std::string, WrittenFile>> ReadWrittenFiles(
-    const ProcFs& proc, const std::vector<TaskInfo>& tree) {
-  Collector files;
+    const ProcFs& proc, const std::vector<TaskInfo>& tree,
+    absl::Duration timeout) {
+  std::vector<Way> ways;
   absl::Status status = ForEachTask(
       proc, tree, [&](pid_t pid, const FuseMounts& fuse) -> absl::Status {
-        absl::Status added = AddDescriptors(proc, pid, fuse, &files);
-        return added.ok() ? AddMappings(proc, pid, fuse, &files) : added;
+        absl::Status added = AddDescriptors(proc, pid, fuse, &ways);
+        return added.ok() ? AddMappings(proc, pid, fuse, &ways) : added;
       });
   if (!status.ok()) return status;
-  return files.Take();
+  auto targets = FindTargets(ways, timeout);
+  if (!targets.ok()) return targets.status();
+  status = TakeStates(&*targets, timeout);
+  if (!status.ok()) return status;
+  std::map<std::string, WrittenFile> files;
+  for (Target& target : *targets) {
+    if (target.path.empty()) continue;
+    files.emplace(std::move(target.path), target.file);
+  }
+  return files;
 }
 
 absl::Status WriteBackMappings(const ProcFs& proc,
                                const std::vector<TaskInfo>& tree,
                                absl::Duration timeout) {
   std::vector<std::string> links;
-  std::set<std::pair<Device, uint64_t>> known;
+  std::set<std::pair<dev_t, uint64_t>> known;
   absl::Status status = ForEachTask(
       proc, tree, [&](pid_t pid, const FuseMounts& fuse) -> absl::Status {
         auto mappings = ReadSharedMappings(proc, pid, fuse);

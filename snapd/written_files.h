@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "snapd/proc.h"
+#include "snapd/stat_paths.h"
 
 namespace daxsnap {
 
@@ -50,9 +51,11 @@ absl::Status WriteBackMappings(const ProcFs& proc,
 // The regular files, by path, that tasks of the tree have open for writing, or
 // mapped shared so that they can write there. The tree stands still. Left out
 // are files that their path does not lead to, such as deleted ones, and those
-// on FUSE, whose server may be in the tree.
+// on FUSE, whose server may be in the tree. UNAVAILABLE, OVERLOADED if a file
+// system on the way does not answer within `timeout`.
 absl::StatusOr<std::map<std::string, WrittenFile>> ReadWrittenFiles(
-    const ProcFs& proc, const std::vector<TaskInfo>& tree);
+    const ProcFs& proc, const std::vector<TaskInfo>& tree,
+    absl::Duration timeout = kAnswerTimeout);
 
 }  // namespace daxsnap
 

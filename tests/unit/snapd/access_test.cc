@@ -16,6 +16,7 @@
 
 #include "snapd/errors.h"
 #include "snapd/trace_probe.h"
+#include "tests/unit/snapd/child.h"
 
 namespace daxsnap {
 namespace {
@@ -24,54 +25,32 @@ constexpr uid_t kUid = 65534;
 constexpr Caller kUser = {.uid = kUid, .gid = kUid};
 constexpr Caller kRoot = {.uid = 0, .gid = 0};
 
+// glibc's wrappers are for all threads: a sanitizer may have started one.
+bool TakeIds(bool of_all_threads) {
+  if (of_all_threads) {
+    return setresgid(kUid, kUid, kUid) == 0 && setresuid(kUid, kUid, kUid) == 0;
+  }
+  return syscall(SYS_setresgid, kUid, kUid, kUid) == 0 &&
+         syscall(SYS_setresuid, kUid, kUid, kUid) == 0;
+}
+
 // A task of kUser's, made by this test, which is root.
-class UserTask {
+class UserTask : public ForkedTask {
  public:
   // `as_user` runs in the task when it is kUser's, `as_root` before. Threads
   // that `as_root` starts stay root's.
   explicit UserTask(
       const std::function<void()>& as_user = [] {},
-      const std::function<void()>& as_root = nullptr) {
+      const std::function<void()>& as_root = nullptr)
+      : ForkedTask([&] {
+          if (as_root) as_root();
+          if (!TakeIds(/*of_all_threads=*/!as_root)) _exit(1);
+          // As after execve(2) of an ordinary program.
+          prctl(PR_SET_DUMPABLE, 1);
+          as_user();
+        }) {
     EXPECT_EQ(geteuid(), 0u) << "only root can make tasks of other users";
-    int ready[2];
-    EXPECT_EQ(pipe2(ready, O_CLOEXEC), 0);
-    pid_ = fork();
-    if (pid_ == 0) {
-      if (as_root) as_root();
-      if (!TakeIds(/*of_all_threads=*/!as_root)) _exit(1);
-      // As after execve(2) of an ordinary program.
-      prctl(PR_SET_DUMPABLE, 1);
-      as_user();
-      (void)!write(ready[1], "r", 1);
-      for (;;) pause();
-    }
-    close(ready[1]);
-    char byte = 0;
-    EXPECT_EQ(read(ready[0], &byte, 1), 1);
-    close(ready[0]);
   }
-  UserTask(const UserTask&) = delete;
-  UserTask& operator=(const UserTask&) = delete;
-  ~UserTask() {
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
-
-  pid_t pid() const { return pid_; }
-  std::vector<TaskInfo> Tree() const { return ProcFs().ReadTree(pid_).value(); }
-
- private:
-  // glibc's wrappers are for all threads: a sanitizer may have started one.
-  static bool TakeIds(bool of_all_threads) {
-    if (of_all_threads) {
-      return setresgid(kUid, kUid, kUid) == 0 &&
-             setresuid(kUid, kUid, kUid) == 0;
-    }
-    return syscall(SYS_setresgid, kUid, kUid, kUid) == 0 &&
-           syscall(SYS_setresuid, kUid, kUid, kUid) == 0;
-  }
-
-  pid_t pid_ = 0;
 };
 
 absl::Status Check(const Caller& caller, const std::vector<TaskInfo>& tree) {

@@ -610,7 +610,7 @@ TEST_F(CheckpointTest, TasksThatCannotBeReadAreNotLeftOut) {
 TEST_F(CheckpointTest, FilesThatCannotBeReadFailIt) {
   for (const auto& [call, name] :
        {std::pair{"open", "/bin/sh"}, std::pair{"open", "/proc/cpuinfo"},
-        std::pair{"read", "/maps"}, std::pair{"read", "/mountinfo"}}) {
+        std::pair{"read", "maps"}, std::pair{"read", "mountinfo"}}) {
     const ScopedFileFault fault(FailWith(EIO, call, name));
     EXPECT_EQ(ErrnoNameOf(Create(Request("a")).status()), "EIO") << name;
     ExpectNothingHappened();

@@ -92,4 +92,32 @@ char Child::State() const {
   return task->state == 'S' || task->state == 'D' ? 'R' : task->state;
 }
 
+ForkedTask::ForkedTask(const std::function<void()>& prepare,
+                       const std::function<void()>& then) {
+  int ready[2];
+  EXPECT_EQ(pipe2(ready, O_CLOEXEC), 0);
+  const UniqueFd reader(ready[0]);
+  UniqueFd writer(ready[1]);
+  pid_ = fork();
+  if (pid_ == 0) {
+    prepare();
+    (void)!write(writer.get(), "r", 1);
+    writer.reset();
+    then();
+    for (;;) pause();
+  }
+  writer.reset();
+  char byte = 0;
+  EXPECT_EQ(read(reader.get(), &byte, 1), 1);
+}
+
+ForkedTask::~ForkedTask() {
+  kill(pid_, SIGKILL);
+  waitpid(pid_, nullptr, 0);
+}
+
+std::vector<TaskInfo> ForkedTask::Tree() const {
+  return ProcFs().ReadTree(pid_).value();
+}
+
 }  // namespace daxsnap

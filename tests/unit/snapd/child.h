@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,26 @@ class Child {
 
   pid_t pid_ = 0;
   TaskId id_;
+};
+
+// A process forked from the test, so that it can do what no shell can; killed
+// and reaped with the object.
+class ForkedTask {
+ public:
+  // `prepare` runs in it before the object is made, `then` afterwards.
+  explicit ForkedTask(
+      const std::function<void()>& prepare,
+      const std::function<void()>& then = [] {});
+  ForkedTask(const ForkedTask&) = delete;
+  ForkedTask& operator=(const ForkedTask&) = delete;
+  ~ForkedTask();
+
+  pid_t pid() const { return pid_; }
+  // It and its children.
+  std::vector<TaskInfo> Tree() const;
+
+ private:
+  pid_t pid_ = 0;
 };
 
 }  // namespace daxsnap

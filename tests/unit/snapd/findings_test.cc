@@ -17,6 +17,8 @@
 #include "snapd/errors.h"
 #include "snapd/files.h"
 #include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/fake_proc.h"
+#include "tests/unit/snapd/fuse_tree.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {
@@ -57,7 +59,7 @@ class FindingsTest : public testing::Test {
 
   absl::StatusOr<std::vector<v1::Finding>> TryFind(
       const std::vector<UsedFile>& files) {
-    return FindLosses(ProcFs(proc_.path()), {Task()}, files, Input());
+    return FindLosses(proc_.proc(), {Task()}, files, Input());
   }
 
   // Of a made-up task 7 below a made-up /proc.
@@ -90,22 +92,7 @@ class FindingsTest : public testing::Test {
     return file;
   }
 
-  void AddProc(const std::string& path, const std::string& text) {
-    const size_t slash = path.rfind('/');
-    auto directory = EnsureDirectories(
-        absl::StrCat(proc_.path(), "/", path.substr(0, slash)));
-    ASSERT_TRUE(directory.ok());
-    ASSERT_TRUE(
-        ReplaceFileAt(directory->get(), path.substr(slash + 1), text).ok());
-  }
-
-  void AddLink(const std::string& path, const std::string& target) {
-    const std::string whole = absl::StrCat(proc_.path(), "/", path);
-    ASSERT_TRUE(EnsureDirectories(whole.substr(0, whole.rfind('/'))).ok());
-    ASSERT_EQ(symlink(target.c_str(), whole.c_str()), 0);
-  }
-
-  TempDirectory proc_;
+  FakeProc proc_;
   TmpfilesRules rules_;
   FindingsInput input_;
 };
@@ -245,11 +232,12 @@ TEST_F(FindingsTest, PidsThatABootGivesToOthers) {
 
 TEST_F(FindingsTest, NamespacesThatAreNotOurs) {
   for (const char* kind : {"pid", "mnt", "user", "net"}) {
-    AddLink(absl::StrCat(getpid(), "/ns/", kind), absl::StrCat(kind, ":[1]"));
+    proc_.AddLink(absl::StrCat(getpid(), "/ns/", kind),
+                  absl::StrCat(kind, ":[1]"));
   }
-  AddLink("7/ns/pid", "pid:[2]");
-  AddLink("7/ns/mnt", "mnt:[2]");
-  AddLink("7/ns/user", "user:[1]");
+  proc_.AddLink("7/ns/pid", "pid:[2]");
+  proc_.AddLink("7/ns/mnt", "mnt:[2]");
+  proc_.AddLink("7/ns/user", "user:[1]");
   input_.first_reserved_pid = INT_MAX;  // of no interest in another namespace
   const auto findings = Find({});
   EXPECT_THAT(findings,
@@ -261,15 +249,16 @@ TEST_F(FindingsTest, NamespacesThatAreNotOurs) {
 }
 
 TEST_F(FindingsTest, SysvObjectsOfTheTree) {
-  AddProc("sysvipc/shm",
-          "       key      shmid perms       size  cpid  lpid nattch\n"
-          "      4660          0   600       4096    99    99      1\n"
-          "         0          5   600       4096     7    99      0\n"
-          "         0          6   600       4096    98    99      0\n");
-  AddProc("sysvipc/msg",
-          "       key      msqid perms      cbytes       qnum lspid lrpid\n"
-          "         0          3   600           0          0    99     7\n"
-          "         0          4   600           0          0    99    98\n");
+  proc_.AddFile("sysvipc/shm",
+                "       key      shmid perms       size  cpid  lpid nattch\n"
+                "      4660          0   600       4096    99    99      1\n"
+                "         0          5   600       4096     7    99      0\n"
+                "         0          6   600       4096    98    99      0\n");
+  proc_.AddFile(
+      "sysvipc/msg",
+      "       key      msqid perms      cbytes       qnum lspid lrpid\n"
+      "         0          3   600           0          0    99     7\n"
+      "         0          4   600           0          0    99    98\n");
   UsedFile attached = File("/SYSV00001234 (deleted)");
   attached.link = "map_files/1000-2000";
   attached.inode = 0;
@@ -280,8 +269,8 @@ TEST_F(FindingsTest, SysvObjectsOfTheTree) {
                             Is(v1::ERROR_REASON_SYSV_IPC, kLost, "shm 5"),
                             Is(v1::ERROR_REASON_SYSV_IPC, kLost, "msg 3")));
   // In an IPC namespace of its own they are in the snapshot.
-  AddLink(absl::StrCat(getpid(), "/ns/ipc"), "ipc:[1]");
-  AddLink("7/ns/ipc", "ipc:[2]");
+  proc_.AddLink(absl::StrCat(getpid(), "/ns/ipc"), "ipc:[1]");
+  proc_.AddLink("7/ns/ipc", "ipc:[2]");
   EXPECT_THAT(Find({attached}), IsEmpty());
 }
 
@@ -297,6 +286,30 @@ TEST_F(FindingsTest, SemaphoresThatATaskWasTheLastToUse) {
   EXPECT_THAT(*FindLosses(proc, self, {}, Input()),
               ElementsAre(Is(v1::ERROR_REASON_SYSV_IPC, kLost, name)));
   semctl(id, 0, IPC_RMID);
+}
+
+// Whose directory holds a file that is open: to look whether its name is still
+// there would wait for ever.
+TEST_F(FindingsTest, ServerThatStandsStillWithTheTreeIsNamedInTime) {
+  const FuseTree tree([](const std::string& path) {
+    if (open((path + "/x (deleted)").c_str(), O_RDWR) < 0 || chdir("/") != 0) {
+      _exit(1);
+    }
+  });
+  input_.answer_timeout = absl::Milliseconds(300);
+  const std::vector<TaskInfo> tasks = tree.tasks();
+  const ProcFs proc;
+  for (const bool stopped : {false, true}) {
+    if (stopped) tree.Stop();
+    auto files = ReadUsedFiles(proc, tasks);
+    ASSERT_TRUE(files.ok()) << files.status();
+    const absl::Status status =
+        FindLosses(proc, tasks, *files, Input()).status();
+    EXPECT_EQ(ErrorReasonOf(status), stopped ? reason::kOverloaded : "")
+        << status;
+    if (!stopped) continue;
+    EXPECT_EQ(ErrorMetadataOf(status)["path"], tree.path() + "/x (deleted)");
+  }
 }
 
 TEST_F(FindingsTest, RefusalHasAllLossesAndTheReasonOfTheFirst) {
@@ -363,12 +376,13 @@ TEST_F(FindingsTest, LossesAreNotLeftOutForWhatIsNone) {
 }
 
 TEST_F(FindingsTest, WhatCannotBeReadIsNotTakenForNothing) {
-  AddLink("7/ns/pid", "pid:[1]");
-  AddProc("7/task/7/x", "");
-  AddProc("7/stat", "7 (seven) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0\n");
-  AddProc("7/status", "Tgid: 7\nUid: 0 0 0 0\nGid: 0 0 0 0\n");
+  proc_.AddLink("7/ns/pid", "pid:[1]");
+  proc_.AddFile("7/task/7/x", "");
+  proc_.AddFile("7/stat",
+                "7 (seven) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0\n");
+  proc_.AddFile("7/status", "Tgid: 7\nUid: 0 0 0 0\nGid: 0 0 0 0\n");
   for (const char* kind : {"shm", "msg", "sem"}) {
-    AddProc(absl::StrCat("sysvipc/", kind), "key\n");
+    proc_.AddFile(absl::StrCat("sysvipc/", kind), "key\n");
   }
   for (const auto& [call, name] :
        {std::pair{"link", "/ns/pid"}, std::pair{"link", "/ns/ipc"},
@@ -380,7 +394,7 @@ TEST_F(FindingsTest, WhatCannotBeReadIsNotTakenForNothing) {
     EXPECT_EQ(ErrorReasonOf(status), reason::kOverloaded)
         << call << " " << name << ": " << status;
   }
-  AddProc("sysvipc/shm", "key shmid\n1\n");
+  proc_.AddFile("sysvipc/shm", "key shmid\n1\n");
   EXPECT_FALSE(TryFind({}).ok());
 }
 

@@ -12,9 +12,11 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "snapd/build_id.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
 #include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/fuse_tree.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {
@@ -58,6 +60,22 @@ TEST_F(ManifestTest, RecordsWhatALaterReaderMustCheck) {
   ASSERT_EQ(manifest.files_size(), 1);
   EXPECT_EQ(manifest.files(0).build_id().size(), 40u);
   EXPECT_EQ(PidsOf(manifest), (std::vector<pid_t>{42, 43}));
+}
+
+// The manifest is made while the tasks stand still.
+TEST_F(ManifestTest, ServerThatStandsStillIsNamedInTime) {
+  const FuseTree tree([](const std::string&) {});
+  const std::vector<std::string> paths = {"/bin/sh", tree.path() + "/x"};
+  auto files = LookAtMappedFiles(paths);
+  ASSERT_TRUE(files.ok()) << files.status();
+  EXPECT_EQ((*files)[0]->build_id, Mapping("/bin/sh").files(0).build_id());
+  EXPECT_EQ((*files)[1]->build_id, "");
+  EXPECT_EQ((*files)[1]->info.st_size, 4096);
+  tree.Stop();
+  const absl::Status late =
+      LookAtMappedFiles(paths, absl::Milliseconds(300)).status();
+  EXPECT_EQ(ErrorReasonOf(late), reason::kOverloaded) << late;
+  EXPECT_EQ(ErrorMetadataOf(late)["path"], paths[1]);
 }
 
 TEST_F(ManifestTest, UnchangedFilesPass) {

@@ -13,32 +13,11 @@
 #include "snapd/files.h"
 #include "snapd/preflight.h"
 #include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/fake_proc.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {
 namespace {
-
-// A proc file system of one task, as text.
-class FakeProc {
- public:
-  void AddTask(pid_t pid, const std::string& stat, const std::string& status) {
-    auto directory =
-        EnsureDirectories(absl::StrCat(temp_.path(), "/", pid, "/task"));
-    ASSERT_TRUE(directory.ok());
-    const std::string task = absl::StrCat(temp_.path(), "/", pid);
-    ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/stat", stat).ok());
-    ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/status", status).ok());
-  }
-  void AddFile(pid_t pid, const std::string& name, const std::string& text) {
-    auto task = EnsureDirectories(absl::StrCat(temp_.path(), "/", pid));
-    ASSERT_TRUE(task.ok());
-    ASSERT_TRUE(ReplaceFileAt(task->get(), name, text).ok());
-  }
-  ProcFs proc() const { return ProcFs(temp_.path()); }
-
- private:
-  TempDirectory temp_;
-};
 
 std::string Stat(const std::string& comm, char state, unsigned flags) {
   return absl::StrCat("7 (", comm, ") ", std::string(1, state), " 3 7 7 0 -1 ",
@@ -69,7 +48,7 @@ TEST(ProcFs, MissingTaskIsNotFound) {
 TEST(ProcFs, ReadsFilesThatAreMappedOnce) {
   FakeProc fake;
   fake.AddFile(
-      7, "maps",
+      "7/maps",
       "00400000-00401000 r-xp 00000000 fd:0a 12   /bin/a b\n"
       "00500000-00501000 rw-s 00001000 fd:0a 12   /bin/a b\n"
       "7f0000000000-7f0000001000 rw-p 00000000 00:00 0 \n"
@@ -86,13 +65,13 @@ TEST(ProcFs, ReadsFilesThatAreMappedOnce) {
   EXPECT_TRUE(maps->at(0).shared);
   EXPECT_EQ(maps->at(1).path, "/SYSV00001234 (deleted)");
   EXPECT_TRUE(absl::IsNotFound(fake.proc().ReadMaps(8).status()));
-  fake.AddFile(7, "maps", "gibberish\n");
+  fake.AddFile("7/maps", "gibberish\n");
   EXPECT_TRUE(absl::IsInternal(fake.proc().ReadMaps(7).status()));
 }
 
 TEST(ProcFs, ReadsMounts) {
   FakeProc fake;
-  fake.AddFile(7, "mountinfo",
+  fake.AddFile("7/mountinfo",
                "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
                "23 22 0:21 /sub /mnt/a\\040b\\134c rw - tmpfs tmpfs rw\n\n");
   auto mounts = fake.proc().ReadMounts(7);
@@ -104,7 +83,7 @@ TEST(ProcFs, ReadsMounts) {
   EXPECT_EQ(mounts->at(0).type, "ext4");
   EXPECT_EQ(mounts->at(1).mount_point, "/mnt/a b\\c");
   EXPECT_EQ(mounts->at(1).type, "tmpfs");
-  fake.AddFile(7, "mountinfo", "gibberish\n");
+  fake.AddFile("7/mountinfo", "gibberish\n");
   EXPECT_TRUE(absl::IsInternal(fake.proc().ReadMounts(7).status()));
 }
 

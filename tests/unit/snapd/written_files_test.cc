@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +18,9 @@
 
 #include "snapd/errors.h"
 #include "snapd/files.h"
+#include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/fake_proc.h"
+#include "tests/unit/snapd/fuse_tree.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {
@@ -24,35 +28,6 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
-
-// A child of the test that has prepared something.
-class Prepared {
- public:
-  explicit Prepared(const std::function<void()>& prepare) {
-    int ready[2];
-    EXPECT_EQ(pipe2(ready, O_CLOEXEC), 0);
-    pid_ = fork();
-    if (pid_ == 0) {
-      prepare();
-      (void)!write(ready[1], "r", 1);
-      for (;;) pause();
-    }
-    close(ready[1]);
-    char byte = 0;
-    EXPECT_EQ(read(ready[0], &byte, 1), 1);
-    close(ready[0]);
-  }
-  Prepared(const Prepared&) = delete;
-  Prepared& operator=(const Prepared&) = delete;
-  ~Prepared() {
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
-  }
-  pid_t pid() const { return pid_; }
-
- private:
-  pid_t pid_ = 0;
-};
 
 class WrittenFilesTest : public testing::Test {
  protected:
@@ -81,7 +56,7 @@ class WrittenFilesTest : public testing::Test {
   // Those in the test's directory.
   absl::StatusOr<std::map<std::string, WrittenFile>> Read(
       const std::function<void()>& prepare) {
-    const Prepared task(prepare);
+    const ForkedTask task(prepare);
     auto tree = ProcFs().ReadTree(task.pid());
     if (!tree.ok()) return tree.status();
     auto files = ReadWrittenFiles(ProcFs(), *tree);
@@ -202,7 +177,7 @@ TEST_F(WrittenFilesTest, AreFoundByTheirPath) {
 
 TEST_F(WrittenFilesTest, AreNotLeftOutWhenTheyCannotBeRead) {
   for (const auto& [call, name] :
-       {std::pair{"read", "/maps"}, std::pair{"read", "/mountinfo"},
+       {std::pair{"read", "maps"}, std::pair{"read", "mountinfo"},
         std::pair{"stat", "/a"}, std::pair{"open", "fd"}}) {
     const ScopedFileFault fault(FailWith(EIO, call, name));
     const absl::Status status = Read([this] { Open("a", O_RDWR); }).status();
@@ -219,7 +194,7 @@ TEST_F(WrittenFilesTest, StoresAfterTheWriteBackChangeTheTime) {
   int done[2];
   ASSERT_EQ(pipe2(tell, O_CLOEXEC), 0);
   ASSERT_EQ(pipe2(done, O_CLOEXEC), 0);
-  const Prepared task([&] {
+  const ForkedTask task([&] {
     const int fd = open(Path("a").c_str(), O_RDWR);
     auto* at = static_cast<volatile char*>(
         mmap(nullptr, 5, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
@@ -262,7 +237,7 @@ TEST_F(WrittenFilesTest, StoresAfterTheWriteBackChangeTheTime) {
 }
 
 TEST_F(WrittenFilesTest, WriteBackHasAnEnd) {
-  const Prepared task(
+  const ForkedTask task(
       [this] { Map(Path("a"), O_RDWR, PROT_READ | PROT_WRITE, MAP_SHARED); });
   auto tree = ProcFs().ReadTree(task.pid());
   ASSERT_TRUE(tree.ok());
@@ -275,26 +250,17 @@ TEST_F(WrittenFilesTest, WriteBackHasAnEnd) {
 // "ID PARENT MAJOR:MINOR ..." of mounts, of which one is of FUSE: its server
 // may be in the tree and stand still.
 TEST_F(WrittenFilesTest, OnFuseAreNotTouched) {
-  const std::string task = Path("proc/7");
-  ASSERT_TRUE(EnsureDirectories(task + "/fd").ok());
-  ASSERT_TRUE(EnsureDirectories(task + "/fdinfo").ok());
-  ASSERT_EQ(symlink(Path("a").c_str(), (task + "/fd/3").c_str()), 0);
-  ASSERT_EQ(symlink(Path("b").c_str(), (task + "/fd/4").c_str()), 0);
-  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/fdinfo/3",
-                            "pos:\t0\nflags:\t0100002\nmnt_id:\t31\n")
-                  .ok());
-  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/fdinfo/4",
-                            "pos:\t0\nflags:\t0100002\nmnt_id:\t30\n")
-                  .ok());
-  ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, task + "/maps",
-                            "7f0000000000-7f0000001000 rw-s 00000000 00:2d 9  "
-                            "                  /mnt/x\n")
-                  .ok());
-  ASSERT_TRUE(
-      ReplaceFileAt(AT_FDCWD, task + "/mountinfo",
-                    "30 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n"
-                    "31 30 0:45 / /mnt rw - fuse.sshfs host: rw,user_id=0\n")
-          .ok());
+  const FakeProc proc;
+  proc.AddLink("7/fd/3", Path("a"));
+  proc.AddLink("7/fd/4", Path("b"));
+  proc.AddFile("7/fdinfo/3", "pos:\t0\nflags:\t0100002\nmnt_id:\t31\n");
+  proc.AddFile("7/fdinfo/4", "pos:\t0\nflags:\t0100002\nmnt_id:\t30\n");
+  proc.AddFile("7/maps",
+               "7f0000000000-7f0000001000 rw-s 00000000 00:2d 9               "
+               "    /mnt/x\n");
+  proc.AddFile("7/mountinfo",
+               "30 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n"
+               "31 30 0:45 / /mnt rw - fuse.sshfs host: rw,user_id=0\n");
   TaskInfo info;
   info.id.pid = 7;
   std::vector<std::string> statted;
@@ -303,11 +269,33 @@ TEST_F(WrittenFilesTest, OnFuseAreNotTouched) {
         if (call == "stat") statted.push_back(name);
         return 0;
       });
-  auto files = ReadWrittenFiles(ProcFs(Path("proc")), {info});
+  auto files = ReadWrittenFiles(proc.proc(), {info});
   ASSERT_TRUE(files.ok()) << files.status();
   EXPECT_EQ(files->size(), 1u);
   EXPECT_EQ(files->count(Path("b")), 1u);
-  EXPECT_THAT(statted, ElementsAre(task + "/fd/4", Path("b")));
+  const std::string link = proc.proc().root() + "/7/fd/4";
+  EXPECT_THAT(statted, ElementsAre(link, Path("b"), link));
+}
+
+TEST_F(WrittenFilesTest, ServerThatStandsStillWithTheTreeIsNamedInTime) {
+  // Of another file system, whose path leads over the server's.
+  const FuseTree tree([](const std::string& path) {
+    const std::string directory = path + "/dir";
+    if (mount("test", directory.c_str(), "tmpfs", 0, nullptr) != 0 ||
+        open((directory + "/x").c_str(), O_CREAT | O_RDWR, 0600) < 0) {
+      _exit(1);
+    }
+  });
+  const std::vector<TaskInfo> tasks = tree.tasks();
+  const std::string path = tree.path() + "/dir/x";
+  auto files = ReadWrittenFiles(ProcFs(), tasks);
+  ASSERT_TRUE(files.ok()) << files.status();
+  EXPECT_EQ(files->count(path), 1u);
+  tree.Stop();
+  const absl::Status late =
+      ReadWrittenFiles(ProcFs(), tasks, absl::Milliseconds(300)).status();
+  EXPECT_EQ(ErrorReasonOf(late), reason::kOverloaded) << late;
+  EXPECT_EQ(ErrorMetadataOf(late)["path"], path);
 }
 
 }  // namespace
