@@ -2,20 +2,27 @@
 #include "snapd/file_sync.h"
 
 #include <fcntl.h>
-#include <poll.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <set>
+#include <map>
+#include <optional>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include "snapd/bounded_child.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
 
@@ -24,64 +31,119 @@ namespace {
 
 bool CanSync(mode_t mode) { return S_ISREG(mode) || S_ISDIR(mode); }
 
-// What the process that syncs is told. It is made by fork() in a process that
-// has threads, so from RunSyncs() on only system calls may be used.
-struct SyncJob {
-  // Of each target: its descriptor, and the path by which it is opened anew.
-  std::vector<int> fds;
-  std::vector<std::string> paths;
-  // Where the errno of each goes, 0 if it is synced.
-  int report = -1;
-  // All descriptors above, sorted.
-  std::vector<int> kept;
+// What the child is told, of one target.
+struct Job {
+  int fd;
+  int root;
+  pid_t pid;
+  int descriptor;
+  // Ends with a null pointer.
+  const char* const* mount_points;
 };
 
-void CloseAllBut(const std::vector<int>& kept) {
-  unsigned from = 0;
-  for (const int fd : kept) {
-    const auto keep = static_cast<unsigned>(fd);
-    if (keep > from) close_range(from, keep - 1, 0);
-    from = keep + 1;
-  }
-  close_range(from, ~0U, 0);
+struct Jobs {
+  const Job* first;
+  size_t count;
+};
+
+// From here to Sync() all runs in the child: see BoundedChild::Work.
+
+// In memory, or made up by the kernel as they are read.
+bool HasNothingToSync(int fd) {
+  struct statfs info;
+  if (fstatfs(fd, &info) != 0) return false;
+  constexpr unsigned kMagics[] = {
+      ANON_INODE_FS_MAGIC, BINFMTFS_MAGIC,     BPF_FS_MAGIC,
+      CGROUP2_SUPER_MAGIC, CGROUP_SUPER_MAGIC, DEBUGFS_MAGIC,
+      DEVPTS_SUPER_MAGIC,  HUGETLBFS_MAGIC,    NSFS_MAGIC,
+      PROC_SUPER_MAGIC,    RAMFS_MAGIC,        SECURITYFS_MAGIC,
+      SELINUX_MAGIC,       SYSFS_MAGIC,        TMPFS_MAGIC,
+      TRACEFS_MAGIC};
+  return std::find(std::begin(kMagics), std::end(kMagics),
+                   static_cast<unsigned>(info.f_type)) != std::end(kMagics);
 }
 
-int SyncOne(int target, const char* path) {
-  // A descriptor of O_PATH cannot be synced, and what is no file or directory
-  // must not be opened.
-  struct stat info;
-  if (fstat(target, &info) != 0) return errno;
-  if (!CanSync(info.st_mode)) return EINVAL;
-  const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0) return errno;
-  const int error = syncfs(fd) == 0 ? 0 : errno;
+bool Look(int fd, struct statx* info) {
+  return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+               STATX_TYPE | STATX_INO | STATX_MNT_ID, info) == 0;
+}
+
+bool IsOnSameDevice(const struct statx& a, const struct statx& b) {
+  return a.stx_dev_major == b.stx_dev_major &&
+         a.stx_dev_minor == b.stx_dev_minor;
+}
+
+int OpenDirectoryOf(int fd) {
+  return openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+// A directory of the file system of `used`, which is at one of the places where
+// it is mounted, unless something else is there by now or above it. As mount
+// points have no symlinks, whoever puts one there is not followed.
+int OpenMountPoint(const Job& job, const struct statx& used) {
+  open_how how = {};
+  how.flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  for (auto* const* path = job.mount_points; *path != nullptr; ++path) {
+    const int place = static_cast<int>(
+        syscall(SYS_openat2, job.root, *path, &how, sizeof(how)));
+    if (place < 0) continue;
+    struct statx info;
+    // A subvolume has a device of its own on the same mount.
+    const bool same =
+        Look(place, &info) &&
+        (info.stx_mnt_id == used.stx_mnt_id || IsOnSameDevice(info, used));
+    const int fd = same ? OpenDirectoryOf(place) : -1;
+    close(place);
+    if (fd >= 0) return fd;
+  }
+  return -1;
+}
+
+// The task's own descriptor of what is `used`: opens nothing.
+int TakeDescriptor(const Job& job, const struct statx& used) {
+  if (job.descriptor < 0) return -1;
+  const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, job.pid, 0));
+  if (pidfd < 0) return -1;
+  const int fd =
+      static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, job.descriptor, 0));
+  close(pidfd);
+  struct statx info;
+  if (fd < 0 || (Look(fd, &info) && info.stx_ino == used.stx_ino &&
+                 IsOnSameDevice(info, used))) {
+    return fd;
+  }
+  close(fd);
+  return -1;
+}
+
+// Who opens a file breaks its leases and is seen by its server, and what is no
+// file or directory may do anything; so directories alone are opened.
+int SyncOne(const Job& job) {
+  struct statx used;
+  if (HasNothingToSync(job.fd)) return 0;
+  if (!Look(job.fd, &used)) return errno;
+  int fd = -1;
+  int error = ENOENT;
+  if (S_ISDIR(used.stx_mode)) {
+    fd = OpenDirectoryOf(job.fd);
+    error = errno;
+  }
+  if (fd < 0) fd = OpenMountPoint(job, used);
+  if (fd < 0) fd = TakeDescriptor(job, used);
+  if (fd < 0) return error;
+  error = syncfs(fd) == 0 ? 0 : errno;
   close(fd);
   return error;
 }
 
-[[noreturn]] void RunSyncs(const SyncJob& job) {
-  // Nobody's child, so that nobody has to wait for it.
-  const pid_t worker = _Fork();
-  if (worker != 0) _exit(worker < 0 ? 1 : 0);
-  // Pools, sockets and locks of snapd would outlive it here.
-  CloseAllBut(job.kept);
-  for (size_t i = 0; i < job.fds.size(); ++i) {
-    const int error = SyncOne(job.fds[i], job.paths[i].c_str());
-    // Nobody reads it any more: the time is over.
-    if (write(job.report, &error, sizeof(error)) != sizeof(error)) break;
+// A byte for each target: an errno, or 0.
+void Sync(const void* argument, int report) {
+  const auto* jobs = static_cast<const Jobs*>(argument);
+  for (size_t i = 0; i < jobs->count; ++i) {
+    const auto error = static_cast<unsigned char>(SyncOne(jobs->first[i]));
+    if (write(report, &error, 1) != 1) return;
   }
-  _exit(0);
-}
-
-absl::Status StartSyncs(const SyncJob& job) {
-  const pid_t child = _Fork();
-  if (child == 0) RunSyncs(job);
-  int status = 0;
-  while (child > 0 && waitpid(child, &status, 0) < 0) {
-    if (errno != EINTR) break;
-  }
-  if (child > 0 && status == 0) return absl::OkStatus();
-  return ErrnoError(child < 0 ? errno : EAGAIN, "cannot start a sync");
 }
 
 absl::Status TimedOut(const std::string& mount_point, absl::Duration timeout) {
@@ -100,46 +162,95 @@ absl::Status TimedOut(const std::string& mount_point, absl::Duration timeout) {
 
 absl::Status Failed(const std::string& mount_point, int error) {
   const std::string text = std::strerror(error);
-  return MakeError(
-      {.code = absl::StatusCode::kUnavailable,
-       .reason = reason::kSyncFailed,
-       .message = absl::StrCat("the file system on ", mount_point,
-                               ", which the tasks use, cannot be synced: ",
-                               text, "; the tasks run on"),
-       .hint = error == ENOSPC || error == EDQUOT
-                   ? "make room on that file system and try again"
-                   : "check the device of that file system and the kernel log",
-       .metadata = {{"path", mount_point}, {"error", text}}});
+  ErrorDetails details{
+      .code = absl::StatusCode::kUnavailable,
+      .reason = reason::kSyncFailed,
+      .message = absl::StrCat("the file system on ", mount_point,
+                              ", which the tasks use, cannot be synced: ", text,
+                              "; the tasks run on"),
+      .hint = "check the device of that file system and the kernel log",
+      .metadata = {{"path", mount_point}, {"error", text}}};
+  if (error == ENOSPC || error == EDQUOT) {
+    details.hint = "make room on that file system and try again";
+  } else if (error == ENOENT) {
+    details.hint =
+        "it was unmounted, or is hidden by another mount, and no task has it "
+        "open: mount it again, or have the program map its files anew";
+  }
+  return MakeError(details);
+}
+
+// Where the file system of the file is mounted; the mount it was found on
+// first.
+std::vector<std::string> PlacesOf(const UsedFile& file,
+                                  const std::vector<MountInfo>& mounts) {
+  std::vector<std::string> places;
+  const auto own = std::find_if(
+      mounts.begin(), mounts.end(),
+      [&](const MountInfo& mount) { return mount.id == file.mount_id; });
+  const dev_t device = own == mounts.end() ? file.device : own->device;
+  if (own != mounts.end()) places.push_back(own->mount_point);
+  for (const MountInfo& mount : mounts) {
+    if (mount.device == device && mount.id != file.mount_id) {
+      places.push_back(mount.mount_point);
+    }
+  }
+  return places;
+}
+
+// The number of the task's descriptor; -1 if the file is not used by one.
+int DescriptorOf(const UsedFile& file) {
+  absl::string_view number = file.link;
+  int fd = -1;
+  return absl::ConsumePrefix(&number, "fd/") && absl::SimpleAtoi(number, &fd)
+             ? fd
+             : -1;
+}
+
+// Directories are best, and what is only mapped is worst.
+int RankOf(const UsedFile& file) {
+  if (S_ISDIR(file.mode)) return 0;
+  return file.is_mapping() ? 2 : 1;
+}
+
+// Nothing if the task, or what it had there, is gone.
+absl::StatusOr<std::optional<SyncTarget>> MakeTarget(const ProcFs& proc,
+                                                     const UsedFile& file) {
+  const std::string task = absl::StrCat(proc.root(), "/", file.pid);
+  SyncTarget target;
+  target.mount_point = file.mount_point.empty() ? file.path : file.mount_point;
+  auto fd = OpenPath(absl::StrCat(task, "/", file.link));
+  if (absl::IsNotFound(fd.status())) return std::nullopt;
+  if (!fd.ok()) return fd.status();
+  target.fd = *std::move(fd);
+  target.pid = file.pid;
+  target.descriptor = DescriptorOf(file);
+  auto root = OpenPath(task + "/root");
+  if (absl::IsNotFound(root.status())) return std::nullopt;
+  if (!root.ok()) return root.status();
+  target.root = *std::move(root);
+  auto mounts = proc.ReadMounts(file.pid);
+  if (absl::IsNotFound(mounts.status())) return std::nullopt;
+  if (!mounts.ok()) return mounts.status();
+  target.places = PlacesOf(file, *mounts);
+  return target;
 }
 
 }  // namespace
 
 absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
     const ProcFs& proc, const std::vector<UsedFile>& files) {
-  std::vector<SyncTarget> targets;
-  std::set<dev_t> seen;
+  std::map<dev_t, const UsedFile*> best;
   for (const UsedFile& file : files) {
-    if (!CanSync(file.mode) || seen.contains(file.device)) continue;
-    const std::string path =
-        absl::StrCat(proc.root(), "/", file.pid, "/", file.link);
-    auto fd = OpenPath(path);
-    if (absl::IsNotFound(fd.status())) continue;
-    if (!fd.ok()) return fd.status();
-    struct statx info;
-    if (statx(fd->get(), "", AT_STATX_DONT_SYNC | AT_EMPTY_PATH, STATX_TYPE,
-              &info) != 0) {
-      return ErrnoError(errno, absl::StrCat("cannot stat ", path));
-    }
-    // The task has put something else there since.
-    if (!CanSync(info.stx_mode) ||
-        makedev(info.stx_dev_major, info.stx_dev_minor) != file.device) {
-      continue;
-    }
-    seen.insert(file.device);
-    targets.push_back({.fd = *std::move(fd),
-                       .mount_point = file.mount_point.empty()
-                                          ? file.path
-                                          : file.mount_point});
+    if (!CanSync(file.mode)) continue;
+    const UsedFile*& chosen = best[file.device];
+    if (chosen == nullptr || RankOf(file) < RankOf(*chosen)) chosen = &file;
+  }
+  std::vector<SyncTarget> targets;
+  for (const auto& [device, file] : best) {
+    auto target = MakeTarget(proc, *file);
+    if (!target.ok()) return target.status();
+    if (target->has_value()) targets.push_back(**std::move(target));
   }
   return targets;
 }
@@ -149,44 +260,33 @@ absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
                              const Cancellation& cancellation) {
   if (targets.empty()) return absl::OkStatus();
   const absl::Time deadline = absl::Now() + timeout;
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoError(errno, "cannot sync");
-  const UniqueFd results(ends[0]);
-  UniqueFd report(ends[1]);
-  SyncJob job;
+  std::vector<std::vector<const char*>> places;
+  std::vector<Job> jobs;
+  std::vector<int> kept;
   for (const SyncTarget& target : targets) {
-    job.fds.push_back(target.fd.get());
-    job.paths.push_back(absl::StrCat("/proc/self/fd/", target.fd.get()));
+    auto& pointers = places.emplace_back();
+    for (const std::string& place : target.places) {
+      pointers.push_back(place.c_str());
+    }
+    pointers.push_back(nullptr);
+    jobs.push_back({.fd = target.fd.get(),
+                    .root = target.root.get(),
+                    .pid = target.pid,
+                    .descriptor = target.descriptor,
+                    .mount_points = pointers.data()});
+    kept.push_back(target.fd.get());
+    if (target.root.valid()) kept.push_back(target.root.get());
   }
-  job.report = report.get();
-  job.kept = job.fds;
-  job.kept.push_back(job.report);
-  std::sort(job.kept.begin(), job.kept.end());
-  if (absl::Status started = StartSyncs(job); !started.ok()) return started;
-  report.reset();
-
-  for (size_t done = 0; done < targets.size();) {
-    pollfd poll_for[] = {
-        {.fd = results.get(), .events = POLLIN, .revents = 0},
-        {.fd = cancellation.fd(), .events = POLLIN, .revents = 0},
-    };
-    const int64_t left_ms = absl::ToInt64Milliseconds(std::clamp(
-        deadline - absl::Now(), absl::ZeroDuration(), absl::Hours(24)));
-    const int ready = poll(poll_for, 2, static_cast<int>(left_ms));
-    if (ready < 0 && errno != EINTR) return ErrnoError(errno, "cannot sync");
-    if (ready < 0) continue;
-    if (poll_for[1].revents != 0) return CancelledError();
-    if (poll_for[0].revents == 0) {
-      if (absl::Now() < deadline) continue;
-      return TimedOut(targets[done].mount_point, timeout);
+  const Jobs all = {.first = jobs.data(), .count = jobs.size()};
+  auto child = BoundedChild::Start(Sync, &all, std::move(kept));
+  if (!child.ok()) return child.status();
+  for (const SyncTarget& target : targets) {
+    auto error = child->Next(deadline, &cancellation);
+    if (absl::IsDeadlineExceeded(error.status())) {
+      return TimedOut(target.mount_point, timeout);
     }
-    int error = 0;
-    const ssize_t got = read(results.get(), &error, sizeof(error));
-    if (got != sizeof(error)) {
-      return ErrnoError(ECHILD, "the process that syncs has ended early");
-    }
-    if (error != 0) return Failed(targets[done].mount_point, error);
-    ++done;
+    if (!error.ok()) return error.status();
+    if (*error != 0) return Failed(target.mount_point, *error);
   }
   return absl::OkStatus();
 }

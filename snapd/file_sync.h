@@ -4,11 +4,15 @@
 // than the memory of a snapshot.
 //
 // A sync can hang for ever: a device that does not answer, a frozen file
-// system, one whose server is among the stopped tasks. A thread that is stuck
-// in one could not be ended, nor could snapd; so a process of its own does it,
-// is left behind when its time is over, and ends when the kernel lets it.
+// system, one whose server is among the stopped tasks. So a child does it; see
+// bounded_child.h. It opens directories, never a file, FIFO or device: who
+// opens such a thing by a name that users choose may do more than look. Files
+// of a file system that has no place among the mounts any more are reached by
+// the descriptors that tasks have of them.
 #ifndef DAXSNAP_SNAPD_FILE_SYNC_H_
 #define DAXSNAP_SNAPD_FILE_SYNC_H_
+
+#include <sys/types.h>
 
 #include <string>
 #include <vector>
@@ -29,6 +33,13 @@ struct SyncTarget {
   UniqueFd fd;
   // Its mount point, for people.
   std::string mount_point;
+  // Which descriptor of which task it is; -1 if it is none.
+  pid_t pid = 0;
+  int descriptor = -1;
+  // Where the file system is mounted, below the root directory of the task,
+  // which is opened with O_PATH.
+  UniqueFd root = UniqueFd();
+  std::vector<std::string> places = {};
 };
 
 // The file systems of those of the files that are regular or directories, each
@@ -37,7 +48,8 @@ struct SyncTarget {
 absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
     const ProcFs& proc, const std::vector<UsedFile>& files);
 
-// Syncs all of them, one after the other. UNAVAILABLE, SYNC_TIMEOUT once
+// Syncs all of them, one after the other, but those that are only memory or the
+// kernel's own, such as tmpfs and proc. UNAVAILABLE, SYNC_TIMEOUT once
 // `timeout` is over, SYNC_FAILED if one says so; both name the mount point.
 // CANCELLED as soon as `cancellation` fires. Thread-safe.
 absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,

@@ -4,6 +4,9 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/fuse.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,18 +14,17 @@
 #include <cstring>
 #include <set>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
 #include "tests/unit/snapd/child.h"
+#include "tests/unit/snapd/fuse_tree.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {
 namespace {
 
 using ::testing::Contains;
-using ::testing::HasSubstr;
 using ::testing::Not;
 
 std::vector<std::string> MountPoints(const Child& child) {
@@ -129,33 +131,115 @@ SyncTarget Target(const std::string& path) {
   return target;
 }
 
+// The one on which the second task of the tree has something.
+std::vector<SyncTarget> TargetsOf(const FuseTree& tree) {
+  const ProcFs proc;
+  auto files = ReadUsedFiles(proc, tree.tasks());
+  EXPECT_TRUE(files.ok()) << files.status();
+  auto targets = CollectSyncTargets(proc, *files);
+  EXPECT_TRUE(targets.ok()) << targets.status();
+  std::erase_if(*targets, [&](const SyncTarget& target) {
+    // Of what is unmounted the kernel knows no more than that.
+    return target.mount_point != tree.path() && target.mount_point != "/file";
+  });
+  EXPECT_EQ(targets->size(), 1u);
+  return *std::move(targets);
+}
+
+absl::Status Sync(const std::vector<SyncTarget>& targets) {
+  const Cancellation never;
+  return SyncFileSystems(targets, absl::Minutes(5), never);
+}
+
 size_t OpenDescriptors() { return ProcFs().ReadFds(getpid())->size(); }
 
 TEST(SyncFileSystems, SyncsAllAndLeavesNothing) {
+  const TempDirectory temp;
   std::vector<SyncTarget> targets;
-  targets.push_back(Target("/dev/shm"));
+  targets.push_back(Target(temp.path()));
   targets.push_back(Target("/proc"));
-  targets.push_back(Target("/proc/self/status"));
-  const Cancellation never;
+  targets.push_back(Target("/"));
   const size_t before = OpenDescriptors();
-  const absl::Status status = SyncFileSystems(targets, absl::Minutes(5), never);
+  const absl::Status status = Sync(targets);
   EXPECT_TRUE(status.ok()) << status;
   EXPECT_EQ(OpenDescriptors(), before);
-  EXPECT_TRUE(SyncFileSystems({}, absl::ZeroDuration(), never).ok());
+  EXPECT_TRUE(Sync({}).ok());
 }
 
-TEST(SyncFileSystems, FailureNamesTheFileSystem) {
+// Opening it is what breaks leases, and what its server sees.
+TEST(SyncFileSystems, OpensNoFile) {
+  const FuseTree tree([](const std::string& path) {
+    if (open((path + "/file").c_str(), O_RDWR) < 0) _exit(1);
+  });
+  const uint64_t opened = tree.Requests(FUSE_OPEN);
+  const absl::Status status = Sync(TargetsOf(tree));
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(tree.Requests(FUSE_OPEN), opened);
+  EXPECT_EQ(tree.Requests(FUSE_OPENDIR), 1u) << "what else was synced?";
+}
+
+TEST(SyncFileSystems, WhatNoPathLeadsToIsReachedByTheTasksOwnDescriptor) {
+  for (const bool hidden : {true, false}) {
+    const FuseTree tree([](const std::string& path) {
+      if (open((path + "/file").c_str(), O_RDWR) < 0) _exit(1);
+    });
+    const char* path = tree.path().c_str();
+    if (hidden) {
+      // By another file system, which is not to be taken for it.
+      ASSERT_EQ(mount("test", path, "tmpfs", 0, nullptr), 0);
+    } else {
+      ASSERT_EQ(umount2(path, MNT_DETACH), 0);
+    }
+    const uint64_t opened = tree.Requests(FUSE_OPEN);
+    const absl::Status status = Sync(TargetsOf(tree));
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(tree.Requests(FUSE_OPEN), opened);
+    EXPECT_EQ(tree.Requests(FUSE_OPENDIR), 0u);
+    // The child has closed its copy.
+    EXPECT_EQ(tree.Requests(FUSE_FLUSH), 1u) << "what else was synced?";
+    if (hidden) {
+      EXPECT_EQ(umount2(path, MNT_DETACH), 0);
+    }
+  }
+}
+
+TEST(SyncFileSystems, WhatCannotBeReachedIsNamed) {
+  const FuseTree tree([](const std::string& path) {
+    const int fd = open((path + "/file").c_str(), O_RDONLY);
+    if (mmap(nullptr, 1, PROT_READ, MAP_PRIVATE, fd, 0) == MAP_FAILED) {
+      _exit(1);
+    }
+    close(fd);
+  });
+  EXPECT_TRUE(Sync(TargetsOf(tree)).ok());
+  ASSERT_EQ(umount2(tree.path().c_str(), MNT_DETACH), 0);
+  const uint64_t opened = tree.Requests(FUSE_OPEN);
+  const absl::Status status = Sync(TargetsOf(tree));
+  EXPECT_EQ(ErrorReasonOf(status), reason::kSyncFailed) << status;
+  EXPECT_EQ(ErrorMetadataOf(status)["path"], "/file");
+  EXPECT_EQ(tree.Requests(FUSE_OPEN), opened);
+}
+
+TEST(SyncFileSystems, WhatIsOnlyMemoryIsLeftAlone) {
   std::vector<SyncTarget> targets;
-  targets.push_back(Target("/dev/shm"));
-  // What cannot be synced: nobody opens a device for that.
+  // There is no directory by which these could be reached.
   targets.push_back(Target("/dev/zero"));
-  targets.push_back(Target("/proc"));
+  targets.push_back(Target("/proc/self/status"));
+  targets.push_back(Target("/sys/kernel/uevent_seqnum"));
+  const absl::Status status = Sync(targets);
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST(SyncFileSystems, ServerThatStandsStillIsNamedInTime) {
+  const FuseTree tree([](const std::string& path) {
+    if (open((path + "/file").c_str(), O_RDWR) < 0) _exit(1);
+  });
+  tree.Stop();
   const Cancellation never;
-  const absl::Status status = SyncFileSystems(targets, absl::Minutes(5), never);
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_EQ(ErrorReasonOf(status), reason::kSyncFailed);
-  EXPECT_EQ(ErrorMetadataOf(status)["path"], "/dev/zero");
-  EXPECT_THAT(std::string(status.message()), HasSubstr("/dev/zero"));
+  const absl::Status late =
+      SyncFileSystems(TargetsOf(tree), absl::Milliseconds(200), never);
+  EXPECT_EQ(ErrorReasonOf(late), reason::kSyncTimeout) << late;
+  EXPECT_EQ(ErrorMetadataOf(late)["path"], tree.path());
 }
 
 TEST(SyncFileSystems, CancellationEndsIt) {
