@@ -1,29 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/findings.h"
 
-#include <fcntl.h>
-#include <sys/ipc.h>
-#include <sys/sem.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <map>
 #include <set>
 #include <string>
 #include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
 #include "client/pool/utf8.h"
 #include "snapd/errors.h"
-#include "snapd/files.h"
 #include "snapd/stat_paths.h"
+#include "snapd/sysv_ipc.h"
 
 namespace daxsnap {
 namespace {
@@ -34,9 +28,6 @@ constexpr size_t kMaxOfAKind = 100;
 constexpr size_t kMaxBytesOfAKind = size_t{24} << 10;
 // gRPC sends a status in headers, of which 8 KiB are safe.
 constexpr size_t kMaxMessage = 1500;
-constexpr size_t kMaxSysvFile = size_t{16} << 20;
-// How many semaphores are looked at: each is a system call.
-constexpr int kMaxSemaphores = 65536;
 
 constexpr absl::string_view kDeleted = " (deleted)";
 constexpr char kThisBootOnly[] =
@@ -101,36 +92,6 @@ absl::StatusOr<std::set<const UsedFile*>> FindCalledDeleted(
   return called;
 }
 
-using SysvEntry = std::map<std::string, std::string>;
-
-// Lines of a file in /proc/sysvipc, in fields; the first line names them. None
-// if the kernel has no System V IPC.
-absl::StatusOr<std::vector<SysvEntry>> ReadSysv(const ProcFs& proc,
-                                                const std::string& kind) {
-  std::vector<SysvEntry> entries;
-  auto text = ReadFileAt(AT_FDCWD, absl::StrCat(proc.root(), "/sysvipc/", kind),
-                         kMaxSysvFile);
-  if (absl::IsNotFound(text.status())) return entries;
-  if (!text.ok()) return text.status();
-  std::vector<std::string> names;
-  for (const absl::string_view line :
-       absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
-    std::vector<std::string> fields =
-        absl::StrSplit(line, ' ', absl::SkipEmpty());
-    if (names.empty()) {
-      names = std::move(fields);
-    } else if (fields.size() != names.size()) {
-      return absl::InternalError(absl::StrCat("cannot parse sysvipc/", kind));
-    } else {
-      auto& entry = entries.emplace_back();
-      for (size_t i = 0; i < fields.size(); ++i) {
-        entry[names[i]] = std::move(fields[i]);
-      }
-    }
-  }
-  return entries;
-}
-
 class Finder {
  public:
   Finder(const ProcFs& proc, const std::vector<TaskInfo>& tree,
@@ -191,31 +152,52 @@ class Finder {
     kind.bytes += finding.ByteSizeLong();
   }
 
+  // Who of the tree is in another namespace than snapd.
+  struct Foreigners {
+    const TaskInfo* first = nullptr;
+    // No task is known to be in snapd's.
+    bool all = false;
+  };
+
+  absl::StatusOr<Foreigners> FindForeigners(const std::string& kind) {
+    const std::string link = absl::StrCat("ns/", kind);
+    Foreigners foreigners;
+    auto ours = proc_.ReadLink(getpid(), link);
+    // A kernel may lack a kind.
+    if (absl::IsNotFound(ours.status())) return foreigners;
+    if (!ours.ok()) return ours.status();
+    bool some_ours = false;
+    for (const TaskInfo& task : tree_) {
+      auto its = proc_.ReadLink(task.id.pid, link);
+      if (!its.ok()) {
+        // Zombies have none.
+        absl::Status gone = proc_.UnlessGone(task.id, its.status());
+        if (!gone.ok()) return gone;
+        continue;
+      }
+      if (*its == *ours) {
+        some_ours = true;
+      } else if (foreigners.first == nullptr) {
+        foreigners.first = &task;
+      }
+    }
+    foreigners.all = foreigners.first != nullptr && !some_ours;
+    return foreigners;
+  }
+
   absl::Status FindNamespaces() {
     for (const NamespaceKind& kind : kNamespaces) {
-      const std::string link = absl::StrCat("ns/", kind.link);
-      auto ours = proc_.ReadLink(getpid(), link);
-      // A kernel may lack a kind.
-      if (absl::IsNotFound(ours.status())) continue;
-      if (!ours.ok()) return ours.status();
-      for (const TaskInfo& task : tree_) {
-        auto its = proc_.ReadLink(task.id.pid, link);
-        if (!its.ok()) {
-          // Zombies have none.
-          absl::Status gone = proc_.UnlessGone(task.id, its.status());
-          if (!gone.ok()) return gone;
-          continue;
-        }
-        if (*its == *ours) continue;
-        if (kind.link == absl::string_view("pid")) foreign_pids_ = true;
-        Add(v1::ERROR_REASON_NAMESPACE, v1::FINDING_CONSEQUENCE_LOST,
-            task.id.pid, kind.link,
-            absl::StrCat(Named(task.id.pid), " is in a ", kind.name,
-                         " namespace of its own, which is not restored"),
-            "start the program with `snapctl run`; a service's sandbox and a "
-            "container have such namespaces");
-        break;
-      }
+      auto foreigners = FindForeigners(kind.link);
+      if (!foreigners.ok()) return foreigners.status();
+      if (foreigners->first == nullptr) continue;
+      const pid_t pid = foreigners->first->id.pid;
+      if (kind.link == absl::string_view("pid")) foreign_pids_ = true;
+      Add(v1::ERROR_REASON_NAMESPACE, v1::FINDING_CONSEQUENCE_LOST, pid,
+          kind.link,
+          absl::StrCat(Named(pid), " is in a ", kind.name,
+                       " namespace of its own, which is not restored"),
+          "start the program with `snapctl run`; a service's sandbox and a "
+          "container have such namespaces");
     }
     return absl::OkStatus();
   }
@@ -334,84 +316,40 @@ class Finder {
     }
   }
 
-  void Sysv(pid_t pid, const std::string& kind, const std::string& id,
-            absl::string_view what) {
-    const std::string name = absl::StrCat(kind, " ", id);
-    if (!sysv_.insert(name).second) return;
-    Add(v1::ERROR_REASON_SYSV_IPC, v1::FINDING_CONSEQUENCE_LOST, pid, name,
-        absl::StrCat(Named(pid), " uses System V ", what, " ", id,
-                     ", which is gone after a reboot"),
-        "run the program without System V IPC");
-  }
-
   absl::Status FindSysv(const std::vector<UsedFile>& files) {
     // Those with an IPC namespace of their own have their objects in it.
-    const TaskId& root = tree_.front().id;
-    auto ours = proc_.ReadLink(getpid(), "ns/ipc");
-    auto its = proc_.ReadLink(root.pid, "ns/ipc");
-    if (!ours.ok() && !absl::IsNotFound(ours.status())) return ours.status();
-    if (!its.ok() && !absl::IsNotFound(its.status())) {
-      return proc_.UnlessGone(root, its.status());
-    }
-    if (ours.ok() && its.ok() && *ours != *its) return absl::OkStatus();
-    const auto user = [this](const SysvEntry& entry,
-                             std::initializer_list<const char*> names) {
-      for (const char* name : names) {
-        const auto field = entry.find(name);
-        pid_t pid = 0;
-        if (field != entry.end() && absl::SimpleAtoi(field->second, &pid) &&
-            tasks_.contains(pid)) {
-          return pid;
-        }
-      }
-      return pid_t{0};
-    };
-    auto segments = ReadSysv(proc_, "shm");
-    if (!segments.ok()) return segments.status();
-    for (SysvEntry& entry : *segments) {
-      pid_t pid = user(entry, {"lpid", "cpid"});
-      const auto attached =
-          std::find_if(files.begin(), files.end(), [&](const UsedFile& file) {
-            return file.is_mapping() && absl::StartsWith(file.path, "/SYSV") &&
-                   absl::StrCat(file.inode) == entry["shmid"];
-          });
-      if (attached != files.end()) pid = attached->pid;
-      if (pid != 0) Sysv(pid, "shm", entry["shmid"], "shared memory");
-    }
-    auto queues = ReadSysv(proc_, "msg");
-    if (!queues.ok()) return queues.status();
-    for (SysvEntry& entry : *queues) {
-      const pid_t pid = user(entry, {"lspid", "lrpid"});
-      if (pid != 0) Sysv(pid, "msg", entry["msqid"], "message queue");
-    }
-    return FindSemaphores();
+    auto foreigners = FindForeigners("ipc");
+    if (!foreigners.ok()) return foreigners.status();
+    if (foreigners->all) return absl::OkStatus();
+    auto objects = FindSysvObjects(proc_, tree_, files);
+    if (!objects.ok()) return objects.status();
+    for (const SysvObject& object : *objects) Sysv(object);
+    return absl::OkStatus();
   }
 
-  // Nothing in /proc says who uses a semaphore; each knows who was last.
-  absl::Status FindSemaphores() {
-    int left = kMaxSemaphores;
-    auto sets = ReadSysv(proc_, "sem");
-    if (!sets.ok()) return sets.status();
-    for (SysvEntry& entry : *sets) {
-      int id = 0;
-      int count = 0;
-      if (!absl::SimpleAtoi(entry["semid"], &id) ||
-          !absl::SimpleAtoi(entry["nsems"], &count) || entry["otime"] == "0") {
-        continue;
-      }
-      for (int i = 0; i < count && left > 0; ++i, --left) {
-        const pid_t pid = semctl(id, i, GETPID);
-        // Removed meanwhile.
-        if (pid < 0 && (errno == EINVAL || errno == EIDRM)) break;
-        if (pid < 0) {
-          return ErrnoError(errno, absl::StrCat("cannot read semaphores ", id));
-        }
-        if (!tasks_.contains(pid)) continue;
-        Sysv(pid, "sem", entry["semid"], "semaphores");
-        break;
-      }
+  void Sysv(const SysvObject& object) {
+    const absl::string_view what = object.kind == "shm"   ? "shared memory"
+                                   : object.kind == "sem" ? "semaphores"
+                                                          : "message queue";
+    std::string message = absl::StrCat(
+        Named(object.pid), object.tie == SysvTie::kUsed ? " uses" : " may use",
+        " System V ", what, " ", object.id);
+    std::string hint = "run the program without System V IPC";
+    if (object.tie == SysvTie::kMaybeTheirs) {
+      absl::StrAppend(&message, ", of its user and not known to be others'");
+      absl::StrAppend(&hint,
+                      ", remove what programs left behind that have ended "
+                      "(ipcrm)",
+                      kThisBootOnly);
+    } else if (object.tie == SysvTie::kUnknown) {
+      absl::StrAppend(&message, ": there are too many to look at all");
+      absl::StrAppend(&hint, kThisBootOnly);
     }
-    return absl::OkStatus();
+    absl::StrAppend(&message,
+                    object.tie == SysvTie::kUsed ? ", which is" : "; it is",
+                    " gone after a reboot");
+    Add(v1::ERROR_REASON_SYSV_IPC, v1::FINDING_CONSEQUENCE_LOST, object.pid,
+        absl::StrCat(object.kind, " ", object.id), message, std::move(hint));
   }
 
   std::string Named(pid_t pid) const {
@@ -425,7 +363,6 @@ class Finder {
   const FindingsInput& input_;
   std::map<pid_t, const TaskInfo*> tasks_;
   bool foreign_pids_ = false;
-  std::set<std::string> sysv_;  // objects that were found already
   std::map<std::pair<v1::ErrorReason, v1::FindingConsequence>, Kind> kinds_;
   std::vector<v1::Finding> findings_;
 };

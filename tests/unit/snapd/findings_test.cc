@@ -4,8 +4,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/ipc.h>
-#include <sys/sem.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,7 +42,11 @@ auto Is(v1::ErrorReason reason, v1::FindingConsequence consequence,
 
 class FindingsTest : public testing::Test {
  protected:
-  FindingsTest() { input_.first_reserved_pid = 0; }
+  FindingsTest() {
+    input_.first_reserved_pid = 0;
+    // Objects of other tests are not this test's.
+    EXPECT_EQ(unshare(CLONE_NEWIPC), 0);
+  }
 
   // Of a running process, by what /proc says of it.
   std::vector<v1::Finding> FindIn(const Child& child) {
@@ -248,44 +251,37 @@ TEST_F(FindingsTest, NamespacesThatAreNotOurs) {
   EXPECT_EQ(ErrorMetadataOf(status)["namespace"], "pid");
 }
 
-TEST_F(FindingsTest, SysvObjectsOfTheTree) {
-  proc_.AddFile("sysvipc/shm",
-                "       key      shmid perms       size  cpid  lpid nattch\n"
-                "      4660          0   600       4096    99    99      1\n"
-                "         0          5   600       4096     7    99      0\n"
-                "         0          6   600       4096    98    99      0\n");
-  proc_.AddFile(
-      "sysvipc/msg",
-      "       key      msqid perms      cbytes       qnum lspid lrpid\n"
-      "         0          3   600           0          0    99     7\n"
-      "         0          4   600           0          0    99    98\n");
-  UsedFile attached = File("/SYSV00001234 (deleted)");
-  attached.link = "map_files/1000-2000";
-  attached.inode = 0;
-  attached.mount_point.clear();
-  const auto findings = Find({attached});
+TEST_F(FindingsTest, SysvObjectsThatTasksUseOrMayUse) {
+  proc_.AddFile("sysvipc/msg",
+                " key msqid perms cbytes qnum lspid lrpid uid gid cuid cgid "
+                "stime rtime ctime\n"
+                "   0     3   600      0    0     7     0 901 901  901  901 "
+                "4102444800 0 9\n"
+                "   0     4   600      0    0  9999     0   0   0    0    0 "
+                "    9     0     9\n");
+  const auto findings = Find({});
   EXPECT_THAT(findings, UnorderedElementsAre(
-                            Is(v1::ERROR_REASON_SYSV_IPC, kLost, "shm 0"),
-                            Is(v1::ERROR_REASON_SYSV_IPC, kLost, "shm 5"),
-                            Is(v1::ERROR_REASON_SYSV_IPC, kLost, "msg 3")));
+                            Is(v1::ERROR_REASON_SYSV_IPC, kLost, "msg 3"),
+                            Is(v1::ERROR_REASON_SYSV_IPC, kLost, "msg 4")));
+  EXPECT_EQ(findings[0].message(),
+            "pid 7 (seven) uses System V message queue 3, which is gone after "
+            "a reboot");
+  EXPECT_EQ(findings[1].message(),
+            "pid 7 (seven) may use System V message queue 4, of its user and "
+            "not known to be others'; it is gone after a reboot");
+  EXPECT_THAT(findings[1].hint(),
+              AllOf(HasSubstr("ipcrm"), HasSubstr("force")));
   // In an IPC namespace of its own they are in the snapshot.
   proc_.AddLink(absl::StrCat(getpid(), "/ns/ipc"), "ipc:[1]");
   proc_.AddLink("7/ns/ipc", "ipc:[2]");
-  EXPECT_THAT(Find({attached}), IsEmpty());
-}
-
-TEST_F(FindingsTest, SemaphoresThatATaskWasTheLastToUse) {
-  const int id = semget(IPC_PRIVATE, 3, 0600);
-  ASSERT_GE(id, 0);
-  const ProcFs proc;
-  const std::vector<TaskInfo> self = {*proc.ReadTask(getpid())};
-  const std::string name = absl::StrCat("sem ", id);
-  EXPECT_THAT(*FindLosses(proc, self, {}, Input()), IsEmpty());
-  sembuf up = {.sem_num = 2, .sem_op = 1, .sem_flg = 0};
-  EXPECT_EQ(semop(id, &up, 1), 0);
-  EXPECT_THAT(*FindLosses(proc, self, {}, Input()),
-              ElementsAre(Is(v1::ERROR_REASON_SYSV_IPC, kLost, name)));
-  semctl(id, 0, IPC_RMID);
+  EXPECT_THAT(Find({}), IsEmpty());
+  // Unless another task of the tree is in that of all.
+  proc_.AddLink("8/ns/ipc", "ipc:[1]");
+  TaskInfo child = Task();
+  child.id.pid = 8;
+  auto found = FindLosses(proc_.proc(), {Task(), child}, {}, Input());
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(found->size(), 2u);
 }
 
 // Whose directory holds a file that is open: to look whether its name is still

@@ -132,6 +132,12 @@ def objects(machine):
         for kind, text in (("sysv-shm", "shared memory"), ("sysv-sem", "semaphores"), ("sysv-msg", "message queue")):
             with task(machine, kind) as lost:
                 lost.refused("SYSV_IPC", text)
+        # Left behind by the dead, and of the same user: they may have been its children.
+        with task(machine, "plain") as lost:
+            lost.refused("SYSV_IPC", "may use System V shared memory")
+            machine.sh("ipcrm --all")
+            lost.checkpoint()
+            lost.restore()
     finally:
         machine.sh("ipcrm --all")
     for option, text in (("--mount", "mount namespace"), ("--net", "network namespace"), ("--user", "user namespace")):
