@@ -229,7 +229,13 @@ class Finder {
         absl::StrCat(Named(first), more,
                      " may be in use after a reboot: a boot gives PIDs below ",
                      input_.first_reserved_pid, " to its own tasks"),
-        absl::StrCat("start the program with `snapctl run`", kThisBootOnly));
+        absl::StrCat(
+            low.contains(root)
+                ? "start the program with `snapctl run`"
+                : "this boot has given out all PIDs above since the program "
+                  "was started, and goes on below: start it again with "
+                  "`snapctl run`",
+            kThisBootOnly));
     return absl::OkStatus();
   }
 

@@ -28,6 +28,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Property;
+using ::testing::StartsWith;
 using ::testing::UnorderedElementsAre;
 
 constexpr auto kLost = v1::FINDING_CONSEQUENCE_LOST;
@@ -228,9 +229,26 @@ TEST_F(FindingsTest, PidsThatABootGivesToOthers) {
   EXPECT_THAT(findings[0], Is(v1::ERROR_REASON_PID_NOT_RESERVED, kLost, ""));
   EXPECT_EQ(findings[0].pid(), shell.pid());
   EXPECT_THAT(findings[0].message(), HasSubstr(" and 1 more"));
-  EXPECT_THAT(findings[0].hint(), HasSubstr("snapctl run"));
+  EXPECT_THAT(findings[0].hint(),
+              StartsWith("start the program with `snapctl run`"));
   const auto tree = ProcFs().ReadTree(shell.pid());
   kill(tree->back().id.pid, SIGKILL);
+}
+
+// Of what `snapctl run` started the children get low PIDs once the kernel has
+// gone through all of them.
+TEST_F(FindingsTest, PidsBelowAfterThoseAboveWereGivenOut) {
+  TaskInfo child = Task();
+  child.id.pid = 6;
+  proc_.AddFile("7/task/7/x", "");
+  proc_.AddFile("6/task/6/x", "");
+  input_.first_reserved_pid = 7;
+  auto found = FindLosses(proc_.proc(), {Task(), child}, {}, Input());
+  ASSERT_TRUE(found.ok()) << found.status();
+  ASSERT_EQ(found->size(), 1u);
+  EXPECT_EQ(found->front().pid(), 6);
+  EXPECT_THAT(found->front().hint(),
+              StartsWith("this boot has given out all PIDs above"));
 }
 
 TEST_F(FindingsTest, NamespacesThatAreNotOurs) {
