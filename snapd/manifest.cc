@@ -70,6 +70,7 @@ void FillWrittenFile(const WrittenFile& from, v1::FileRecord* file) {
   if (from.state.birth_time.has_value()) {
     SetTimestamp(*from.state.birth_time, file->mutable_birth_time());
   }
+  file->set_unsettled(from.state.unsettled);
 }
 
 // What is known of a file that no task could write.
@@ -235,10 +236,13 @@ absl::Status CheckWritable(const v1::FileRecord& file, v1::FilesPolicy policy) {
   if (now->size != file.size()) {
     return FileChanged(file.path(), OtherSize(now->size, file.size()));
   }
-  if (now->modify_time == ToTime(file.modify_time()) ||
-      policy == v1::FILES_POLICY_ACCEPT) {
-    return absl::OkStatus();
+  if (policy == v1::FILES_POLICY_ACCEPT) return absl::OkStatus();
+  if (file.unsettled()) {
+    return FileChanged(file.path(),
+                       "was written by others while the snapshot was taken",
+                       Remedy::kAccept);
   }
+  if (now->modify_time == ToTime(file.modify_time())) return absl::OkStatus();
   return ModifiedSince(file, now->modify_time);
 }
 

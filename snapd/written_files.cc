@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ctime>
 #include <functional>
 #include <set>
 #include <utility>
@@ -23,6 +24,12 @@
 namespace daxsnap {
 namespace {
 
+// How often a file that others write all the time is looked at.
+constexpr int kMaxLooks = 8;
+// In which file systems count time: FAT, others of old, exFAT.
+constexpr absl::Duration kSteps[] = {absl::Seconds(2), absl::Seconds(1),
+                                     absl::Milliseconds(10)};
+
 FileState StateOf(const struct statx& info) {
   const auto time = [](const statx_timestamp& from) {
     return absl::FromUnixSeconds(from.tv_sec) + absl::Nanoseconds(from.tv_nsec);
@@ -35,6 +42,39 @@ FileState StateOf(const struct statx& info) {
     state.birth_time = time(info.stx_btime);
   }
   return state;
+}
+
+// What file systems take their times from.
+absl::Time CoarseNow() {
+  timespec now = {};
+  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  return absl::TimeFromTimespec(now);
+}
+
+// The step of the times of a file system, as far as one of them tells: those
+// that keep less than the clock has a time that is a multiple of it.
+absl::Duration StepOf(absl::Time time) {
+  const absl::Duration since_epoch = time - absl::UnixEpoch();
+  for (const absl::Duration step : kSteps) {
+    if (since_epoch % step == absl::ZeroDuration()) return step;
+  }
+  return absl::ZeroDuration();
+}
+
+// When a file of that time can be written so that it gets another; it was
+// looked at between `before` and `after`. In the past if it can now.
+absl::Time SettlesAt(absl::Time modified, absl::Time before, absl::Time after) {
+  // Set by hand: whatever is written gets another time.
+  if (modified > after) return absl::InfinitePast();
+  const absl::Duration step = std::max(StepOf(modified), absl::Nanoseconds(1));
+  return modified + step <= before ? absl::InfinitePast() : modified + step;
+}
+
+// Until the clock shows `time`, or `deadline` is over.
+void AwaitCoarse(absl::Time time, absl::Time deadline) {
+  while (CoarseNow() < time && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
 }
 
 // Where FUSE is mounted, as a task sees it, by ID and by device. Its server may
@@ -199,24 +239,49 @@ absl::StatusOr<std::vector<Target>> FindTargets(const std::vector<Way>& ways,
   return targets;
 }
 
-absl::Status TakeStates(std::vector<Target>* targets, absl::Duration timeout) {
-  std::vector<std::string> links;
-  std::vector<std::string> paths;
-  for (const Target& target : *targets) {
-    links.push_back(target.link);
-    paths.push_back(target.path);
-  }
-  auto found = StatPaths(links, paths, timeout);
-  if (!found.ok()) return found.status();
-  for (size_t i = 0; i < targets->size(); ++i) {
-    const absl::Status& status = (*found)[i].status();
-    if (!status.ok() && !absl::IsNotFound(status)) return status;
-    if (status.ok()) {
-      (*targets)[i].file.state = StateOf(*(*found)[i]);
-    } else {
-      // Killed meanwhile.
-      (*targets)[i].path.clear();
+// Takes the states of files so that whatever is written afterwards changes
+// them. Files take their times from a clock that has ticks: a second write
+// within one leaves the time of the first.
+absl::Status TakeStates(std::vector<Target>* targets, absl::Duration timeout,
+                        absl::Duration patience) {
+  const absl::Time deadline = absl::Now() + patience;
+  std::vector<Target*> left;
+  for (Target& target : *targets) left.push_back(&target);
+  for (int look = 0; !left.empty(); ++look) {
+    std::vector<std::string> links;
+    std::vector<std::string> paths;
+    for (const Target* target : left) {
+      links.push_back(target->link);
+      paths.push_back(target->path);
     }
+    const absl::Time before = CoarseNow();
+    auto found = StatPaths(links, paths, timeout);
+    if (!found.ok()) return found.status();
+    const absl::Time after = CoarseNow();
+    const bool last = look + 1 == kMaxLooks || absl::Now() >= deadline;
+    absl::Time settled = absl::InfinitePast();
+    std::vector<Target*> unsettled;
+    for (size_t i = 0; i < left.size(); ++i) {
+      const absl::Status& status = (*found)[i].status();
+      if (!status.ok() && !absl::IsNotFound(status)) return status;
+      if (!status.ok()) {
+        // Killed meanwhile.
+        left[i]->path.clear();
+        continue;
+      }
+      WrittenFile& file = left[i]->file;
+      file.state = StateOf(*(*found)[i]);
+      const absl::Time settles =
+          SettlesAt(file.state.modify_time, before, after);
+      // Those that are only appended to are told by their size.
+      if (settles == absl::InfinitePast() || file.append_only) continue;
+      file.state.unsettled = last;
+      settled = std::max(settled, settles);
+      unsettled.push_back(left[i]);
+    }
+    if (last) break;
+    left = std::move(unsettled);
+    AwaitCoarse(settled, deadline);
   }
   return absl::OkStatus();
 }
@@ -255,7 +320,7 @@ absl::StatusOr<FileState> ReadFileState(const std::string& path) {
 
 absl::StatusOr<std::map<std::string, WrittenFile>> ReadWrittenFiles(
     const ProcFs& proc, const std::vector<TaskInfo>& tree,
-    absl::Duration timeout) {
+    absl::Duration timeout, absl::Duration patience) {
   std::vector<Way> ways;
   absl::Status status = ForEachTask(
       proc, tree, [&](pid_t pid, const FuseMounts& fuse) -> absl::Status {
@@ -265,7 +330,7 @@ absl::StatusOr<std::map<std::string, WrittenFile>> ReadWrittenFiles(
   if (!status.ok()) return status;
   auto targets = FindTargets(ways, timeout);
   if (!targets.ok()) return targets.status();
-  status = TakeStates(&*targets, timeout);
+  status = TakeStates(&*targets, timeout, patience);
   if (!status.ok()) return status;
   std::map<std::string, WrittenFile> files;
   for (Target& target : *targets) {

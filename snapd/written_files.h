@@ -28,6 +28,9 @@ struct FileState {
   // Where the file system keeps it: tells files apart that had one inode number
   // one after the other.
   std::optional<absl::Time> birth_time;
+  // Others wrote it all the time while its state was taken: what they write
+  // next may leave it with the same time.
+  bool unsettled = false;
 };
 
 // The state of the regular file at `path`, symlinks followed. NOT_FOUND if
@@ -53,9 +56,14 @@ absl::Status WriteBackMappings(const ProcFs& proc,
 // are files that their path does not lead to, such as deleted ones, and those
 // on FUSE, whose server may be in the tree. UNAVAILABLE, OVERLOADED if a file
 // system on the way does not answer within `timeout`.
+//
+// Whoever writes one of them afterwards changes its state: what was written in
+// the same tick of the clock as it is looked at is waited for, mostly some
+// milliseconds and at most `patience`.
 absl::StatusOr<std::map<std::string, WrittenFile>> ReadWrittenFiles(
     const ProcFs& proc, const std::vector<TaskInfo>& tree,
-    absl::Duration timeout = kAnswerTimeout);
+    absl::Duration timeout = kAnswerTimeout,
+    absl::Duration patience = absl::Seconds(3));
 
 }  // namespace daxsnap
 

@@ -135,11 +135,13 @@ class WritableTest : public ManifestTest {
     ASSERT_EQ(utimensat(AT_FDCWD, path_.c_str(), times, 0), 0);
   }
 
-  v1::Manifest Writing(bool append_only, bool size_checked) {
+  v1::Manifest Writing(bool append_only, bool size_checked,
+                       bool unsettled = false) {
     ImageSet images;
     images.tasks = {{.pid = 42, .parent_pid = 0, .thread_ids = {42}}};
     auto state = ReadFileState(path_);
     EXPECT_TRUE(state.ok()) << state.status();
+    state->unsettled = unsettled;
     images.files = {{.path = path_,
                      .size = size_checked ? state->size : 0,
                      .regular = true,
@@ -182,6 +184,13 @@ TEST_F(WritableTest, SameSizeAndAnotherTimeIsRefusedUnlessAccepted) {
   const v1::Manifest manifest = Writing(false, true);
   Write("54321");
   SetTime(1000);
+  ExpectRefused(manifest, v1::FILES_POLICY_REFUSE);
+  EXPECT_TRUE(Check(manifest, v1::FILES_POLICY_ACCEPT).ok());
+}
+
+// Its time may be the same though it was written since.
+TEST_F(WritableTest, WrittenWhileItWasRecordedIsRefusedUnlessAccepted) {
+  const v1::Manifest manifest = Writing(false, true, /*unsettled=*/true);
   ExpectRefused(manifest, v1::FILES_POLICY_REFUSE);
   EXPECT_TRUE(Check(manifest, v1::FILES_POLICY_ACCEPT).ok());
 }

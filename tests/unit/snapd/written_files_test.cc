@@ -298,5 +298,83 @@ TEST_F(WrittenFilesTest, ServerThatStandsStillWithTheTreeIsNamedInTime) {
   EXPECT_EQ(ErrorMetadataOf(late)["path"], path);
 }
 
+// ramfs: its times have the steps of the clock's ticks whatever the kernel, and
+// it keeps nothing that could be slow.
+class TicksTest : public WrittenFilesTest {
+ protected:
+  TicksTest() {
+    EXPECT_EQ(mount("test", ram_.path().c_str(), "ramfs", 0, nullptr), 0);
+    fd_.reset(open(path().c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600));
+    EXPECT_TRUE(fd_.valid());
+  }
+  ~TicksTest() override {
+    fd_.reset();
+    EXPECT_EQ(umount2(ram_.path().c_str(), MNT_DETACH), 0);
+  }
+
+  std::string path() const { return ram_.path() + "/x"; }
+  void Write() const { EXPECT_EQ(pwrite(fd_.get(), "x", 1, 0), 1); }
+  // Of this process.
+  FileState Take(absl::Duration patience = absl::Seconds(3)) const {
+    auto files = ReadWrittenFiles(ProcFs(), {*ProcFs().ReadTask(getpid())},
+                                  kAnswerTimeout, patience);
+    EXPECT_TRUE(files.ok()) << files.status();
+    EXPECT_EQ(files->count(path()), 1u);
+    return (*files)[path()].state;
+  }
+
+  TempDirectory ram_;
+  UniqueFd fd_;
+};
+
+TEST_F(TicksTest, WhatIsWrittenNextChangesTheTimeHoweverSoonItIs) {
+  // Each time at another place within a tick.
+  for (int i = 0; i < 100; ++i) {
+    Write();
+    const FileState taken = Take();
+    Write();
+    auto now = ReadFileState(path());
+    ASSERT_TRUE(now.ok()) << now.status();
+    ASSERT_NE(now->modify_time, taken.modify_time) << "in round " << i;
+    EXPECT_FALSE(taken.unsettled);
+  }
+}
+
+TEST_F(TicksTest, TimesOfWholeSecondsAreWaitedForToo) {
+  // As on a file system that keeps no fractions.
+  const absl::Time second =
+      absl::FromUnixSeconds(absl::ToUnixSeconds(absl::Now()));
+  const timespec times[2] = {absl::ToTimespec(second),
+                             absl::ToTimespec(second)};
+  ASSERT_EQ(futimens(fd_.get(), times), 0);
+  EXPECT_FALSE(Take().unsettled);
+  EXPECT_GE(absl::Now(), second + absl::Seconds(1));
+}
+
+TEST_F(TicksTest, TimesSetByHandAreNotWaitedFor) {
+  const absl::Time now =
+      absl::FromUnixSeconds(absl::ToUnixSeconds(absl::Now()));
+  for (const absl::Duration from_now : {absl::Hours(-24), absl::Hours(24)}) {
+    const timespec time = absl::ToTimespec(now + from_now);
+    const timespec times[2] = {time, time};
+    ASSERT_EQ(futimens(fd_.get(), times), 0);
+    EXPECT_FALSE(Take().unsettled);
+  }
+}
+
+// As of a file that others write all the time.
+TEST_F(TicksTest, WhatDoesNotSettleInTimeIsSaid) {
+  // There is at least a second left until it would.
+  int64_t second = 0;
+  do {
+    second = absl::ToUnixSeconds(absl::Now());
+  } while (second % 2 != 0);
+  const timespec time = {.tv_sec = second, .tv_nsec = 0};
+  const timespec times[2] = {time, time};
+  ASSERT_EQ(futimens(fd_.get(), times), 0);
+  EXPECT_TRUE(Take(absl::ZeroDuration()).unsettled);
+  EXPECT_FALSE(Take().unsettled);
+}
+
 }  // namespace
 }  // namespace daxsnap
