@@ -221,6 +221,86 @@ def unmount_fails_to_commit(machine):
     fresh(machine, "commit=0")
 
 
+# Reads from a file of its own FUSE server to a page of FILE through a mapping. The page is pinned
+# when it says so. The answer, which makes the page dirty, comes after a line of input.
+PINNED = """
+import ctypes, mmap, os, struct, sys, threading
+INIT, OPEN, READ, FORGET, GETATTR, FLUSH, RELEASE = 26, 14, 15, 2, 3, 25, 18
+ENOSYS, DIRECT_IO = 38, 1
+page = os.open(sys.argv[1], os.O_RDWR)
+map = mmap.mmap(page, 4096)
+device, place = os.open("/dev/fuse", os.O_RDWR), "/run/pinned"
+open(place, "w").close()
+options = b"fd=%d,rootmode=100000,user_id=0,group_id=0" % device
+assert not ctypes.CDLL(None).mount(b"pinned", place.encode(), b"fuse", 0, options)
+held = threading.Event()
+
+def answer(unique, data=b"", error=0):
+    os.write(device, struct.pack("=IiQ", 16 + len(data), -error, unique) + data)
+
+def serve():
+    while True:
+        request = os.read(device, 1 << 18)
+        length, opcode, unique = struct.unpack_from("=IIQ", request)
+        if opcode == INIT:
+            answer(unique, struct.pack("=IIIIHHIIHHI", 7, 31, 4096, 0, 0, 0, 4096, 0, 0, 0, 0) + bytes(28))
+        elif opcode == GETATTR:
+            attr = struct.pack("=QQQQQQIIIIIIIIII", 1, 4096, 8, 0, 0, 0, 0, 0, 0, 0o100644, 1, 0, 0, 0, 4096, 0)
+            answer(unique, struct.pack("=QII", 0, 0, 0) + attr)
+        elif opcode == OPEN:
+            answer(unique, struct.pack("=QII", 0, DIRECT_IO, 0))
+        elif opcode == READ:
+            held.unique = unique
+            held.set()
+        elif opcode in (FLUSH, RELEASE):
+            answer(unique)
+        elif opcode != FORGET:
+            answer(unique, error=ENOSYS)
+
+threading.Thread(target=serve, daemon=True).start()
+source = os.open(place, os.O_RDONLY)
+reader = threading.Thread(target=os.readv, args=(source, [map]))
+reader.start()
+held.wait()
+print("pinned", flush=True)
+sys.stdin.readline()
+answer(held.unique, b"late" * 1024)
+reader.join()
+assert map[:4] == b"late"
+os._exit(0)
+"""
+
+
+@test("Mount.UnmountSaysWhichFileLosesWhatWasStoredThroughAMapping", timeout=300)
+def unmount_loses_a_store(machine):
+    """Who has pinned a page makes it dirty when he likes, without any space put aside."""
+    fresh(machine, "commit=0")
+    pinned, name = None, f"lost-{os.getpid()}"
+    try:
+        machine.sh(f"head -c 4096 /dev/zero | tr '\\0' 'o' >{POOL}/{name}; sync -f {POOL}")
+        pinned = machine.start("python3", "-c", PINNED, f"{POOL}/{name}", with_stdin=True)
+        expect(pinned.stdout.readline() == "pinned\n", "nothing is pinned")
+        # What the fault put aside goes with the commits here.
+        machine.sh(f"""cd {POOL}
+            dd if=/dev/zero of=ballast bs=1M status=none 2>/dev/null || true
+            sync -f .
+            i=0
+            while echo x >small$i && sync -f .; do i=$((i + 1)); done 2>/dev/null
+            ! dd if=/dev/zero of=small0 bs=4096 count=1 conv=notrunc status=none 2>/dev/null""")
+        pinned.stdin.write("go on\n")
+        pinned.stdin.flush()
+        expect(pinned.wait(timeout=120) == 0, "the page was not stored to")
+        pinned = None
+        machine.sh(f"umount {POOL}; dmesg | grep 'inode .* ({name}): what was stored through a mapping is lost: no space'")
+        machine.sh(f"mount -t kmemfs -o commit=0 dax0.0 {POOL}")
+        expect(machine.sh(f"head -c 4 {POOL}/{name}") == "oooo", "the last commit has something else")
+    finally:
+        if pinned:
+            pinned.communicate("")
+        machine.sh("umount -l /run/pinned")
+        fresh(machine, "commit=0")
+
+
 # The kernel's recorder can let the device fail (CONFIG_KMEM_PERSIST_RECORD).
 ERROR = "/sys/module/kmem_persist_record/parameters/error"
 EIO, ENOMEM = 5, 12
