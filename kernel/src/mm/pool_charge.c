@@ -18,12 +18,13 @@
  * DOC: Charges for pool pages
  *
  * Charges are to the group that the mm is in. Those for guests (see "Who is charged"
- * in pool_rmap.c) stay with the mm, which may move to another group meanwhile, so the
- * it is remembered which one it was (struct pool_payer), for as long as there are any.
+ * in pool_rmap.c) stay with the mm, which may move to another group meanwhile, so it
+ * is remembered which one it was (struct pool_payer), for as long as there are any.
  * So what a process installs after it was moved is charged to the group that it was in,
  * until a moment when it maps nothing as a guest: counts are all that there is, and they
  * cannot tell whose a mapping was. Nothing is charged to nobody, or twice; a group that
- * was removed stays, dying, for so long. Groups are to be joined before a restore.
+ * was removed stays, dying, for so long, and until the mm is charged again or ends.
+ * Groups are to be joined before a restore.
  * A child inherits it: while fork() runs it is in no group yet.
  *
  * Charges come in batches, and go back to the CPU's stock, which takes no atomic

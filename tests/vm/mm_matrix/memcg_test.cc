@@ -337,6 +337,41 @@ TEST_F(MemoryGroups, ChargesStayInTheGroupInWhichTheyWereMade) {
   vmtest::ExpectCharged(to, 2 * kBytes, "mapped again");
 }
 
+// Counts cannot tell whose a mapping was: while some are those of a guest, in
+// the group of then, all that come are charged there; afterwards none is.
+TEST_F(MemoryGroups, GuestThatMovesIsChargedWhereItWasUntilItMapsNothing) {
+  UniqueFd shared = NewCapture(kBytes, kOld),
+           alone = NewCapture(kBytes, kNew, "alone");
+  MemoryGroup others("others"), to("to");
+  Forker owner(shared, data());
+  others.Add(owner->pid());
+  EXPECT_EQ(owner->Do("read"), static_cast<long>(kBytes));
+  const auto read_to = [](const UniqueFd& file, char* where) {
+    return static_cast<long>(pread(file.get(), where, kBytes, 0));
+  };
+  auto guest = Member(
+      {{"shared", [&] { return read_to(shared, data()); }},
+       {"alone", [&] { return read_to(alone, data() + kBytes); }},
+       {"unmap", [&] {
+          return static_cast<long>(madvise(data(), 2 * kBytes, MADV_DONTNEED));
+        }}});
+  EXPECT_EQ(guest->Do("shared"), static_cast<long>(kBytes));
+  to.Add(guest->pid());
+  EXPECT_EQ(guest->Do("alone"), static_cast<long>(kBytes));
+  ExpectCharged(2 * kBytes, "moved while it maps what another owns");
+  vmtest::ExpectCharged(to, 0, "moved while it maps what another owns");
+  const long dying = MemoryGroup::Dying();
+  group().Remove();
+  EXPECT_EQ(MemoryGroup::Dying(), dying + 1) << "its charges are nowhere";
+  EXPECT_EQ(guest->Do("unmap"), 0);
+  EXPECT_EQ(guest->Do("shared"), static_cast<long>(kBytes));
+  EXPECT_EQ(guest->Do("alone"), static_cast<long>(kBytes));
+  vmtest::ExpectCharged(to, 2 * kBytes, "after it had mapped nothing");
+  EXPECT_TRUE(guest->Finish());
+  EXPECT_TRUE(WaitFor([&] { return MemoryGroup::Dying() <= dying; }))
+      << "the group is kept for nothing";
+}
+
 // Many mappings of the same pages begin and end in two groups at the same time.
 TEST_F(MemoryGroups, BooksAreExactWhateverHappens) {
   constexpr size_t kShared = 256 * kPage;
