@@ -151,11 +151,13 @@ absl::StatusOr<std::vector<absl::StatusOr<MappedFile>>> LookAtMappedFiles(
   std::vector<absl::StatusOr<MappedFile>> files;
   if (paths.empty()) return files;
   std::vector<const char*> pointers;
+  pointers.reserve(paths.size() + 1);
   for (const std::string& path : paths) pointers.push_back(path.c_str());
   pointers.push_back(nullptr);
   const absl::Time deadline = absl::Now() + timeout;
   auto child = BoundedChild::Start(Ask, pointers.data());
   if (!child.ok()) return child.status();
+  files.reserve(paths.size());
   for (const std::string& path : paths) {
     Report report;
     absl::Status read = child->Read(&report, sizeof(report), deadline);

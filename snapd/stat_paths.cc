@@ -41,6 +41,7 @@ absl::StatusOr<std::vector<absl::StatusOr<struct statx>>> StatPaths(
   if (paths.empty()) return results;
   results.reserve(paths.size());
   std::vector<const char*> pointers;
+  pointers.reserve(paths.size() + 1);
   for (const std::string& path : paths) pointers.push_back(path.c_str());
   pointers.push_back(nullptr);
   const absl::Time deadline = absl::Now() + timeout;

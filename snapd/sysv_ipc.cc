@@ -69,6 +69,7 @@ absl::StatusOr<std::vector<Entry>> ReadEntries(const ProcFs& proc,
     const std::vector<absl::string_view> fields =
         absl::StrSplit(line, ' ', absl::SkipEmpty());
     if (names.empty()) {
+      names.reserve(fields.size());
       for (const absl::string_view name : fields) names.emplace_back(name);
       continue;
     }

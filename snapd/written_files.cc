@@ -212,6 +212,7 @@ absl::StatusOr<std::vector<Target>> FindTargets(const std::vector<Way>& ways,
     if (IsRegular((*files)[i])) by_path[ways[i].path].push_back(i);
   }
   paths.clear();
+  paths.reserve(by_path.size());
   for (const auto& [path, leading] : by_path) paths.push_back(path);
   auto there = StatPaths(paths, {}, timeout);
   if (!there.ok()) return there.status();
@@ -246,6 +247,7 @@ absl::Status TakeStates(std::vector<Target>* targets, absl::Duration timeout,
                         absl::Duration patience) {
   const absl::Time deadline = absl::Now() + patience;
   std::vector<Target*> left;
+  left.reserve(targets->size());
   for (Target& target : *targets) left.push_back(&target);
   for (int look = 0; !left.empty(); ++look) {
     std::vector<std::string> links;
