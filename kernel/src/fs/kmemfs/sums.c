@@ -22,11 +22,12 @@
  * again. It stores sums with commit_lock held, when no commit is written, and then looks
  * whether the page is still durable; so does, the other way round, who clears a sum.
  *
- * What a commit must not fail for is not allowed to take pages of the reserve. If the
- * node has no other pages, the commit has the table of the one before. If that has sums
- * that have been cleared since, the root says of which generation the table is
- * (@sums_generation): after a crash its sums count for what older segments lead to, and
- * others are made anew. So damage of what did not change is seen however full a pool is.
+ * What a commit must not fail for is not allowed to take pages of the reserve, nor the
+ * last ones of the node. If there are no others, the commit has the table of the one
+ * before. If that has sums that have been cleared since, the root says of which generation
+ * the table is (@sums_generation): after a crash its sums count for what older segments
+ * lead to, and others are made anew. So damage of what did not change is seen however full
+ * a pool is.
  */
 
 #define pr_fmt(fmt) "kmemfs: " fmt
@@ -39,6 +40,9 @@
 
 /* Pages of which sums are made at once */
 #define KMEMFS_SUMS_BATCH	64
+
+/* Free pages of the node that are left to others */
+#define KMEMFS_SUMS_SPARED	1024
 
 /* From a commit to the making of sums, so that many commits are worth one start */
 #define KMEMFS_SUMS_DELAY	(HZ / 10)
@@ -368,7 +372,7 @@ void kmemfs_commit_sums(struct kmemfs_commit *c)
 	if (c->root.version < 2 || !xa_marked(&k->sums.table.leaves, KMEMFS_LEAF_DIRTY))
 		return;
 	c->spare_reserve = true;
-	r = kmemfs_write_sums_leaves(c);
+	r = kmemfs_free_pages(k) < KMEMFS_SUMS_SPARED ? -ENOSPC : kmemfs_write_sums_leaves(c);
 	c->spare_reserve = false;
 	WRITE_ONCE(k->sums.lacking, !!r);
 	if (!r) {
