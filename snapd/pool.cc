@@ -73,7 +73,7 @@ Persistence PersistenceOf(const std::string& device) {
 void MakeChecksumsAt(const void* argument, int report) {
   const int root =
       open(static_cast<const char*>(argument), O_RDONLY | O_DIRECTORY);
-  const bool made = root >= 0 && ioctl(root, KMEMFS_IOC_SUM) == 0;
+  const bool made = root >= 0 && ioctl(root, KMEMFS_IOC_SUM, 0) == 0;
   const unsigned char byte = made ? 0 : static_cast<unsigned char>(errno);
   while (write(report, &byte, 1) < 0 && errno == EINTR) {
   }

@@ -63,7 +63,7 @@ absl::StatusOr<RangeCheck> CheckRange(int file, std::uint64_t offset,
 }
 
 absl::Status MakeChecksums(int file) {
-  if (ioctl(file, KMEMFS_IOC_SUM) == 0) return absl::OkStatus();
+  if (ioctl(file, KMEMFS_IOC_SUM, 0) == 0) return absl::OkStatus();
   switch (errno) {
     case EINTR:
       return absl::AbortedError("the making of checksums was interrupted");
