@@ -42,7 +42,7 @@ int StatAt(int parent, const std::string& name, int flags, struct stat* info) {
 }
 
 // ESRCH, or ENOENT in the middle: the task of a file in /proc is gone.
-absl::Status FileError(int error, std::string what) {
+absl::Status FileError(int error, const std::string& what) {
   if (error == ENOENT || error == ESRCH) return absl::NotFoundError(what);
   return ErrnoError(error, what);
 }
