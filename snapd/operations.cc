@@ -272,6 +272,11 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
   auto verified =
       VerifyBeforeRestore(**open, request, verify_events, *cancellation);
   if (!verified.ok()) return verified.status();
+  if (verified->has_value()) {  // which may have taken minutes
+    status = CheckFiles(*manifest, request.files());
+    if (status.ok()) status = CheckPidsFree(*manifest, proc_);
+    if (!status.ok()) return status;
+  }
   auto before = (*open)->pool->Info();
   if (!before.ok()) return before.status();
   if (cancellation->cancelled()) return CancelledError();

@@ -87,6 +87,7 @@ PoolInfo FromKmemfs(const kmemfs_info& from) {
   info.generation = from.generation;
   info.format_version = from.version;
   info.dirty = from.dirty != 0;
+  info.damaged = (from.flags & KMEMFS_INFO_RESCUE) != 0;
   info.node = from.node;
   info.page_size = from.page_size;
   info.total_pages = from.total_pages;

@@ -30,6 +30,8 @@ struct PoolInfo {
   // Of the format on the device; 0: a plain directory, or not known.
   uint32_t format_version = 0;
   bool dirty = false;
+  // Whether its tree does not hold, so that files may be missing.
+  bool damaged = false;
   // NUMA node whose memory the pool is; -1 on a plain directory.
   int node = -1;
   // Bytes of a page, the unit of all counts.

@@ -186,9 +186,20 @@ class Verifier {
 // Whether all that is stored was compared.
 absl::Status CheckComplete(const Pool& pool, const std::string& name,
                            const v1::Verification& totals) {
+  auto info = pool.Info();
+  if (info.ok() && info->damaged) {
+    return MakeError(
+        {.code = absl::StatusCode::kDataLoss,
+         .reason = reason::kSnapshotDamaged,
+         .message =
+             absl::StrCat("the pool does not hold, so files of snapshot ", name,
+                          " may be missing"),
+         .hint = "what is there is whole; the kernel's log says what the pool "
+                 "has lost",
+         .metadata = {{"name", name}, {"path", pool.path()}}});
+  }
   if (totals.bytes_without_checksum() == 0) return absl::OkStatus();
   const bool none = totals.bytes_verified() == 0;
-  auto info = pool.Info();
   const bool never = !info.ok() || info->format_version < 2;
   std::string message =
       none ? absl::StrCat("snapshot ", name, " has no checksums")

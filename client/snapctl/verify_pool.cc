@@ -112,8 +112,17 @@ class PoolVerifier {
 };
 
 absl::Status Verdict(const std::string& name, const VerifyReport& report,
-                     std::uint32_t version) {
+                     const kmemfs_info& kmemfs) {
+  const std::uint32_t version = kmemfs.version;
   const v1::Verification totals = report.Totals();
+  if ((kmemfs.flags & KMEMFS_INFO_RESCUE) != 0) {
+    return absl::DataLossError(
+        absl::StrCat("pool ", name,
+                     " does not hold: files may be missing, see "
+                     "the kernel's log; ",
+                     totals.bytes_damaged(),
+                     " bytes of those that are there are not what was stored"));
+  }
   if (totals.bytes_damaged() > 0) {
     return absl::DataLossError(
         absl::StrCat("pool ", name, " is damaged: ", totals.bytes_damaged(),
@@ -166,7 +175,7 @@ absl::Status VerifyPool(const std::string& pool, bool make_checksums,
         PoolVerifier(*mount, info.st_dev, &line, &report).Run();
     if (!status.ok()) return status;
   }
-  report.status = Verdict(device->name, report, kmemfs.version);
+  report.status = Verdict(device->name, report, kmemfs);
   PrintReports({report}, context);
   return report.status;
 }

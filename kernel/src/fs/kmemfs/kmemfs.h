@@ -203,7 +203,9 @@ struct kmemfs_table {
  * struct kmemfs_held_sums - checksums of a mounted pool (sums.c)
  * @table: where they are on media. Leaves are marked with kmemfs.commit_sem held for
  *	reading, or kmemfs.commit_lock.
- * @nr_pages: of the table on media. kmemfs.commit_lock.
+ * @nr_pages: of the table on media, whether mounted or not. kmemfs.commit_lock.
+ * @kept: while mounting: @nr_pages as it was before
+ * @lost: while mounting: some do not hold
  * @held: leaf number -> struct kmemfs_sums_leaf, which stay; for each one of @table but
  *	those that media has lost, as long as they have no sums
  * @unsummed: bit per device page: written back, and no checksum has been made since
@@ -217,6 +219,8 @@ struct kmemfs_table {
 struct kmemfs_held_sums {
 	struct kmemfs_table table;
 	unsigned long nr_pages;
+	unsigned long kept;
+	bool lost;
 	struct xarray held;
 	unsigned long *unsummed;
 	struct mutex lock;	/* makers */
@@ -703,7 +707,8 @@ size_t kmemfs_sums_memory(void);
 int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums);
 void kmemfs_sums_count_for(struct kmemfs *k, u32 page, unsigned long count);
 int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count);
-void kmemfs_sums_loaded(struct kmemfs *k);
+bool kmemfs_is_sums_page(struct kmemfs *k, u64 page, enum kmemfs_page_kind kind);
+void kmemfs_sums_loaded(struct kmemfs *k, bool failed);
 void kmemfs_sums_init(struct kmemfs *k);
 void kmemfs_sums_stop(struct kmemfs *k);
 void kmemfs_sums_exit(struct kmemfs *k);

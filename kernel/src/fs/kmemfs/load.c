@@ -42,6 +42,8 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 	const struct kmemfs_page_head *head = l->media.page(&l->media, page);
 	struct kmemfs *k = l->k;
 
+	if (!head)
+		return -EUCLEAN;
 	if (kind == KMEMFS_KIND_INODES) {
 		kmemfs_reserve_count(k, 1, 0);
 		return xa_err(xa_store(&k->itable.leaves,
@@ -50,14 +52,11 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 	}
 	if (kind == KMEMFS_KIND_XATTRS)
 		return kmemfs_load_xattr_page(l, (const void *)head);
-	k->sums.nr_pages += kind == KMEMFS_KIND_SUMS;
+	k->sums.nr_pages += kmemfs_is_sums_page(k, page, kind);
 	if (kind != KMEMFS_KIND_INDEX)
 		return 0;
-	/* in version 1 owners above 0 are inodes */
-	if (k->root.version == 2 && le64_to_cpu(head->owner) == KMEMFS_OWNER_SUMS) {
-		k->sums.nr_pages++;
+	if (kmemfs_is_sums_page(k, page, kind))
 		return kmemfs_load_index(&k->sums.table, level, le64_to_cpu(head->first), page);
-	}
 	if (le64_to_cpu(head->owner) != KMEMFS_OWNER_INODES)
 		return 0;
 	return kmemfs_load_index(&k->itable, level, le64_to_cpu(head->first), page);
@@ -78,7 +77,7 @@ static int kmemfs_load_segment(void *ctx, __u64 ino, __u64 page, __u32 level, __
 	struct kmemfs_loading *l = ctx;
 	const struct kmemfs_page_head *head = l->media.page(&l->media, page);
 
-	l->summed = le64_to_cpu(head->generation) <= kmemfs_sums_hold_to(&l->k->root);
+	l->summed = head && le64_to_cpu(head->generation) <= kmemfs_sums_hold_to(&l->k->root);
 	return 0;
 }
 
@@ -463,7 +462,7 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 	xa_init(&l.lost);
 	kmemfs_media_init(k, &l.media);
 	r = k->rescue ? kmemfs_load_rescue(&l, &why) : kmemfs_load_tree(&l, &why);
-	kmemfs_sums_loaded(k);
+	kmemfs_sums_loaded(k, r);
 	kmemfs_rescue_done(&l);
 	if (r == -EUCLEAN)
 		pr_err("%s: %s\n", k->kp->name, why.text);

@@ -169,6 +169,7 @@ static int kmemfs_keep_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 
 	if (!test_bit(page, k->kp->keep)) {
 		k->root.nr_meta_pages++;
+		k->sums.nr_pages += kmemfs_is_sums_page(k, page, kind);
 		return kmemfs_keep(k->kp, page);
 	}
 	/* all else has one place: the device changes while it is attached */

@@ -93,10 +93,15 @@ static struct kmemfs_inode *kmemfs_lost_directory(struct kmemfs_loading *l, u64 
 	struct kmemfs_inode *ki = xa_load(&l->lost, ino);
 	char name[32];
 	int number, r;
+	u64 behind;
 
 	if (ki)
 		return ki;
-	number = ida_alloc_min(&l->k->inos, KMEMFS_ROOT_INO + 1, GFP_KERNEL);
+	/* behind those that media has or had: a number that was lost is still that of its names */
+	behind = max_t(u64, l->k->root.nr_inode_pages, 1) * KMEMFS_INODES_PER_PAGE;
+	if (behind > INT_MAX)
+		return ERR_PTR(-EOVERFLOW);
+	number = ida_alloc_min(&l->k->inos, behind, GFP_KERNEL);
 	if (number < 0)
 		return ERR_PTR(number);
 	snprintf(name, sizeof(name), "lost#%llu", ino);

@@ -14,8 +14,8 @@
  * A stored page does not change as long as a commit has it, and kmemfs.durable says so:
  * whoever gives a page new content clears its bit there, then its sum, both before the
  * commit that has the page is collected. So a sum counts while the bit is set. What is
- * left of a page that went, or belongs to a process now, counts for nobody: before it is
- * data again its sum is cleared. Nothing looks for such sums.
+ * left of a page that went, or belongs to a process now, counts for nobody: before a commit
+ * writes it back its sum is cleared. Nothing looks for such sums.
  *
  * The worker computes without locks. kmemfs.sums.unsummed tells whether what it saw is
  * still there: it clears the bit first, and a commit that writes the page back sets it
@@ -49,8 +49,8 @@
 
 /**
  * struct kmemfs_sums_leaf - a leaf of the table of checksums in memory
- * @cleared: media may have sums that are here no more. Set with kmemfs.commit_sem held
- *	for reading; commits are the others that look at it.
+ * @cleared: media may have sums that are here no more. Set with kmemfs.commit_sem held;
+ *	commits are the others that look at it.
  * @sum: as in struct kmemfs_sums, in host order
  */
 struct kmemfs_sums_leaf {
@@ -93,7 +93,7 @@ static struct kmemfs_sums_leaf *kmemfs_sums_make_leaf(struct kmemfs *k, unsigned
  * @pages: of those with POOL_PAGE_NEW; their bits in kmemfs.durable are clear already
  * @nr: entries of @pages
  *
- * Does not sleep. Caller holds commit_sem for reading.
+ * Does not sleep. Caller holds commit_sem.
  */
 void kmemfs_clear_sums(struct kmemfs *k, const u32 *pages, unsigned long nr)
 {
@@ -461,11 +461,12 @@ int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct k
 	return 0;
 }
 
-/* While mounting: nothing can be read of leaf @n and those behind it. The next commit tells. */
+/* While mounting: nothing can be read of leaf @n and those behind it */
 int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count)
 {
 	int r = 0;
 
+	k->sums.lost = true;
 	for (; count && !r; n++, count--) {
 		r = xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(0), GFP_KERNEL));
 		if (!r)
@@ -475,11 +476,57 @@ int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count)
 	return r;
 }
 
-/* While mounting, at the end */
-void kmemfs_sums_loaded(struct kmemfs *k)
+/* Is a page of metadata one of the table of checksums? */
+bool kmemfs_is_sums_page(struct kmemfs *k, u64 page, enum kmemfs_page_kind kind)
+{
+	const struct kmemfs_page_head *head;
+	struct kmemfs_media m;
+
+	/* in version 1 owners above 0 are inodes */
+	if (kind != KMEMFS_KIND_INDEX || k->root.version != 2)
+		return kind == KMEMFS_KIND_SUMS;
+	kmemfs_media_init(k, &m);
+	head = m.page(&m, page);
+	return head && le64_to_cpu(head->owner) == KMEMFS_OWNER_SUMS;
+}
+
+/*
+ * The table that media leads to is not the one that attach has kept, or not all of it. From
+ * here on it is none of ours: the next commit has a new one, or none, and frees none of its
+ * pages. Those that attach has kept stay taken until the next attach.
+ */
+static void kmemfs_leave_table(struct kmemfs *k)
+{
+	struct kmemfs_table *t = &k->sums.table;
+	unsigned long n;
+	void *v;
+	int i;
+
+	xa_for_each(&t->leaves, n, v) {
+		xa_store(&t->leaves, n, xa_mk_value(0), GFP_KERNEL);	/* overwrites */
+		kmemfs_sums_dirty(k, n);
+	}
+	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
+		xa_destroy(&t->index[i]);
+	t->nr_index = 0;
+	t->span = 0;
+	k->root.nr_meta_pages -= k->sums.kept;
+	k->root.sums = 0;
+	k->root.sums_height = 0;
+	k->root.nr_sums_pages = 0;
+	k->root.sums_generation = 0;
+	k->sums.nr_pages = 0;
+}
+
+/* While mounting, at the end; @failed: there will be no mount */
+void kmemfs_sums_loaded(struct kmemfs *k, bool failed)
 {
 	if (k->root.sums_generation)
 		bitmap_zero(k->flushing, k->region.end);
+	if (failed || k->rescue)
+		k->sums.nr_pages = k->sums.kept;
+	else if (k->sums.lost || k->sums.nr_pages != k->sums.kept)
+		kmemfs_leave_table(k);
 }
 
 /* While mounting, before anything else */
@@ -489,7 +536,9 @@ void kmemfs_sums_init(struct kmemfs *k)
 	xa_init(&k->sums.held);
 	mutex_init(&k->sums.lock);
 	INIT_DELAYED_WORK(&k->sums.work, kmemfs_sums_work);
+	k->sums.kept = k->sums.nr_pages;
 	k->sums.nr_pages = 0;
+	k->sums.lost = false;
 	k->sums.dirty = false;
 	k->sums.lacking = false;
 	k->sums.stop = false;

@@ -232,6 +232,18 @@ void kmemfs_rewrites(struct kmemfs *k, u32 page)
 	kmemfs_not_durable(k, &page, 1);
 }
 
+/*
+ * A commit writes the page back. A sum that it still has is one of other content: it became
+ * a pool page for somebody who did not keep it, was changed, and is no new one for whoever
+ * has it now.
+ */
+static void kmemfs_will_flush(struct kmemfs *k, u32 page)
+{
+	__set_bit(page, k->flushing);
+	page |= POOL_PAGE_NEW;
+	kmemfs_clear_sums(k, &page, 1);
+}
+
 /* Four pages whose content is not new? Subtracting 1 gives holes the top bit, too. */
 static __always_inline bool kmemfs_four_pages(const u32 *pages)
 {
@@ -511,7 +523,7 @@ bool kmemfs_next_run(struct kmemfs_scan *s)
 		}
 		s->nr += !!page;
 		if (s->flush && (entry & KMEMFS_NEW) && !test_bit(page, s->flush->durable))
-			__set_bit(page, s->flush->flushing);
+			kmemfs_will_flush(s->flush, page);
 		s->at++;
 	}
 	return s->nr;
