@@ -44,12 +44,15 @@ FileState StateOf(const struct statx& info) {
   return state;
 }
 
-// What file systems take their times from.
-absl::Time CoarseNow() {
+absl::Time ReadClock(clockid_t clock) {
   timespec now = {};
-  clock_gettime(CLOCK_REALTIME_COARSE, &now);
+  clock_gettime(clock, &now);
   return absl::TimeFromTimespec(now);
 }
+
+// What file systems take their times from. Since Linux 6.13 some take a finer
+// one if the last was looked at: then a time can be ahead of this clock.
+absl::Time CoarseNow() { return ReadClock(CLOCK_REALTIME_COARSE); }
 
 // The step of the times of a file system, as far as one of them tells: those
 // that keep less than the clock has a time that is a multiple of it.
@@ -62,7 +65,8 @@ absl::Duration StepOf(absl::Time time) {
 }
 
 // When a file of that time can be written so that it gets another; it was
-// looked at between `before` and `after`. In the past if it can now.
+// looked at between `before`, of the coarse clock, and `after`, of the fine
+// one. In the past if it can now.
 absl::Time SettlesAt(absl::Time modified, absl::Time before, absl::Time after) {
   // Set by hand: whatever is written gets another time.
   if (modified > after) return absl::InfinitePast();
@@ -259,7 +263,7 @@ absl::Status TakeStates(std::vector<Target>* targets, absl::Duration timeout,
     const absl::Time before = CoarseNow();
     auto found = StatPaths(links, paths, timeout);
     if (!found.ok()) return found.status();
-    const absl::Time after = CoarseNow();
+    const absl::Time after = ReadClock(CLOCK_REALTIME);
     const bool last = look + 1 == kMaxLooks || absl::Now() >= deadline;
     absl::Time settled = absl::InfinitePast();
     std::vector<Target*> unsettled;
