@@ -368,7 +368,8 @@ bool Parse(int argc, char** argv, Options* options) {
   }
   options->command = argv[i];
   options->dir = argv[i + 1];
-  return options->command == "write" || options->command == "check";
+  return options->command == "write" || options->command == "check" ||
+         options->command == "sum";
 }
 
 int Main(int argc, char** argv) {
@@ -376,7 +377,7 @@ int Main(int argc, char** argv) {
   if (!Parse(argc, argv, &options)) {
     std::fprintf(stderr,
                  "usage: fs_generations [--count=N] [--pages=N] [--mark=FILE] "
-                 "write|check DIR\n");
+                 "write|check|sum DIR\n");
     return 64;
   }
   Tree tree(options.dir, options.pages);
@@ -388,7 +389,8 @@ int Main(int argc, char** argv) {
                  difference.c_str());
     return 1;
   }
-  if (options.command == "check") {
+  if (options.command != "write") {
+    if (options.command == "sum") tree.MakeSums();
     std::printf("%llu\n", static_cast<unsigned long long>(generation));
     return 0;
   }
