@@ -11,8 +11,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/clock.h"
-#include "snapd/bounded_child.h"
+#include "snapd/ask_paths.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
 
@@ -102,22 +101,15 @@ size_t FindBuildId(int fd, char* id) {
   return 0;
 }
 
-// Runs in the child: see BoundedChild::Work. A Report for each path.
-void Ask(const void* argument, int report) {
-  bool written = true;
-  for (auto* const* path = static_cast<const char* const*>(argument);
-       written && *path != nullptr; ++path) {
-    Report file = {};
-    const int fd = OpenRegularFile(*path, &file.info);
-    if (fd < 0) {
-      file.open_error = errno;
-    } else {
-      file.size = FindBuildId(fd, file.id);
-      if (file.size == 0) file.read_error = errno;
-      close(fd);
-    }
-    written = write(report, &file, sizeof(file)) == sizeof(file);
+void Ask(const char* path, Report* file) {
+  const int fd = OpenRegularFile(path, &file->info);
+  if (fd < 0) {
+    file->open_error = errno;
+    return;
   }
+  file->size = FindBuildId(fd, file->id);
+  if (file->size == 0) file->read_error = errno;
+  close(fd);
 }
 
 absl::StatusOr<std::string> ToText(const char* id, size_t size, int error) {
@@ -149,22 +141,14 @@ absl::StatusOr<std::string> ReadBuildId(int fd) {
 absl::StatusOr<std::vector<absl::StatusOr<MappedFile>>> LookAtMappedFiles(
     const std::vector<std::string>& paths, absl::Duration timeout) {
   std::vector<absl::StatusOr<MappedFile>> files;
-  if (paths.empty()) return files;
-  std::vector<const char*> pointers;
-  pointers.reserve(paths.size() + 1);
-  for (const std::string& path : paths) pointers.push_back(path.c_str());
-  pointers.push_back(nullptr);
-  const absl::Time deadline = absl::Now() + timeout;
-  auto child = BoundedChild::Start(Ask, pointers.data());
-  if (!child.ok()) return child.status();
   files.reserve(paths.size());
-  for (const std::string& path : paths) {
-    Report report;
-    absl::Status read = child->Read(&report, sizeof(report), deadline);
-    if (absl::IsDeadlineExceeded(read)) return NoAnswer(path, timeout);
-    if (!read.ok()) return read;
-    files.push_back(ToMappedFile(report, path));
-  }
+  absl::Status status = AskPaths<Report, Ask>(
+      paths, timeout, [&](size_t i) { return NoAnswer(paths[i], timeout); },
+      [&](size_t i, const Report& report) {
+        files.push_back(ToMappedFile(report, paths[i]));
+        return absl::OkStatus();
+      });
+  if (!status.ok()) return status;
   return files;
 }
 

@@ -264,8 +264,11 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
   if (status.ok()) status = cpu.status();
   if (status.ok()) status = CheckCpu(*manifest, *cpu);
   if (status.ok()) status = CheckRemappedLinks(*manifest);
-  if (status.ok()) status = CheckFiles(*manifest, request.files());
-  if (status.ok()) status = CheckPidsFree(*manifest, proc_);
+  const auto check_machine = [&] {
+    absl::Status files = CheckFiles(*manifest, request.files());
+    return files.ok() ? CheckPidsFree(*manifest, proc_) : files;
+  };
+  if (status.ok()) status = check_machine();
   if (!status.ok()) return status;
   auto images = catalog.OpenImages(name);
   if (!images.ok()) return images.status();
@@ -273,8 +276,7 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
       VerifyBeforeRestore(**open, request, verify_events, *cancellation);
   if (!verified.ok()) return verified.status();
   if (verified->has_value()) {  // which may have taken minutes
-    status = CheckFiles(*manifest, request.files());
-    if (status.ok()) status = CheckPidsFree(*manifest, proc_);
+    status = check_machine();
     if (!status.ok()) return status;
   }
   auto before = (*open)->pool->Info();

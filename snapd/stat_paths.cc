@@ -7,8 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
-#include "snapd/bounded_child.h"
+#include "snapd/ask_paths.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
 
@@ -21,15 +20,8 @@ struct Answer {
   struct statx info;
 };
 
-// Runs in the child: see BoundedChild::Work. An Answer for each path.
-void Ask(const void* argument, int report) {
-  bool written = true;
-  for (auto* const* path = static_cast<const char* const*>(argument);
-       written && *path != nullptr; ++path) {
-    Answer answer = {};
-    if (StatxFile(*path, &answer.info) != 0) answer.error = errno;
-    written = write(report, &answer, sizeof(answer)) == sizeof(answer);
-  }
+void Ask(const char* path, Answer* answer) {
+  if (StatxFile(path, &answer->info) != 0) answer->error = errno;
 }
 
 }  // namespace
@@ -38,32 +30,23 @@ absl::StatusOr<std::vector<absl::StatusOr<struct statx>>> StatPaths(
     const std::vector<std::string>& paths,
     const std::vector<std::string>& names, absl::Duration timeout) {
   std::vector<absl::StatusOr<struct statx>> results;
-  if (paths.empty()) return results;
   results.reserve(paths.size());
-  std::vector<const char*> pointers;
-  pointers.reserve(paths.size() + 1);
-  for (const std::string& path : paths) pointers.push_back(path.c_str());
-  pointers.push_back(nullptr);
-  const absl::Time deadline = absl::Now() + timeout;
-  auto child = BoundedChild::Start(Ask, pointers.data());
-  if (!child.ok()) return child.status();
-  for (size_t i = 0; i < paths.size(); ++i) {
-    const std::string& path = paths[i];
-    Answer answer;
-    absl::Status read = child->Read(&answer, sizeof(answer), deadline);
-    if (absl::IsDeadlineExceeded(read)) {
-      return NoAnswer(names.empty() ? path : names[i], timeout);
-    }
-    if (!read.ok()) return read;
-    if (const int fault = FileFault("stat", path); fault != 0) {
-      answer.error = fault;
-    }
-    if (answer.error == 0) {
-      results.emplace_back(answer.info);
-    } else {
-      results.emplace_back(StatError(answer.error, path));
-    }
-  }
+  absl::Status status = AskPaths<Answer, Ask>(
+      paths, timeout,
+      [&](size_t i) {
+        return NoAnswer(names.empty() ? paths[i] : names[i], timeout);
+      },
+      [&](size_t i, const Answer& answer) {
+        const int fault = FileFault("stat", paths[i]);
+        const int error = fault != 0 ? fault : answer.error;
+        if (error == 0) {
+          results.emplace_back(answer.info);
+        } else {
+          results.emplace_back(StatError(error, paths[i]));
+        }
+        return absl::OkStatus();
+      });
+  if (!status.ok()) return status;
   return results;
 }
 

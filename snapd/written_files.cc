@@ -17,7 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "snapd/bounded_child.h"
+#include "snapd/ask_paths.h"
 #include "snapd/errors.h"
 #include "snapd/files.h"
 
@@ -292,26 +292,19 @@ absl::Status TakeStates(std::vector<Target>* targets, absl::Duration timeout,
   return absl::OkStatus();
 }
 
-// Runs in the child: see BoundedChild::Work. A byte for each path: an errno, or
-// 0.
-void WriteBack(const void* argument, int report) {
-  auto* const* paths = static_cast<char* const*>(argument);
-  bool written = true;
-  for (; written && *paths != nullptr; ++paths) {
-    struct stat info;
-    unsigned char result = 0;
-    const int fd = OpenRegularFile(*paths, &info);
-    if (fd < 0 ||
-        sync_file_range(fd, 0, 0,
-                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                            SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
-      result = static_cast<unsigned char>(errno);
-    }
-    // Devices have nothing to be written back, and are not opened.
-    if (fd < 0 && result == EINVAL) result = 0;
-    if (fd >= 0) close(fd);
-    written = write(report, &result, 1) == 1;
+// Runs in a child: see AskPaths(). The errno, or 0.
+void WriteBack(const char* path, unsigned char* result) {
+  struct stat info;
+  const int fd = OpenRegularFile(path, &info);
+  if (fd < 0 ||
+      sync_file_range(fd, 0, 0,
+                      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                          SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
+    *result = static_cast<unsigned char>(errno);
   }
+  // Devices have nothing to be written back, and are not opened.
+  if (fd < 0 && *result == EINVAL) *result = 0;
+  if (fd >= 0) close(fd);
 }
 
 }  // namespace
@@ -361,33 +354,28 @@ absl::Status WriteBackMappings(const ProcFs& proc,
         }
         return absl::OkStatus();
       });
-  if (!status.ok() || links.empty()) return status;
-  std::vector<char*> paths;
-  paths.reserve(links.size() + 1);
-  for (std::string& link : links) paths.push_back(link.data());
-  paths.push_back(nullptr);
-  const absl::Time deadline = absl::Now() + timeout;
-  auto child = BoundedChild::Start(WriteBack, paths.data());
-  if (!child.ok()) return child.status();
-  for (const std::string& link : links) {
-    const auto what = [&link] {
-      return absl::StrCat("cannot write back what is mapped of ",
-                          ReadLink(link).value_or(link));
-    };
-    auto error = child->Next(deadline);
-    if (absl::IsDeadlineExceeded(error.status())) {
-      return MakeError({.code = absl::StatusCode::kUnavailable,
-                        .reason = reason::kOverloaded,
-                        .message = absl::StrCat(what(), " within ",
-                                                absl::FormatDuration(timeout)),
-                        .hint = "check the device of that file"});
-    }
-    if (!error.ok()) return error.status();
-    // Shared memory has no file to be written back to: memfd, device.
-    if (*error == 0 || *error == ESPIPE || *error == ENXIO) continue;
-    return ErrnoError(*error, what());
-  }
-  return absl::OkStatus();
+  if (!status.ok()) return status;
+  const auto what = [&links](size_t i) {
+    return absl::StrCat("cannot write back what is mapped of ",
+                        ReadLink(links[i]).value_or(links[i]));
+  };
+  return AskPaths<unsigned char, WriteBack>(
+      links, timeout,
+      [&](size_t i) {
+        return MakeError(
+            {.code = absl::StatusCode::kUnavailable,
+             .reason = reason::kOverloaded,
+             .message = absl::StrCat(what(i), " within ",
+                                     absl::FormatDuration(timeout)),
+             .hint = "check the device of that file"});
+      },
+      [&](size_t i, unsigned char error) -> absl::Status {
+        // Shared memory has no file to be written back to: memfd, device.
+        if (error == 0 || error == ESPIPE || error == ENXIO) {
+          return absl::OkStatus();
+        }
+        return ErrnoError(error, what(i));
+      });
 }
 
 }  // namespace daxsnap
