@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "tests/crash/model_fs.h"
+#include "tests/unit/format/image.h"
 
 namespace daxsnap::crash {
 namespace {
@@ -214,34 +215,11 @@ bool ModelFs::WriteRope(Plan* plan, uint64_t ino) {
     runs.push_back({static_cast<__u32>(page), 1});
     end = at + 1;
   }
-  std::vector<kmemfs_child_info> level;
-  for (size_t from = 0; from < runs.size(); from += kSegmentFill) {
-    const size_t nr = std::min(kSegmentFill, runs.size() - from);
-    uint64_t length = 0;
-    __u64 page = 0;
-    for (size_t i = from; i < from + nr; i++) length += runs[i].count;
-    if (kmemfs_write_segment(&plan->sink, &runs[from], static_cast<__u32>(nr),
-                             &page))
-      return false;
-    level.push_back({static_cast<__u32>(page), length});
-  }
-  node.height = 0;
-  while (level.size() > 1) {
-    std::vector<kmemfs_child_info> above;
-    node.height++;
-    for (size_t from = 0; from < level.size(); from += kNodeFill) {
-      const size_t nr = std::min(kNodeFill, level.size() - from);
-      uint64_t length = 0;
-      __u64 page = 0;
-      for (size_t i = from; i < from + nr; i++) length += level[i].length;
-      if (kmemfs_write_node(&plan->sink, node.height, &level[from],
-                            static_cast<__u32>(nr), &page))
-        return false;
-      above.push_back({static_cast<__u32>(page), length});
-    }
-    level = std::move(above);
-  }
-  node.top = level.empty() ? 0 : level[0].page;
+  const auto tree =
+      format::WriteRopeTree(&plan->sink, runs, kSegmentFill, kNodeFill);
+  if (!tree.has_value()) return false;
+  node.top = tree->top;
+  node.height = tree->height;
   node.nr_runs = node.pages.size();
   return true;
 }

@@ -201,6 +201,39 @@ void Image::set_rope_fill(size_t segment, size_t node) {
   node_fill_ = node;
 }
 
+std::optional<RopeTree> WriteRopeTree(kmemfs_sink* sink,
+                                      const std::vector<kmemfs_run_info>& runs,
+                                      size_t segment_fill, size_t node_fill) {
+  RopeTree tree;
+  std::vector<kmemfs_child_info> level;
+  for (size_t from = 0; from < runs.size(); from += segment_fill) {
+    const size_t nr = std::min(segment_fill, runs.size() - from);
+    __u64 page = 0;
+    uint64_t length = 0;
+    for (size_t i = from; i < from + nr; i++) length += runs[i].count;
+    if (kmemfs_write_segment(sink, &runs[from], static_cast<__u32>(nr), &page))
+      return std::nullopt;
+    level.push_back({static_cast<__u32>(page), length});
+  }
+  while (level.size() > 1) {
+    std::vector<kmemfs_child_info> above;
+    tree.height++;
+    for (size_t from = 0; from < level.size(); from += node_fill) {
+      const size_t nr = std::min(node_fill, level.size() - from);
+      __u64 page = 0;
+      uint64_t length = 0;
+      for (size_t i = from; i < from + nr; i++) length += level[i].length;
+      if (kmemfs_write_node(sink, tree.height, &level[from],
+                            static_cast<__u32>(nr), &page))
+        return std::nullopt;
+      above.push_back({static_cast<__u32>(page), length});
+    }
+    level = std::move(above);
+  }
+  if (!level.empty()) tree.top = level[0].page;
+  return tree;
+}
+
 Rope Image::WriteRope(kmemfs_sink* sink, const std::vector<Extent>& runs) {
   Rope rope;
   std::vector<kmemfs_run_info> entries;
@@ -215,33 +248,10 @@ Rope Image::WriteRope(kmemfs_sink* sink, const std::vector<Extent>& runs) {
     rope.nr_pages += run.count;
     at = run.file_page + run.count;
   }
-  std::vector<kmemfs_child_info> level;
-  for (size_t from = 0; from < entries.size(); from += segment_fill_) {
-    const size_t nr = std::min(segment_fill_, entries.size() - from);
-    __u64 page = 0;
-    uint64_t length = 0;
-    for (size_t i = from; i < from + nr; i++) length += entries[i].count;
-    Require(!kmemfs_write_segment(sink, &entries[from], static_cast<__u32>(nr),
-                                  &page),
-            "segment not written");
-    level.push_back({static_cast<__u32>(page), length});
-  }
-  while (level.size() > 1) {
-    std::vector<kmemfs_child_info> above;
-    rope.height++;
-    for (size_t from = 0; from < level.size(); from += node_fill_) {
-      const size_t nr = std::min(node_fill_, level.size() - from);
-      __u64 page = 0;
-      uint64_t length = 0;
-      for (size_t i = from; i < from + nr; i++) length += level[i].length;
-      Require(!kmemfs_write_node(sink, rope.height, &level[from],
-                                 static_cast<__u32>(nr), &page),
-              "node not written");
-      above.push_back({static_cast<__u32>(page), length});
-    }
-    level = std::move(above);
-  }
-  if (!level.empty()) rope.top = level[0].page;
+  auto tree = WriteRopeTree(sink, entries, segment_fill_, node_fill_);
+  Require(tree.has_value(), "rope not written");
+  rope.top = tree->top;
+  rope.height = tree->height;
   return rope;
 }
 

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,18 @@ struct Rope {
 
   bool operator==(const Rope&) const = default;
 };
+
+// Where such a tree is.
+struct RopeTree {
+  uint64_t top = 0;
+  uint32_t height = 0;
+};
+
+// Writes a tree of these runs and holes (page 0), each page as full as is said
+// but for the last of its level. nullopt if the sink has no page.
+std::optional<RopeTree> WriteRopeTree(kmemfs_sink* sink,
+                                      const std::vector<kmemfs_run_info>& runs,
+                                      size_t segment_fill, size_t node_fill);
 
 struct Inode {
   uint64_t ino = 0;

@@ -8,10 +8,9 @@
 
 #include <cerrno>
 #include <cstring>
-#include <functional>
-#include <ostream>
 #include <string>
 
+#include "tests/unit/format/change.h"
 #include "tests/unit/format/image.h"
 #include "tests/unit/format/matchers.h"
 #include "tests/unit/format/recovery.h"
@@ -84,26 +83,11 @@ void SwapFilePages(kmemfs_run* a, kmemfs_run* b) {
   b->file_page = first;
 }
 
-struct Change {
-  const char* name;
-  std::function<void(Sample*)> change;
-  const char* reason;
-};
-
-void PrintTo(const Change& change, std::ostream* out) { *out << change.name; }
+using Change = SampleChange<Sample>;
 
 class Page : public testing::TestWithParam<Change> {};
 
-TEST_P(Page, IsRefused) {
-  Sample sample;
-  ASSERT_THAT(Recover(sample.image.media()), Taken());
-  GetParam().change(&sample);
-  sample.SealAll();
-  EXPECT_THAT(Recover(sample.image.media()),
-              Refused(EUCLEAN, GetParam().reason));
-}
-
-const auto kName = [](const auto& info) { return info.param.name; };
+TEST_P(Page, IsRefused) { ExpectRefused(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(
     Head, Page,
@@ -168,7 +152,7 @@ INSTANTIATE_TEST_SUITE_P(
                "first 1, expected 0"},
         Change{"Reserved", [](auto* s) { s->head(s->leaf)->reserved[0] = 1; },
                "reserved bytes"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     Index, Page,
@@ -218,7 +202,7 @@ INSTANTIATE_TEST_SUITE_P(
         Change{"ALevelTooFew",
                [](auto* s) { s->record(2)->extents_height = 0; },
                "kind 0x58444e49, expected 0x53545845"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     Runs, Page,
@@ -281,7 +265,7 @@ INSTANTIATE_TEST_SUITE_P(
         Change{"OfAMetadataPageSeenLater",
                [](auto* s) { s->run(0)->page = htole64(s->last_leaf); },
                "both data and metadata"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     Inode, Page,
@@ -347,7 +331,7 @@ INSTANTIATE_TEST_SUITE_P(
         Change{"SymlinkWithMorePages",
                [](auto* s) { s->record(4)->nr_pages = htole64(2); },
                "2 pages"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     Name, Page,
@@ -366,7 +350,7 @@ INSTANTIATE_TEST_SUITE_P(
         Change{"OfTheRoot", [](auto* s) { s->Name(1, "root"); }, "has a name"},
         Change{"PaddingOfTheRoot", [](auto* s) { s->record(1)->name[0] = 'x'; },
                "has a name"}),
-    kName);
+    kNameOfChange);
 
 TEST(Page, IsTakenWithEveryOtherName) {
   for (const std::string& name :

@@ -9,13 +9,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <functional>
 #include <initializer_list>
 #include <map>
-#include <ostream>
 #include <string>
 #include <vector>
 
+#include "tests/unit/format/change.h"
 #include "tests/unit/format/image.h"
 #include "tests/unit/format/matchers.h"
 #include "tests/unit/format/recovery.h"
@@ -86,26 +85,11 @@ struct Sample {
   uint64_t data, node, segment, last_segment, inodes, second, xattrs, sums;
 };
 
-struct Change {
-  const char* name;
-  std::function<void(Sample*)> change;
-  const char* reason;
-};
-
-void PrintTo(const Change& change, std::ostream* out) { *out << change.name; }
+using Change = SampleChange<Sample>;
 
 class Page2 : public testing::TestWithParam<Change> {};
 
-TEST_P(Page2, IsRefused) {
-  Sample sample;
-  ASSERT_THAT(Recover(sample.image.media()), Taken());
-  GetParam().change(&sample);
-  sample.SealAll();
-  EXPECT_THAT(Recover(sample.image.media()),
-              Refused(EUCLEAN, GetParam().reason));
-}
-
-const auto kName = [](const auto& info) { return info.param.name; };
+TEST_P(Page2, IsRefused) { ExpectRefused(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(
     Head, Page2,
@@ -165,7 +149,7 @@ INSTANTIATE_TEST_SUITE_P(
         Change{"TooFewSums",
                [](auto* s) { s->head(s->sums)->nr = htole32(1007); },
                "1007 entries, expected 1008"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     Segment, Page2,
@@ -206,7 +190,7 @@ INSTANTIATE_TEST_SUITE_P(
                  s->run(0)->count = htole32(2);
                },
                "both data and metadata"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     Node, Page2,
@@ -279,7 +263,7 @@ INSTANTIATE_TEST_SUITE_P(
                  s->slot()->nr_file_pages = htole64(5);
                },
                "metadata pages, found"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     Attributes, Page2,
@@ -318,7 +302,7 @@ INSTANTIATE_TEST_SUITE_P(
                "reserved bytes"},
         Change{"InRecordBesideAPage",
                [](auto* s) { s->record(6)->xattr[0] = 1; }, "reserved bytes"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     Record, Page2,
@@ -350,7 +334,7 @@ INSTANTIATE_TEST_SUITE_P(
         Change{"UnknownType",
                [](auto* s) { s->record(5)->mode = htole32(0150600); },
                "bad mode"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     FurtherName, Page2,
@@ -427,7 +411,7 @@ INSTANTIATE_TEST_SUITE_P(
                "says 0 further names, found 1"},
         Change{"TooMany", [](auto* s) { s->slot()->nr_links = htole64(~0ULL); },
                "further names, found 1"}),
-    kName);
+    kNameOfChange);
 
 INSTANTIATE_TEST_SUITE_P(
     Checksums, Page2,
@@ -483,7 +467,7 @@ INSTANTIATE_TEST_SUITE_P(
                [](auto* s) { s->slot()->reserved1 = htole32(1); }, "reserved"},
         Change{"RootReserved", [](auto* s) { s->slot()->reserved[0] = 1; },
                "reserved"}),
-    kName);
+    kNameOfChange);
 
 // They would fit: nothing but their own number tells which is which.
 TEST(Segments, OfOneLengthAreNotTakenForEachOther) {
@@ -629,7 +613,7 @@ INSTANTIATE_TEST_SUITE_P(
                 index->page[1] = index->page[0];
                 s->image.Seal(s->root.sums);
               }}),
-    kName);
+    kNameOfChange);
 
 TEST(Checksums, OfWhatIsNoDataAreLeftOver) {
   Sample sample;
