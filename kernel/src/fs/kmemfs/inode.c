@@ -51,7 +51,7 @@ struct inode *kmemfs_new_inode(struct super_block *sb, struct mnt_idmap *idmap,
 		inode->i_op = &kmemfs_symlink_iops;
 		break;
 	default:
-		inode->i_op = &kmemfs_special_iops;
+		inode->i_op = &kmemfs_file_iops;
 		init_special_inode(inode, mode, 0);
 		break;
 	}
@@ -307,15 +307,8 @@ static const char *kmemfs_get_link(struct dentry *dentry, struct inode *inode,
 	return link;
 }
 
+/* Special inodes have the same */
 const struct inode_operations kmemfs_file_iops = {
-	.setattr = kmemfs_setattr,
-	.getattr = kmemfs_getattr,
-	.listxattr = kmemfs_listxattr,
-	.get_inode_acl = kmemfs_get_inode_acl,
-	.set_acl = kmemfs_set_acl,
-};
-
-const struct inode_operations kmemfs_special_iops = {
 	.setattr = kmemfs_setattr,
 	.getattr = kmemfs_getattr,
 	.listxattr = kmemfs_listxattr,

@@ -557,7 +557,6 @@ int kmemfs_getattr(struct mnt_idmap *idmap, const struct path *path, struct ksta
 		   u32 request_mask, unsigned int query_flags);
 extern const struct inode_operations kmemfs_file_iops;
 extern const struct inode_operations kmemfs_symlink_iops;
-extern const struct inode_operations kmemfs_special_iops;
 
 /* dir.c */
 extern const struct inode_operations kmemfs_dir_iops;

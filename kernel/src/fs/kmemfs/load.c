@@ -41,6 +41,7 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 	struct kmemfs_loading *l = ctx;
 	const struct kmemfs_page_head *head = l->media.page(&l->media, page);
 	struct kmemfs *k = l->k;
+	bool sums;
 
 	if (!head)
 		return -EUCLEAN;
@@ -52,10 +53,11 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 	}
 	if (kind == KMEMFS_KIND_XATTRS)
 		return kmemfs_load_xattr_page(l, (const void *)head);
-	k->sums.nr_pages += kmemfs_is_sums_page(k, page, kind);
+	sums = kmemfs_is_sums_page(k, page, kind);
+	k->sums.nr_pages += sums;
 	if (kind != KMEMFS_KIND_INDEX)
 		return 0;
-	if (kmemfs_is_sums_page(k, page, kind))
+	if (sums)
 		return kmemfs_load_index(&k->sums.table, level, le64_to_cpu(head->first), page);
 	if (le64_to_cpu(head->owner) != KMEMFS_OWNER_INODES)
 		return 0;
