@@ -15,8 +15,23 @@
 namespace daxsnap::vmtest {
 namespace {
 
-// Of its own, so that its count of dying groups is that of the tests.
-constexpr char kParent[] = "/sys/fs/cgroup/mm_matrix";
+// This process's own, so that its count of dying groups is that of one test.
+class Parent {
+ public:
+  Parent() = default;
+  Parent(const Parent&) = delete;
+  ~Parent() { rmdir(path_.c_str()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  const std::string path_ =
+      "/sys/fs/cgroup/mm_matrix-" + std::to_string(getpid());
+};
+
+const Parent& GetParent() {
+  static const Parent parent;
+  return parent;
+}
 
 long FieldOf(const std::string& path, const std::string& field) {
   std::ifstream file(path);
@@ -32,8 +47,8 @@ long FieldOf(const std::string& path, const std::string& field) {
 }  // namespace
 
 MemoryGroup::MemoryGroup(const std::string& name)
-    : path_(std::string(kParent) + "/" + name) {
-  for (const std::string& path : {std::string(kParent), path_}) {
+    : path_(GetParent().path() + "/" + name) {
+  for (const std::string& path : {GetParent().path(), path_}) {
     const std::string above = path.substr(0, path.rfind('/'));
     EXPECT_TRUE(WriteFile(above + "/cgroup.subtree_control", "+memory"))
         << above << ": " << std::strerror(errno);
@@ -71,7 +86,7 @@ long MemoryGroup::Field(const std::string& file,
 }
 
 long MemoryGroup::Dying() {
-  return FieldOf(std::string(kParent) + "/cgroup.stat", "nr_dying_descendants");
+  return FieldOf(GetParent().path() + "/cgroup.stat", "nr_dying_descendants");
 }
 
 }  // namespace daxsnap::vmtest
