@@ -28,7 +28,7 @@
 #include <string>
 #include <vector>
 
-#include "client/launch/unique_fd.h"
+#include "base/unique_fd.h"
 
 namespace daxsnap::bench {
 namespace {

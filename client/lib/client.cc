@@ -16,7 +16,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "client/launch/unique_fd.h"
+#include "base/unique_fd.h"
 #include "client/lib/status_mapping.h"
 #include "daxsnap/error.h"
 #include "daxsnap/v1/pool.grpc.pb.h"

@@ -10,9 +10,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "client/launch/unique_fd.h"
-#include "client/pool/origin.h"
-#include "client/pool/pool.h"
+#include "base/unique_fd.h"
+#include "host/pool/origin.h"
+#include "host/pool/pool.h"
 
 namespace daxsnap::snapctl {
 

@@ -3,10 +3,10 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "client/pool/pool.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
 #include "client/snapctl/progress.h"
+#include "host/pool/pool.h"
 
 namespace daxsnap::snapctl {
 namespace {

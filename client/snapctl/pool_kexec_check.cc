@@ -6,9 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "client/pool/kexec.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
+#include "host/pool/kexec.h"
 
 namespace daxsnap::snapctl {
 namespace {

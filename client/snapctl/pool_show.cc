@@ -6,12 +6,12 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "client/pool/origin.h"
-#include "client/pool/pool.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/local_pool.h"
 #include "client/snapctl/output.h"
 #include "client/snapctl/snapshot_output.h"
+#include "host/pool/origin.h"
+#include "host/pool/pool.h"
 
 namespace daxsnap::snapctl {
 namespace {

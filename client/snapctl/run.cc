@@ -10,13 +10,13 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "client/launch/launch.h"
-#include "client/pool/pool.h"
-#include "client/pool/utf8.h"
+#include "base/utf8.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/local_pool.h"
 #include "client/snapctl/output.h"
 #include "daxsnap/error.h"
+#include "host/launch/launch.h"
+#include "host/pool/pool.h"
 
 namespace daxsnap::snapctl {
 namespace {
@@ -122,7 +122,7 @@ absl::Status Run(const Options& options, const Context& context) {
   spec.numa_node = *node;
   spec.scope = launch::ScopeName(name);
   // D-Bus takes nothing but UTF-8.
-  spec.description = absl::StrCat("daxsnap: ", pool::ToPrintableUtf8(name));
+  spec.description = absl::StrCat("daxsnap: ", ToPrintableUtf8(name));
   spec.pids = launch::PidRange();
   if (!options.log.empty()) {
     spec.log_path = std::filesystem::path(cwd) / options.log;

@@ -12,14 +12,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "client/launch/unique_fd.h"
-#include "client/pool/checksums.h"
-#include "client/pool/pool.h"
-#include "client/pool/utf8.h"
+#include "base/unique_fd.h"
+#include "base/utf8.h"
 #include "client/snapctl/output.h"
 #include "client/snapctl/progress.h"
 #include "client/snapctl/verify_output.h"
 #include "daxsnap/error.h"
+#include "host/pool/checksums.h"
+#include "host/pool/pool.h"
 
 namespace daxsnap::snapctl {
 namespace {
@@ -90,8 +90,8 @@ class PoolVerifier {
     done_ += check->bytes_verified + check->bytes_without_checksum +
              check->bytes_damaged;
     v1::FileVerification& file = report_->files.emplace_back();
-    file.set_path(pool::ToPrintableUtf8(
-        path.lexically_relative(mount_.mount_point).string()));
+    file.set_path(
+        ToPrintableUtf8(path.lexically_relative(mount_.mount_point).string()));
     file.set_size(static_cast<std::uint64_t>(info.st_size));
     file.set_bytes_verified(check->bytes_verified);
     file.set_bytes_without_checksum(check->bytes_without_checksum);

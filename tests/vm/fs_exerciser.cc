@@ -38,7 +38,7 @@
 #include <string>
 #include <vector>
 
-#include "client/launch/unique_fd.h"
+#include "base/unique_fd.h"
 
 namespace daxsnap::vmtest {
 namespace {

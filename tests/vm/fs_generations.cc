@@ -41,7 +41,7 @@
 #include <string>
 #include <vector>
 
-#include "client/launch/unique_fd.h"
+#include "base/unique_fd.h"
 #include "tests/vm/generations.h"
 
 namespace daxsnap::vmtest {

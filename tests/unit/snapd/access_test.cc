@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/access.h"
+#include "snapd/ops/access.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -14,9 +14,9 @@
 #include <functional>
 #include <thread>
 
-#include "snapd/errors.h"
-#include "snapd/trace_probe.h"
-#include "tests/unit/snapd/child.h"
+#include "base/errors.h"
+#include "host/task/trace_probe.h"
+#include "tests/unit/base/child.h"
 
 namespace daxsnap {
 namespace {

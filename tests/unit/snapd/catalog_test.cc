@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/catalog.h"
+#include "snapd/store/catalog.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
@@ -11,11 +11,11 @@
 #include <cstring>
 #include <utility>
 
+#include "base/errors.h"
+#include "base/files.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
-#include "snapd/errors.h"
-#include "snapd/files.h"
-#include "snapd/machine.h"
+#include "host/task/machine.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/checksum_maker.h"
+#include "snapd/ops/checksum_maker.h"
 
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -9,7 +9,7 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "snapd/errors.h"
+#include "base/errors.h"
 #include "tests/unit/snapd/operations_test_base.h"
 
 namespace daxsnap {

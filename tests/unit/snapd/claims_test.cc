@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/claims.h"
+#include "snapd/ops/claims.h"
 
 #include <gtest/gtest.h>
 
 #include <optional>
 
-#include "snapd/errors.h"
+#include "base/errors.h"
 
 namespace daxsnap {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/criu_engine.h"
+#include "snapd/engine/criu_engine.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
@@ -14,9 +14,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "snapd/errors.h"
-#include "snapd/files.h"
-#include "tests/unit/snapd/child.h"
+#include "base/errors.h"
+#include "base/files.h"
+#include "tests/unit/base/child.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {

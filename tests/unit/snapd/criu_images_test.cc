@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/criu_images.h"
+#include "snapd/engine/criu_images.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include "absl/status/status.h"
-#include "snapd/files.h"
+#include "base/files.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/criu_log.h"
+#include "snapd/engine/criu_log.h"
 
 #include <gtest/gtest.h>
 
 #include "absl/strings/match.h"
-#include "snapd/errors.h"
+#include "base/errors.h"
 
 namespace daxsnap {
 namespace {

@@ -18,7 +18,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "client/launch/unique_fd.h"
+#include "base/unique_fd.h"
 #include "daxsnap/internal/criu.pb.h"
 
 namespace daxsnap {

@@ -5,7 +5,7 @@
 #include <poll.h>
 #include <unistd.h>
 
-#include "snapd/errors.h"
+#include "base/errors.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {

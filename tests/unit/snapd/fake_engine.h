@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "snapd/engine.h"
-#include "tests/unit/snapd/child.h"
+#include "snapd/engine/engine.h"
+#include "tests/unit/base/child.h"
 
 namespace daxsnap {
 

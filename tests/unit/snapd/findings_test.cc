@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/findings.h"
+#include "snapd/ops/findings.h"
 
 #include <fcntl.h>
 #include <gmock/gmock.h>
@@ -13,11 +13,11 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
-#include "snapd/errors.h"
-#include "snapd/files.h"
-#include "tests/unit/snapd/child.h"
-#include "tests/unit/snapd/fake_proc.h"
-#include "tests/unit/snapd/fuse_tree.h"
+#include "base/errors.h"
+#include "base/files.h"
+#include "tests/unit/base/child.h"
+#include "tests/unit/host/fake_proc.h"
+#include "tests/unit/host/fuse_tree.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {

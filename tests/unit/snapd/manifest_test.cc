@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/manifest.h"
+#include "snapd/ops/manifest.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -12,11 +12,11 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "snapd/build_id.h"
-#include "snapd/errors.h"
-#include "snapd/files.h"
-#include "tests/unit/snapd/child.h"
-#include "tests/unit/snapd/fuse_tree.h"
+#include "base/errors.h"
+#include "base/files.h"
+#include "host/task/build_id.h"
+#include "tests/unit/base/child.h"
+#include "tests/unit/host/fuse_tree.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/names.h"
+#include "snapd/store/names.h"
 
 #include <gtest/gtest.h>
 
-#include "snapd/errors.h"
+#include "base/errors.h"
 
 namespace daxsnap {
 namespace {

@@ -8,9 +8,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "snapd/operations.h"
-#include "snapd/pool_holder.h"
-#include "tests/unit/snapd/child.h"
+#include "snapd/ops/operations.h"
+#include "snapd/ops/pool_holder.h"
+#include "tests/unit/base/child.h"
 #include "tests/unit/snapd/fake_engine.h"
 #include "tests/unit/snapd/temp_pool.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/options.h"
+#include "snapd/service/options.h"
 
 #include <getopt.h>
 #include <grp.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/proc.h"
+#include "host/task/proc.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -9,12 +9,12 @@
 #include <csignal>
 
 #include "absl/strings/str_cat.h"
-#include "snapd/errors.h"
-#include "snapd/files.h"
-#include "snapd/preflight.h"
-#include "tests/unit/snapd/child.h"
-#include "tests/unit/snapd/fake_proc.h"
-#include "tests/unit/snapd/temp_pool.h"
+#include "base/errors.h"
+#include "base/files.h"
+#include "snapd/ops/preflight.h"
+#include "tests/unit/base/child.h"
+#include "tests/unit/host/fake_proc.h"
+#include "tests/unit/base/testing.h"
 
 namespace daxsnap {
 namespace {

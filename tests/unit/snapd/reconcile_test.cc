@@ -8,13 +8,13 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/errors.h"
+#include "base/files.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
-#include "snapd/catalog.h"
-#include "snapd/errors.h"
-#include "snapd/files.h"
-#include "snapd/machine.h"
-#include "tests/unit/snapd/child.h"
+#include "host/task/machine.h"
+#include "snapd/store/catalog.h"
+#include "tests/unit/base/child.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {

@@ -14,10 +14,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/errors.h"
+#include "base/files.h"
 #include "daxsnap/v1/manifest.pb.h"
-#include "snapd/errors.h"
-#include "snapd/files.h"
-#include "snapd/operations.h"
+#include "snapd/ops/operations.h"
 #include "tests/unit/snapd/operations_test_base.h"
 
 namespace daxsnap {

@@ -18,14 +18,14 @@
 #include <memory>
 #include <vector>
 
+#include "base/errors.h"
+#include "base/files.h"
 #include "daxsnap/v1/pool.grpc.pb.h"
 #include "daxsnap/v1/snapshot.grpc.pb.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
-#include "snapd/errors.h"
-#include "snapd/files.h"
-#include "snapd/operations.h"
-#include "snapd/socket_server.h"
+#include "snapd/ops/operations.h"
+#include "snapd/service/socket_server.h"
 #include "tests/unit/snapd/operations_test_base.h"
 
 namespace daxsnap {

@@ -10,12 +10,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/files.h"
 #include "daxsnap-stats.pb.h"
 #include "daxsnap/internal/criu.pb.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
-#include "snapd/files.h"
-#include "snapd/machine.h"
+#include "host/task/machine.h"
 
 namespace daxsnap {
 namespace {
@@ -41,16 +41,6 @@ constexpr uint32_t kCommonMagic = 0x54564319;
 constexpr uint32_t kServiceMagic = 0x55105940;
 
 }  // namespace
-
-TempDirectory::TempDirectory() {
-  const char* base = std::getenv("TMPDIR");
-  path_ = absl::StrCat(base == nullptr ? "/tmp" : base, "/snapd-test-XXXXXX");
-  EXPECT_NE(mkdtemp(path_.data()), nullptr);
-}
-
-TempDirectory::~TempDirectory() {
-  EXPECT_TRUE(RemoveTree(AT_FDCWD, path_).ok());
-}
 
 std::unique_ptr<TestPool> TestPool::Open(const std::string& path) {
   auto handles = OpenHandles(path);
@@ -81,25 +71,6 @@ std::vector<std::string> TestPool::Snapshots() const {
 
 std::vector<std::string> TestPool::Staging() const {
   return ListDirectory(staging()).value();
-}
-
-NoDescriptors::NoDescriptors() {
-  EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before_), 0);
-  rlimit none = before_;
-  // Those that are open stay so.
-  none.rlim_cur = 0;
-  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
-}
-
-NoDescriptors::~NoDescriptors() {
-  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before_), 0);
-}
-
-ScopedFileFault::Fault FailWith(int error, const std::string& call,
-                                const std::string& name) {
-  return [=](absl::string_view made, const std::string& on) {
-    return made == call && absl::EndsWith(on, name) ? error : 0;
-  };
 }
 
 void WriteImages(int images, int pid, const std::string& exe,

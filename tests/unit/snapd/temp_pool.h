@@ -2,33 +2,17 @@
 #ifndef DAXSNAP_TESTS_UNIT_SNAPD_TEMP_POOL_H_
 #define DAXSNAP_TESTS_UNIT_SNAPD_TEMP_POOL_H_
 
-#include <sys/resource.h>
-
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "snapd/catalog.h"
-#include "snapd/files.h"
-#include "snapd/pool.h"
+#include "snapd/store/catalog.h"
+#include "snapd/store/pool.h"
+#include "tests/unit/base/testing.h"
 
 namespace daxsnap {
-
-// A directory that goes with the object.
-class TempDirectory {
- public:
-  TempDirectory();
-  TempDirectory(const TempDirectory&) = delete;
-  TempDirectory& operator=(const TempDirectory&) = delete;
-  ~TempDirectory();
-
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // A pool on a directory whose commits the test watches and makes fail.
 class TestPool : public Pool {
@@ -66,23 +50,6 @@ class TestPool : public Pool {
 // has `files` open.
 void WriteImages(int images, int pid, const std::string& exe,
                  const std::vector<std::string>& files = {});
-
-// While it lives, this process gets no more descriptors: EMFILE.
-class NoDescriptors {
- public:
-  NoDescriptors();
-  NoDescriptors(const NoDescriptors&) = delete;
-  NoDescriptors& operator=(const NoDescriptors&) = delete;
-  ~NoDescriptors();
-
- private:
-  rlimit before_ = {};
-};
-
-// A failure of the file layer: `error` for every call of that kind on a name
-// that ends like this, and never for others.
-ScopedFileFault::Fault FailWith(int error, const std::string& call,
-                                const std::string& name);
 
 // Writes stats-dump.
 void WriteStats(int work, int freezing_us, int frozen_us, int pages);

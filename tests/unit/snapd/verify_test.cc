@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "snapd/verify.h"
+#include "snapd/ops/verify.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,10 +12,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/errors.h"
+#include "base/files.h"
 #include "daxsnap/v1/manifest.pb.h"
-#include "snapd/errors.h"
-#include "snapd/files.h"
-#include "snapd/operations.h"
+#include "snapd/ops/operations.h"
 #include "tests/unit/snapd/operations_test_base.h"
 
 namespace daxsnap {

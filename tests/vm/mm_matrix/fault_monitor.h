@@ -11,7 +11,7 @@
 #include <functional>
 #include <thread>
 
-#include "client/launch/unique_fd.h"
+#include "base/unique_fd.h"
 
 namespace daxsnap::vmtest {
 

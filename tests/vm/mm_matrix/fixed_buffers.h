@@ -8,7 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "client/launch/unique_fd.h"
+#include "base/unique_fd.h"
 
 namespace daxsnap::vmtest {
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <thread>
 
-#include "client/launch/unique_fd.h"
+#include "base/unique_fd.h"
 #include "tests/vm/mm_matrix/support.h"
 
 namespace daxsnap::vmtest {

@@ -11,7 +11,7 @@
 #include <cstring>
 #include <vector>
 
-#include "client/launch/unique_fd.h"
+#include "base/unique_fd.h"
 
 namespace daxsnap::vmtest {
 

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/pool/kexec.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace daxsnap::pool {
+namespace {
+
+// nullopt: not a pool.
+absl::StatusOr<std::optional<PoolType>> TypeOf(const Device& device) {
+  // Nobody can look at it now: taken for one, rather than lost.
+  if (device.driver == Driver::kNone) return PoolType::kNone;
+  absl::StatusOr<std::optional<Header>> header = Identify(device);
+  if (!header.ok()) return header.status();
+  if (!header->has_value()) return std::nullopt;
+  return (*header)->type;
+}
+
+std::string TypeOption(PoolType type) {
+  switch (type) {
+    case PoolType::kFs:
+      return "CONFIG_KMEMFS_FS";
+    case PoolType::kBlk:
+      return "CONFIG_KMEM_PERSIST_BLK";
+    case PoolType::kNone:
+      break;
+  }
+  return "CONFIG_KMEM_PERSIST";
+}
+
+absl::Status CheckKernel(const PoolMemory& pool, const KernelImage& kernel) {
+  std::vector<std::string> wanted = pool.drivers;
+  wanted.push_back("CONFIG_KMEM_PERSIST");
+  wanted.push_back(TypeOption(pool.type));
+  for (const std::string& option : wanted) {
+    if (kernel.options.count(option) > 0) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        pool.device, ": kernel ", kernel.release, " is built without ", option,
+        ", and could not use the pool"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSetAside(const PoolMemory& pool,
+                           const MemoryParameters& next) {
+  if (pool.set_aside == PhysicalRange{}) return absl::OkStatus();
+  const std::string wanted = absl::StrFormat(
+      "memmap=%#x!%#x", pool.set_aside.end - pool.set_aside.start,
+      pool.set_aside.start);
+  bool found = false;
+  for (const MemoryParameters::Entry& entry : next.entries) {
+    if (entry.kind == '!' && entry.range == pool.set_aside) {
+      found = true;
+    } else if (entry.range.Overlaps(pool.set_aside)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(pool.device, ": the pool is in ", wanted, ", and ",
+                       entry.text, " of the command line is in its way"));
+    }
+  }
+  if (found) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(pool.device, ": the command line does not set the pool's ",
+                   "memory aside: the kernel would use it, and all that is "
+                   "stored would be lost; add ",
+                   wanted));
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<PoolMemory>> FindPoolMemory() {
+  absl::StatusOr<std::vector<Device>> devices = ListDevices();
+  if (!devices.ok()) return devices.status();
+  std::vector<PoolMemory> pools;
+  for (const Device& device : *devices) {
+    absl::StatusOr<std::optional<PoolType>> type = TypeOf(device);
+    if (!type.ok()) return type.status();
+    if (!type->has_value()) continue;
+    absl::StatusOr<Origin> origin = FindOrigin(device.name);
+    if (!origin.ok()) return origin.status();
+    pools.push_back(
+        {device.name, **type, std::move(origin->drivers), origin->set_aside});
+  }
+  return pools;
+}
+
+absl::Status CheckKexec(const std::vector<PoolMemory>& pools,
+                        const KernelImage& kernel,
+                        absl::string_view command_line,
+                        absl::string_view current) {
+  absl::StatusOr<MemoryParameters> next = ParseMemoryParameters(command_line);
+  if (!next.ok()) return next.status();
+  absl::StatusOr<MemoryParameters> now = ParseMemoryParameters(current);
+  if (!now.ok()) return now.status();
+  for (const PoolMemory& pool : pools) {
+    absl::Status status = CheckKernel(pool, kernel);
+    if (status.ok()) status = CheckSetAside(pool, *next);
+    if (!status.ok()) return status;
+  }
+  if (pools.empty() || next->spare_nodes >= now->spare_nodes)
+    return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the command line sets ", next->spare_nodes,
+      " NUMA nodes aside, and this kernel has ", now->spare_nodes,
+      ": a pool may find no node; add numa_spare_nodes=", now->spare_nodes));
+}
+
+}  // namespace daxsnap::pool

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "host/task/file_sync.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "base/bounded_child.h"
+#include "base/errors.h"
+#include "base/files.h"
+
+namespace daxsnap {
+namespace {
+
+bool CanSync(mode_t mode) { return S_ISREG(mode) || S_ISDIR(mode); }
+
+// What the child is told, of one target.
+struct Job {
+  int fd;
+  int root;
+  pid_t pid;
+  int descriptor;
+  // Ends with a null pointer.
+  const char* const* mount_points;
+};
+
+struct Jobs {
+  const Job* first;
+  size_t count;
+};
+
+// From here to Sync() all runs in the child: see BoundedChild::Work.
+
+// In memory, or made up by the kernel as they are read.
+bool HasNothingToSync(int fd) {
+  struct statfs info;
+  if (fstatfs(fd, &info) != 0) return false;
+  constexpr unsigned kMagics[] = {
+      ANON_INODE_FS_MAGIC, BINFMTFS_MAGIC,     BPF_FS_MAGIC,
+      CGROUP2_SUPER_MAGIC, CGROUP_SUPER_MAGIC, DEBUGFS_MAGIC,
+      DEVPTS_SUPER_MAGIC,  HUGETLBFS_MAGIC,    NSFS_MAGIC,
+      PROC_SUPER_MAGIC,    RAMFS_MAGIC,        SECURITYFS_MAGIC,
+      SELINUX_MAGIC,       SYSFS_MAGIC,        TMPFS_MAGIC,
+      TRACEFS_MAGIC};
+  return std::find(std::begin(kMagics), std::end(kMagics),
+                   static_cast<unsigned>(info.f_type)) != std::end(kMagics);
+}
+
+bool Look(int fd, struct statx* info) {
+  return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC,
+               STATX_TYPE | STATX_INO | STATX_MNT_ID, info) == 0;
+}
+
+bool IsOnSameDevice(const struct statx& a, const struct statx& b) {
+  return a.stx_dev_major == b.stx_dev_major &&
+         a.stx_dev_minor == b.stx_dev_minor;
+}
+
+int OpenDirectoryOf(int fd) {
+  return openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+// A directory of the file system of `used`, which is at one of the places where
+// it is mounted, unless something else is there by now or above it. As mount
+// points have no symlinks, whoever puts one there is not followed.
+int OpenMountPoint(const Job& job, const struct statx& used) {
+  open_how how = {};
+  how.flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  for (auto* const* path = job.mount_points; *path != nullptr; ++path) {
+    const int place = static_cast<int>(
+        syscall(SYS_openat2, job.root, *path, &how, sizeof(how)));
+    if (place < 0) continue;
+    struct statx info;
+    // A subvolume has a device of its own on the same mount.
+    const bool same =
+        Look(place, &info) &&
+        (info.stx_mnt_id == used.stx_mnt_id || IsOnSameDevice(info, used));
+    const int fd = same ? OpenDirectoryOf(place) : -1;
+    close(place);
+    if (fd >= 0) return fd;
+  }
+  return -1;
+}
+
+// The task's own descriptor of what is `used`: opens nothing.
+int TakeDescriptor(const Job& job, const struct statx& used) {
+  if (job.descriptor < 0) return -1;
+  const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, job.pid, 0));
+  if (pidfd < 0) return -1;
+  const int fd =
+      static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, job.descriptor, 0));
+  close(pidfd);
+  struct statx info;
+  if (fd < 0 || (Look(fd, &info) && info.stx_ino == used.stx_ino &&
+                 IsOnSameDevice(info, used))) {
+    return fd;
+  }
+  close(fd);
+  return -1;
+}
+
+// Who opens a file breaks its leases and is seen by its server, and what is no
+// file or directory may do anything; so directories alone are opened.
+int SyncOne(const Job& job) {
+  struct statx used;
+  if (HasNothingToSync(job.fd)) return 0;
+  if (!Look(job.fd, &used)) return errno;
+  int fd = -1;
+  int error = ENOENT;
+  if (S_ISDIR(used.stx_mode)) {
+    fd = OpenDirectoryOf(job.fd);
+    error = errno;
+  }
+  if (fd < 0) fd = OpenMountPoint(job, used);
+  if (fd < 0) fd = TakeDescriptor(job, used);
+  if (fd < 0) return error;
+  error = syncfs(fd) == 0 ? 0 : errno;
+  close(fd);
+  return error;
+}
+
+// A byte for each target: an errno, or 0.
+void Sync(const void* argument, int report) {
+  const auto* jobs = static_cast<const Jobs*>(argument);
+  for (size_t i = 0; i < jobs->count; ++i) {
+    const auto error = static_cast<unsigned char>(SyncOne(jobs->first[i]));
+    if (write(report, &error, 1) != 1) return;
+  }
+}
+
+absl::Status TimedOut(const std::string& mount_point, absl::Duration timeout) {
+  const int64_t seconds = absl::ToInt64Seconds(timeout);
+  return MakeError(
+      {.code = absl::StatusCode::kUnavailable,
+       .reason = reason::kSyncTimeout,
+       .message = absl::StrCat("the file system on ", mount_point,
+                               ", which the tasks use, was not synced within ",
+                               seconds, " s; the tasks run on"),
+       .hint = "check the device of that file system; if it is just slow, try "
+               "again or give more time (--sync-timeout)",
+       .metadata = {{"path", mount_point},
+                    {"seconds", absl::StrCat(seconds)}}});
+}
+
+absl::Status Failed(const std::string& mount_point, int error) {
+  const std::string text = std::strerror(error);
+  ErrorDetails details{
+      .code = absl::StatusCode::kUnavailable,
+      .reason = reason::kSyncFailed,
+      .message = absl::StrCat("the file system on ", mount_point,
+                              ", which the tasks use, cannot be synced: ", text,
+                              "; the tasks run on"),
+      .hint = "check the device of that file system and the kernel log",
+      .metadata = {{"path", mount_point}, {"error", text}}};
+  if (error == ENOSPC || error == EDQUOT) {
+    details.hint = "make room on that file system and try again";
+  } else if (error == ENOENT) {
+    details.hint =
+        "it was unmounted, or is hidden by another mount, and no task has it "
+        "open: mount it again, or have the program map its files anew";
+  }
+  return MakeError(details);
+}
+
+// Where the file system of the file is mounted; the mount it was found on
+// first.
+std::vector<std::string> PlacesOf(const UsedFile& file,
+                                  const std::vector<MountInfo>& mounts) {
+  std::vector<std::string> places;
+  const auto own = std::find_if(
+      mounts.begin(), mounts.end(),
+      [&](const MountInfo& mount) { return mount.id == file.mount_id; });
+  const dev_t device = own == mounts.end() ? file.device : own->device;
+  if (own != mounts.end()) places.push_back(own->mount_point);
+  for (const MountInfo& mount : mounts) {
+    if (mount.device == device && mount.id != file.mount_id) {
+      places.push_back(mount.mount_point);
+    }
+  }
+  return places;
+}
+
+// The number of the task's descriptor; -1 if the file is not used by one.
+int DescriptorOf(const UsedFile& file) {
+  absl::string_view number = file.link;
+  int fd = -1;
+  return absl::ConsumePrefix(&number, "fd/") && absl::SimpleAtoi(number, &fd)
+             ? fd
+             : -1;
+}
+
+// Directories are best, and what is only mapped is worst.
+int RankOf(const UsedFile& file) {
+  if (S_ISDIR(file.mode)) return 0;
+  return file.is_mapping() ? 2 : 1;
+}
+
+// Nothing if the task, or what it had there, is gone.
+absl::StatusOr<std::optional<SyncTarget>> MakeTarget(const ProcFs& proc,
+                                                     const UsedFile& file) {
+  const std::string task = absl::StrCat(proc.root(), "/", file.pid);
+  SyncTarget target;
+  target.mount_point = file.mount_point.empty() ? file.path : file.mount_point;
+  auto fd = OpenPath(absl::StrCat(task, "/", file.link));
+  if (absl::IsNotFound(fd.status())) return std::nullopt;
+  if (!fd.ok()) return fd.status();
+  target.fd = *std::move(fd);
+  target.pid = file.pid;
+  target.descriptor = DescriptorOf(file);
+  auto root = OpenPath(task + "/root");
+  if (absl::IsNotFound(root.status())) return std::nullopt;
+  if (!root.ok()) return root.status();
+  target.root = *std::move(root);
+  auto mounts = proc.ReadMounts(file.pid);
+  if (absl::IsNotFound(mounts.status())) return std::nullopt;
+  if (!mounts.ok()) return mounts.status();
+  target.places = PlacesOf(file, *mounts);
+  return target;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
+    const ProcFs& proc, const std::vector<UsedFile>& files) {
+  std::map<dev_t, const UsedFile*> best;
+  for (const UsedFile& file : files) {
+    if (!CanSync(file.mode)) continue;
+    const UsedFile*& chosen = best[file.device];
+    if (chosen == nullptr || RankOf(file) < RankOf(*chosen)) chosen = &file;
+  }
+  std::vector<SyncTarget> targets;
+  for (const auto& [device, file] : best) {
+    auto target = MakeTarget(proc, *file);
+    if (!target.ok()) return target.status();
+    if (target->has_value()) targets.push_back(**std::move(target));
+  }
+  return targets;
+}
+
+absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
+                             absl::Duration timeout,
+                             const Cancellation& cancellation) {
+  if (targets.empty()) return absl::OkStatus();
+  const absl::Time deadline = absl::Now() + timeout;
+  std::vector<std::vector<const char*>> places;
+  std::vector<Job> jobs;
+  std::vector<int> kept;
+  for (const SyncTarget& target : targets) {
+    auto& pointers = places.emplace_back();
+    for (const std::string& place : target.places) {
+      pointers.push_back(place.c_str());
+    }
+    pointers.push_back(nullptr);
+    jobs.push_back({.fd = target.fd.get(),
+                    .root = target.root.get(),
+                    .pid = target.pid,
+                    .descriptor = target.descriptor,
+                    .mount_points = pointers.data()});
+    kept.push_back(target.fd.get());
+    if (target.root.valid()) kept.push_back(target.root.get());
+  }
+  const Jobs all = {.first = jobs.data(), .count = jobs.size()};
+  auto child = BoundedChild::Start(Sync, &all, std::move(kept));
+  if (!child.ok()) return child.status();
+  for (const SyncTarget& target : targets) {
+    auto error = child->Next(deadline, &cancellation);
+    if (absl::IsDeadlineExceeded(error.status())) {
+      return TimedOut(target.mount_point, timeout);
+    }
+    if (!error.ok()) return error.status();
+    if (*error != 0) return Failed(target.mount_point, *error);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace daxsnap

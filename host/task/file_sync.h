@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Makes durable what tasks have written to files, so that files are never older
+// than the memory of a snapshot.
+//
+// A sync can hang for ever: a device that does not answer, a frozen file
+// system, one whose server is among the stopped tasks. So a child does it; see
+// bounded_child.h. It opens directories, never a file, FIFO or device: who
+// opens such a thing by a name that users choose may do more than look. Files
+// of a file system that has no place among the mounts any more are reached by
+// the descriptors that tasks have of them.
+#ifndef DAXSNAP_HOST_TASK_FILE_SYNC_H_
+#define DAXSNAP_HOST_TASK_FILE_SYNC_H_
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/cancellation.h"
+#include "base/unique_fd.h"
+#include "host/task/proc.h"
+#include "host/task/tree_files.h"
+
+namespace daxsnap {
+
+// One file system; while this exists it can be synced, whatever its tasks do.
+struct SyncTarget {
+  // Something on it, opened with O_PATH.
+  UniqueFd fd;
+  // Its mount point, for people.
+  std::string mount_point;
+  // Which descriptor of which task it is; -1 if it is none.
+  pid_t pid = 0;
+  int descriptor = -1;
+  // Where the file system is mounted, below the root directory of the task,
+  // which is opened with O_PATH.
+  UniqueFd root = UniqueFd();
+  std::vector<std::string> places = {};
+};
+
+// The file systems of those of the files that are regular or directories, each
+// once. What is gone is left out; what cannot be opened is an error. Asks no
+// file system anything, so it does not hang with one.
+absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
+    const ProcFs& proc, const std::vector<UsedFile>& files);
+
+// Syncs all of them, one after the other, but those that are only memory or the
+// kernel's own, such as tmpfs and proc. UNAVAILABLE, SYNC_TIMEOUT once
+// `timeout` is over, SYNC_FAILED if one says so; both name the mount point.
+// CANCELLED as soon as `cancellation` fires. Thread-safe.
+absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
+                             absl::Duration timeout,
+                             const Cancellation& cancellation);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_HOST_TASK_FILE_SYNC_H_

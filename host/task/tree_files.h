@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_HOST_TASK_TREE_FILES_H_
+#define DAXSNAP_HOST_TASK_TREE_FILES_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "host/task/proc.h"
+
+namespace daxsnap {
+
+// Something that a task uses by a path: open, mapped, or as its working or root
+// directory.
+struct UsedFile {
+  pid_t pid = 0;
+  // Below /proc/PID: "fd/7", "cwd", "root", or "map_files/FIRST-LAST".
+  std::string link;
+  // As snapd sees it; with " (deleted)" at its end if the kernel says so.
+  std::string path;
+  // Type and permissions.
+  mode_t mode = 0;
+  dev_t device = 0;
+  uint64_t inode = 0;
+  // Names that the file has.
+  uint32_t links = 1;
+  // As in /proc/PID/mountinfo; -1 if it is not known.
+  int mount_id = -1;
+  // The mount it was found on. Both are empty if the task does not see it: it
+  // is the kernel's own, or unmounted.
+  std::string mount_point;
+  std::string file_system;
+
+  bool is_mapping() const { return link.rfind("map_files/", 0) == 0; }
+};
+
+// The files of the tasks, root task first. A file that several have under one
+// path is there once; directories before what is open, that before what is
+// mapped. Tasks that are gone have none; what cannot be read of others is an
+// error. UNAVAILABLE, OVERLOADED if a file system does not answer.
+absl::StatusOr<std::vector<UsedFile>> ReadUsedFiles(
+    const ProcFs& proc, const std::vector<TaskInfo>& tree);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_HOST_TASK_TREE_FILES_H_

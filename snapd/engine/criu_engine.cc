@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/engine/criu_engine.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/errors.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "daxsnap/internal/criu.pb.h"
+#include "host/task/machine.h"
+#include "snapd/engine/criu_log.h"
+#include "snapd/engine/criu_session.h"
+
+namespace daxsnap {
+namespace {
+
+namespace pb = ::daxsnap::internal::criu;
+
+constexpr size_t kMaxLog = size_t{64} << 20;
+// How many logs of failed runs stay.
+constexpr size_t kKeptLogs = 100;
+// Deleted files that are still open are stored up to this size, in bytes.
+constexpr uint32_t kGhostLimit = 64u << 20;
+// How long the killed tasks of a restore that failed, and the CRIU of a snapd
+// that was killed, get to end.
+constexpr absl::Duration kEndTimeout = absl::Seconds(30);
+constexpr char kDumpLog[] = "criu-dump.log";
+constexpr char kRestoreLog[] = "criu-restore.log";
+
+uint64_t MicrosecondsSince(absl::Time start) {
+  return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
+}
+
+// From now on every write of that process to a file fails with EFBIG; it was
+// started with SIGXFSZ ignored.
+void FailWrites(pid_t pid) {
+  const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+  if (prlimit(pid, RLIMIT_FSIZE, &none, nullptr) != 0 && errno != ESRCH) {
+    LogWarning(absl::StrCat("cannot limit CRIU ", pid, ": errno ", errno));
+  }
+}
+
+// The tasks in a cgroup, given relative to the cgroup2 mount.
+class CgroupTasks {
+ public:
+  explicit CgroupTasks(const std::string& cgroup) : cgroup_(cgroup) {
+    if (cgroup.empty()) return;
+    for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+      auto found = OpenDirectory(AT_FDCWD, absl::StrCat(mount, cgroup));
+      if (found.ok()) directory_ = *std::move(found);
+    }
+  }
+
+  void Kill() const {
+    const UniqueFd fd(
+        openat(directory_.get(), "cgroup.kill", O_WRONLY | O_CLOEXEC));
+    if (fd.valid() && write(fd.get(), "1", 1) == 1) return;
+    // systemd removes a cgroup whose tasks have ended.
+    if (faccessat(directory_.get(), "cgroup.events", F_OK, 0) != 0) return;
+    LogWarning(absl::StrCat("cannot kill what is in cgroup ", cgroup_));
+  }
+
+  // Waits until all have ended: a large one takes a while to free its memory.
+  void AwaitEnd() const {
+    const UniqueFd fd(
+        openat(directory_.get(), "cgroup.events", O_RDONLY | O_CLOEXEC));
+    const absl::Time deadline = absl::Now() + kEndTimeout;
+    char text[256];
+    for (;;) {
+      // Also what tells poll() which change has been seen.
+      const ssize_t size = pread(fd.get(), text, sizeof(text), 0);
+      if (size <= 0 ||
+          absl::StrContains(absl::string_view(text, size), "populated 0")) {
+        return;
+      }
+      pollfd poll_for = {.fd = fd.get(), .events = POLLPRI, .revents = 0};
+      const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+      if (left_ms <= 0 || poll(&poll_for, 1, static_cast<int>(left_ms)) <= 0) {
+        LogWarning(
+            absl::StrCat("killed tasks in ", cgroup_, " have not ended yet"));
+        return;
+      }
+    }
+  }
+
+ private:
+  const std::string cgroup_;
+  UniqueFd directory_;
+};
+
+// Children that a restored task makes from now on must not get PIDs that the
+// next boot uses itself, nor those next to it, which are other snapshots'.
+void KeepPidsOfChildrenApart(const launch::PidRange& range) {
+  const absl::Status status =
+      launch::MovePidsTo(range, launch::RandomPid(range));
+  if (!status.ok()) LogWarning(status.message());
+}
+
+pb::Request MakeRequest(pb::RequestType type, int images, int work,
+                        const char* log_file, int log_level) {
+  pb::Request request;
+  request.set_type(type);
+  pb::Options* opts = request.mutable_opts();
+  opts->set_images_dir_fd(images);
+  opts->set_work_dir_fd(work);
+  opts->set_log_file(log_file);
+  opts->set_log_level(log_level);
+  opts->set_notify_scripts(true);
+  opts->set_file_locks(true);
+  opts->set_link_remap(true);
+  opts->set_ghost_limit(kGhostLimit);
+  opts->set_manage_cgroups_mode(pb::IGNORE);
+  return request;
+}
+
+absl::Status CannotStart(const absl::Status& cause) {
+  const std::string message =
+      absl::StrCat("cannot start CRIU: ", cause.message());
+  // EAGAIN and EMFILE, from ErrnoToStatus() or from ErrnoError().
+  if (absl::IsUnavailable(cause) || absl::IsResourceExhausted(cause)) {
+    return MakeError({.code = absl::StatusCode::kUnavailable,
+                      .reason = reason::kOverloaded,
+                      .message = message,
+                      .hint = std::string(kTryAgainHint)});
+  }
+  if (!absl::IsNotFound(cause)) {
+    return MakeError({.code = absl::StatusCode::kInternal,
+                      .reason = reason::kInternal,
+                      .message = message,
+                      .hint = "see the log of systemd, and report this"});
+  }
+  return MakeError({.code = absl::StatusCode::kFailedPrecondition,
+                    .reason = reason::kKernelUnsupported,
+                    .message = message,
+                    .hint = "install CRIU, or name it with snapd's --criu",
+                    .metadata = {{"feature", "criu"}}});
+}
+
+constexpr char kLogTimeFormat[] = "%E4Y%m%dT%H%M%E3SZ";
+
+// When the log was kept, "20261128T134400.123Z"; empty if the name is not one
+// that Failure() gives: the directory holds the output of tasks, too.
+std::string KeptLogTime(const std::string& name) {
+  for (const char* file : {kDumpLog, kRestoreLog}) {
+    absl::string_view stem = name;
+    if (!absl::ConsumeSuffix(&stem, file) || !absl::ConsumeSuffix(&stem, ".")) {
+      continue;
+    }
+    const size_t dash = stem.rfind('-');
+    if (dash == absl::string_view::npos) return "";
+    std::string time(stem.substr(dash + 1));
+    absl::Time parsed;
+    return absl::ParseTime(kLogTimeFormat, time, &parsed, /*err=*/nullptr)
+               ? time
+               : "";
+  }
+  return "";
+}
+
+// Removes all but the newest logs of CRIU.
+absl::Status TrimLogs(int directory) {
+  auto names = ListDirectory(directory);
+  if (!names.ok()) return names.status();
+  std::vector<std::pair<std::string, std::string>> logs;
+  for (const std::string& name : *names) {
+    std::string time = KeptLogTime(name);
+    if (!time.empty()) logs.emplace_back(std::move(time), name);
+  }
+  if (logs.size() <= kKeptLogs) return absl::OkStatus();
+  std::sort(logs.begin(), logs.end(), std::greater<>());
+  for (size_t i = kKeptLogs; i < logs.size(); ++i) {
+    // Somebody else's failure may trim at the same time.
+    if (unlinkat(directory, logs[i].second.c_str(), 0) != 0 &&
+        errno != ENOENT) {
+      return ErrnoError(errno, absl::StrCat("cannot remove ", logs[i].second));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// A directory that is removed with the object.
+class ScratchDirectory {
+ public:
+  static absl::StatusOr<ScratchDirectory> Make(const std::string& parent) {
+    auto top = EnsureDirectories(parent);
+    if (!top.ok()) return top.status();
+    std::string name = NewUuid();
+    auto directory = EnsureDirectory(top->get(), name);
+    if (!directory.ok()) return directory.status();
+    return ScratchDirectory(*std::move(top), std::move(name),
+                            *std::move(directory));
+  }
+  ScratchDirectory(ScratchDirectory&&) noexcept = default;
+  ScratchDirectory& operator=(ScratchDirectory&&) = delete;
+  ~ScratchDirectory() {
+    if (parent_.valid()) (void)RemoveTree(parent_.get(), name_);
+  }
+  int fd() const { return directory_.get(); }
+
+ private:
+  ScratchDirectory(UniqueFd parent, std::string name, UniqueFd directory)
+      : parent_(std::move(parent)),
+        name_(std::move(name)),
+        directory_(std::move(directory)) {}
+
+  UniqueFd parent_;
+  std::string name_;
+  UniqueFd directory_;
+};
+
+}  // namespace
+
+launch::LaunchSpec CriuEngine::Spec(absl::string_view purpose,
+                                    const std::string& name) const {
+  launch::LaunchSpec spec;
+  spec.argv = {options_.criu_path};
+  spec.env = {absl::StrCat("CRIU_LIBS_DIR=", options_.plugin_directory),
+              "PATH=/usr/sbin:/usr/bin:/sbin:/bin"};
+  spec.log_path = absl::StrCat(options_.work_directory, "/criu.log");
+  spec.scope = launch::ScopeName(
+      purpose == "restore" ? name : absl::StrCat(purpose, "-", name));
+  spec.description = absl::StrCat("daxsnap ", purpose, " ", name);
+  return spec;
+}
+
+absl::Status CriuEngine::Failure(absl::string_view action, pid_t pid,
+                                 const std::string& name, int directory,
+                                 const std::string& message) const {
+  const std::string file = action == "dump" ? kDumpLog : kRestoreLog;
+  const std::string log = ReadFileAt(directory, file, kMaxLog).value_or("");
+  const std::string kept_name = absl::StrCat(
+      name, "-",
+      absl::FormatTime(kLogTimeFormat, absl::Now(), absl::UTCTimeZone()), ".",
+      file);
+  auto logs = EnsureDirectories(options_.log_directory);
+  absl::Status kept =
+      logs.ok() ? ReplaceFileAt(logs->get(), kept_name, log) : logs.status();
+  if (kept.ok()) kept = TrimLogs(logs->get());
+  if (!kept.ok()) {
+    LogWarning(absl::StrCat("cannot keep CRIU's log: ", kept.message()));
+  }
+  return CriuError(
+      {.action = action,
+       .pid = pid,
+       .name = name,
+       .log = log,
+       .message = message,
+       .log_path = absl::StrCat(options_.log_directory, "/", kept_name)});
+}
+
+absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
+                                             const DumpCallbacks& callbacks,
+                                             Cancellation* cancellation) {
+  // env would say so on its standard error, which nobody reads.
+  const std::string& criu_path = options_.criu_path;
+  if (absl::StrContains(criu_path, '/') &&
+      faccessat(AT_FDCWD, criu_path.c_str(), X_OK, AT_EACCESS) != 0) {
+    if (errno != ENOENT && errno != ENOTDIR && errno != EACCES) {
+      return CannotStart(
+          ErrnoError(errno, absl::StrCat("cannot look at ", criu_path)));
+    }
+    return CannotStart(absl::NotFoundError(
+        absl::StrCat(criu_path, ": no such executable file")));
+  }
+  launch::LaunchSpec spec = Spec("dump", request.name);
+  spec.argv.insert(spec.argv.begin(), {"env", "--ignore-signal=XFSZ"});
+  const absl::Time start = absl::Now();
+  auto session = CriuSession::Start(std::move(spec));
+  if (!session.ok()) return CannotStart(session.status());
+  const pid_t criu_pid = session->task().pid;
+  auto criu = ProcFs().ReadTask(criu_pid);
+  if (!criu.ok()) return criu.status();
+  if (absl::Status status = callbacks.started(criu->id); !status.ok()) {
+    return status;
+  }
+
+  pb::Request dump = MakeRequest(pb::DUMP, request.images, request.work,
+                                 kDumpLog, options_.log_level);
+  dump.mutable_opts()->set_pid(request.task.pid);
+  dump.mutable_opts()->set_leave_running(request.leave_running);
+  DumpOutcome outcome;
+  absl::Status complete;
+  bool completed = false;
+  auto response = session->Run(
+      dump,
+      [&](const std::string& script) -> absl::Status {
+        if (script != "post-dump") return absl::OkStatus();
+        completed = true;
+        const absl::Time begin = absl::Now();
+        complete = callbacks.images_complete();
+        outcome.callback_us = MicrosecondsSince(begin);
+        if (complete.ok()) session->IgnoreCancellation();
+        return complete;
+      },
+      cancellation, [criu_pid] { FailWrites(criu_pid); });
+  outcome.dump_us = MicrosecondsSince(start) - outcome.callback_us;
+
+  if (response.ok() && response->success() && completed) return outcome;
+  // Either way CRIU has resumed the tasks, and so did the kernel if it died.
+  if (!complete.ok()) return complete;
+  if (!completed && cancellation->cancelled()) return CancelledError();
+  return Failure("dump", request.task.pid, request.name, request.work,
+                 response.ok() ? response->cr_errmsg()
+                               : std::string(response.status().message()));
+}
+
+absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
+    const RestoreRequest& request, Cancellation* cancellation) {
+  auto work = ScratchDirectory::Make(options_.work_directory);
+  if (!work.ok()) return work.status();
+  launch::LaunchSpec spec = Spec("restore", request.name);
+  spec.numa_node = request.memory_node;
+  if (options_.child_pids) KeepPidsOfChildrenApart(*options_.child_pids);
+  const absl::Time start = absl::Now();
+  auto session = CriuSession::Start(std::move(spec));
+  if (!session.ok()) return CannotStart(session.status());
+  RestoreOutcome outcome;
+  outcome.scope = session->task().scope;
+  outcome.cgroup = session->task().cgroup;
+  const CgroupTasks tasks(outcome.cgroup);
+
+  auto response = session->Run(
+      MakeRequest(pb::RESTORE, request.images, work->fd(), kRestoreLog,
+                  options_.log_level),
+      [](const std::string&) { return absl::OkStatus(); }, cancellation,
+      // A restore may be killed: its tasks have done nothing of their own yet.
+      [&tasks] { tasks.Kill(); });
+  outcome.restore_us = MicrosecondsSince(start);
+  if (response.ok() && response->success() && !cancellation->cancelled()) {
+    outcome.pid = response->restore().pid();
+    return outcome;
+  }
+  tasks.Kill();
+  tasks.AwaitEnd();
+  if (cancellation->cancelled()) return CancelledError();
+  return Failure("restore", 0, request.name, work->fd(),
+                 response.ok() ? response->cr_errmsg()
+                               : std::string(response.status().message()));
+}
+
+bool CriuEngine::EndOrphan(const ProcFs& proc, const TaskId& criu) {
+  auto pidfd = OpenPidfd(proc, criu);
+  if (!pidfd.ok()) return absl::IsNotFound(pidfd.status());
+  LogInfo(absl::StrCat("waiting for CRIU (pid ", criu.pid,
+                       ") of an earlier snapd to roll back"));
+  FailWrites(criu.pid);
+  pollfd poll_for = {.fd = pidfd->get(), .events = POLLIN, .revents = 0};
+  return poll(&poll_for, 1,
+              static_cast<int>(absl::ToInt64Milliseconds(kEndTimeout))) > 0;
+}
+
+absl::StatusOr<std::string> CriuEngine::Version() {
+  auto session = CriuSession::Start(Spec("version", "criu"));
+  if (!session.ok()) return CannotStart(session.status());
+  pb::Request request;
+  request.set_type(pb::VERSION);
+  Cancellation never;
+  auto response = session->Run(
+      request, [](const std::string&) { return absl::OkStatus(); }, &never,
+      [] {});
+  if (!response.ok()) return response.status();
+  const pb::Version& version = response->version();
+  std::string text =
+      absl::StrCat(version.major_number(), ".", version.minor_number());
+  if (version.sublevel() != 0) absl::StrAppend(&text, ".", version.sublevel());
+  return text;
+}
+
+}  // namespace daxsnap

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_SNAPD_ENGINE_CRIU_ENGINE_H_
+#define DAXSNAP_SNAPD_ENGINE_CRIU_ENGINE_H_
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "host/launch/launch.h"
+#include "snapd/engine/engine.h"
+
+namespace daxsnap {
+
+struct CriuOptions {
+  std::string criu_path = "/opt/daxsnap/sbin/criu";
+  // Directory of daxsnap_plugin.so.
+  std::string plugin_directory = "/opt/daxsnap/lib/criu";
+  // What CRIU writes to stderr, and the work of restores.
+  std::string work_directory = "/run/daxsnap/work";
+  // Logs of failed dumps and restores.
+  std::string log_directory = "/var/log/daxsnap";
+  // 0 (least) to 4. Messages are written while the tasks stand still.
+  int log_level = 2;
+  // Where tasks get their PIDs that are made after a restore. If there is none,
+  // the kernel goes on where it was.
+  std::optional<launch::PidRange> child_pids = std::nullopt;
+};
+
+// Runs CRIU: one process a call, in a scope of its own, so that nothing that
+// happens to snapd or its unit kills a CRIU that has tasks in its hands.
+//
+// A CRIU at work on a dump is never killed, as that could leave its code in the
+// tasks. It is cancelled by making its next write fail, and by answering its
+// next notification with failure; both make it roll back. If snapd dies, the
+// closed socket does the same. See snapd/README.md.
+class CriuEngine : public Engine {
+ public:
+  explicit CriuEngine(CriuOptions options) : options_(std::move(options)) {}
+
+  absl::StatusOr<DumpOutcome> Dump(const DumpRequest& request,
+                                   const DumpCallbacks& callbacks,
+                                   Cancellation* cancellation) override;
+  absl::StatusOr<RestoreOutcome> Restore(const RestoreRequest& request,
+                                         Cancellation* cancellation) override;
+  absl::StatusOr<std::string> Version() override;
+
+  // Makes the CRIU that a killed snapd had started for a dump roll back as a
+  // cancelled one does, instead of working on until it looks for that snapd,
+  // and waits up to half a minute; returns whether it is gone.
+  static bool EndOrphan(const ProcFs& proc, const TaskId& criu);
+
+ private:
+  // How to start CRIU for `purpose` on snapshot `name`.
+  launch::LaunchSpec Spec(absl::string_view purpose,
+                          const std::string& name) const;
+  // Keeps the log in `directory` of a failed run, and makes the error of it.
+  absl::Status Failure(absl::string_view action, pid_t pid,
+                       const std::string& name, int directory,
+                       const std::string& message) const;
+
+  const CriuOptions options_;
+};
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_ENGINE_CRIU_ENGINE_H_

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/engine/criu_images.h"
+
+#include <netinet/in.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "base/files.h"
+#include "daxsnap-stats.pb.h"
+#include "daxsnap/internal/criu.pb.h"
+
+namespace daxsnap {
+namespace {
+
+namespace pb = ::daxsnap::internal::criu;
+
+// source: criu/include/magic.h
+constexpr uint32_t kCommonMagic = 0x54564319;
+constexpr uint32_t kServiceMagic = 0x55105940;
+// source: criu/include/image.h
+constexpr uint32_t kVmaFilePrivate = 1u << 6;
+constexpr uint32_t kVmaFileShared = 1u << 7;
+// source: include/net/tcp_states.h
+constexpr uint32_t kTcpEstablished = 1;
+constexpr uint32_t kTcpListen = 10;
+
+constexpr size_t kMaxImage = size_t{256} << 20;
+
+absl::Status Damaged(const std::string& name) {
+  return absl::DataLossError(absl::StrCat("image ", name, " does not parse"));
+}
+
+// Takes a little-endian number off the front.
+bool TakeU32(absl::string_view* data, uint32_t* value) {
+  if (data->size() < sizeof(*value)) return false;
+  std::memcpy(value, data->data(), sizeof(*value));
+  data->remove_prefix(sizeof(*value));
+  return true;
+}
+
+// An image: one or two magic numbers, then entries {size, message}.
+template <typename Entry>
+absl::StatusOr<std::vector<Entry>> ReadEntries(int directory,
+                                               const std::string& name) {
+  auto content = ReadFileAt(directory, name, kMaxImage);
+  if (!content.ok()) {
+    if (!absl::IsNotFound(content.status())) return content.status();
+    return absl::DataLossError(absl::StrCat("image ", name, " is missing"));
+  }
+  absl::string_view data = *content;
+  uint32_t magic = 0;
+  if (!TakeU32(&data, &magic)) return Damaged(name);
+  if ((magic == kCommonMagic || magic == kServiceMagic) &&
+      !TakeU32(&data, &magic)) {
+    return Damaged(name);
+  }
+  std::vector<Entry> entries;
+  while (!data.empty()) {
+    uint32_t size = 0;
+    if (!TakeU32(&data, &size) || size > data.size()) return Damaged(name);
+    Entry entry;
+    if (!entry.ParseFromArray(data.data(), static_cast<int>(size))) {
+      return Damaged(name);
+    }
+    data.remove_prefix(size);
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+absl::Status ReadTasks(int images, ImageSet* set) {
+  auto entries = ReadEntries<pb::PstreeEntry>(images, "pstree.img");
+  if (!entries.ok()) return entries.status();
+  for (const pb::PstreeEntry& entry : *entries) {
+    ImageTask task;
+    task.pid = static_cast<pid_t>(entry.pid());
+    task.parent_pid = static_cast<pid_t>(entry.ppid());
+    for (const uint32_t thread : entry.threads()) {
+      task.thread_ids.push_back(static_cast<pid_t>(thread));
+    }
+    set->tasks.push_back(std::move(task));
+  }
+  return set->tasks.empty() ? Damaged("pstree.img") : absl::OkStatus();
+}
+
+// IDs of the files that any task maps. Zombies have no mm image.
+absl::StatusOr<std::set<uint64_t>> ReadMappedIds(
+    int images, const std::vector<ImageTask>& tasks) {
+  std::set<uint64_t> ids;
+  for (const ImageTask& task : tasks) {
+    const std::string name = absl::StrCat("mm-", task.pid, ".img");
+    auto exists = Exists(images, name);
+    if (!exists.ok()) return exists.status();
+    if (!*exists) continue;
+    auto entries = ReadEntries<pb::Mm>(images, name);
+    if (!entries.ok()) return entries.status();
+    for (const pb::Mm& mm : *entries) {
+      ids.insert(mm.exe_file_id());
+      for (const pb::Vma& vma : mm.vmas()) {
+        if ((vma.status() & (kVmaFilePrivate | kVmaFileShared)) != 0) {
+          ids.insert(vma.shmid());
+        }
+      }
+    }
+  }
+  return ids;
+}
+
+void CountSocket(const pb::InetSocket& socket, ImageNetwork* network) {
+  if (socket.proto() == IPPROTO_UDP) ++network->udp;
+  if (socket.proto() != IPPROTO_TCP) return;
+  if (socket.state() == kTcpListen) ++network->tcp_listening;
+  if (socket.state() == kTcpEstablished) ++network->tcp_established;
+}
+
+absl::Status ReadFiles(int images, ImageSet* set) {
+  auto mapped = ReadMappedIds(images, set->tasks);
+  if (!mapped.ok()) return mapped.status();
+  auto entries = ReadEntries<pb::FileEntry>(images, "files.img");
+  if (!entries.ok()) return entries.status();
+  std::map<std::string, ImageFile> by_path;
+  for (const pb::FileEntry& entry : *entries) {
+    if (entry.has_isk()) CountSocket(entry.isk(), &set->network);
+    if (entry.has_usk()) ++set->network.unix_sockets;
+    if (!entry.has_reg()) continue;
+    const pb::RegularFile& reg = entry.reg();
+    ImageFile& file = by_path[reg.name()];
+    file.path = reg.name();
+    file.regular = S_ISREG(reg.mode());
+    if (file.regular) file.size = std::max(file.size, reg.size());
+    file.size_checked = file.size_checked || reg.has_size();
+    file.mapped = file.mapped || mapped->count(entry.id()) != 0;
+  }
+  for (auto& [path, file] : by_path) set->files.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ImageSet> ReadImageSet(int images) {
+  ImageSet set;
+  if (absl::Status status = ReadTasks(images, &set); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = ReadFiles(images, &set); !status.ok()) {
+    return status;
+  }
+  return set;
+}
+
+absl::StatusOr<DumpTimes> ReadDumpTimes(int work_directory) {
+  auto entries = ReadEntries<pb::Stats>(work_directory, "stats-dump");
+  if (!entries.ok()) return entries.status();
+  if (entries->size() != 1 || !entries->front().has_dump()) {
+    return Damaged("stats-dump");
+  }
+  const pb::DumpStats& dump = entries->front().dump();
+  return DumpTimes{
+      .freezing_us = dump.freezing_time(),
+      .frozen_us = dump.frozen_time(),
+      .pages_us = uint64_t{dump.memdump_time()} + dump.memwrite_time(),
+      .pages_written = dump.pages_written(),
+  };
+}
+
+absl::StatusOr<std::optional<PageCounts>> ReadPageCounts(int images) {
+  const std::string name = "daxsnap-stats.img";
+  auto content = ReadFileAt(images, name, kMaxImage);
+  if (absl::IsNotFound(content.status())) return std::nullopt;
+  if (!content.ok()) return content.status();
+  criu::DumpStats stats;
+  if (!stats.ParseFromString(*content)) return Damaged(name);
+  return PageCounts{
+      .by_reference = stats.pages_by_reference(),
+      .shared = stats.pages_shared(),
+      .copied = stats.pages_copied() + stats.pages_declined(),
+      .hole = stats.pages_hole(),
+      .capture_us = stats.capture_us(),
+  };
+}
+
+}  // namespace daxsnap

@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/ops/checkpoint.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/errors.h"
+#include "base/log.h"
+#include "daxsnap/internal/operation.pb.h"
+#include "host/task/machine.h"
+#include "snapd/ops/manifest.h"
+#include "snapd/ops/preflight.h"
+#include "snapd/store/names.h"
+
+namespace daxsnap {
+namespace {
+
+// How long killed tasks get to end. A large one takes a while to free its
+// memory; one that hangs in the kernel may never end.
+constexpr absl::Duration kEndTimeout = absl::Seconds(30);
+
+// A pool with less free space than this counts as full when CRIU fails: the
+// kernel keeps some pages for itself.
+constexpr uint64_t kFullBelowBytes = uint64_t{16} << 20;
+
+constexpr absl::Duration kSyncTimeout = absl::Seconds(60);
+
+uint64_t MicrosecondsSince(absl::Time start) {
+  return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
+}
+
+absl::StatusOr<bool> SameRequest(const v1::Snapshot& snapshot,
+                                 const v1::CreateSnapshotRequest& request,
+                                 const ProcFs& proc) {
+  auto boot_id = proc.BootId();
+  if (!boot_id.ok()) return boot_id.status();
+  const v1::Task& root = snapshot.root_task();
+  if (root.pid() != request.pid() || root.boot_id() != *boot_id ||
+      snapshot.left_running() != request.leave_running()) {
+    return false;
+  }
+  auto task = proc.ReadTask(request.pid());
+  if (absl::IsNotFound(task.status())) return true;
+  if (!task.ok()) return task.status();
+  return task->id.start_ticks == root.start_ticks();
+}
+
+internal::Operation MakeOperation(const std::string& uid,
+                                  const std::string& name, const TaskId& task,
+                                  const std::string& boot_id) {
+  internal::Operation operation;
+  operation.set_uid(uid);
+  operation.set_name(name);
+  operation.set_pid(task.pid);
+  operation.set_start_ticks(task.start_ticks);
+  operation.set_boot_id(boot_id);
+  return operation;
+}
+
+}  // namespace
+
+Checkpoint::Checkpoint(const Parts& parts, const Caller& caller,
+                       const v1::CreateSnapshotRequest& request,
+                       const ProgressSink& progress, Cancellation* cancellation)
+    : parts_(parts),
+      caller_(caller),
+      request_(request),
+      progress_(progress),
+      cancellation_(cancellation) {}
+
+absl::Status Checkpoint::CheckRequest() {
+  if (request_.pid() <= 0) {
+    return MakeError(
+        {.code = absl::StatusCode::kInvalidArgument,
+         .reason = reason::kTaskMissing,
+         .message = absl::StrCat("pid ", request_.pid(), " is not positive"),
+         .hint = "pass the PID of a process",
+         .metadata = {{"pid", absl::StrCat(request_.pid())}}});
+  }
+  if (!request_.name().empty()) {
+    absl::Status status = ValidateSnapshotName(request_.name());
+    if (!status.ok()) return status;
+  }
+  return ValidateLabels({request_.labels().begin(), request_.labels().end()});
+}
+
+absl::StatusOr<std::optional<v1::CreateSnapshotResult>>
+Checkpoint::FindExisting() {
+  auto has = parts_.catalog->Has(name_);
+  if (!has.ok()) return has.status();
+  if (!*has) return std::nullopt;
+  auto manifest = parts_.catalog->Read(name_);
+  if (ErrorReasonOf(manifest.status()) == reason::kSnapshotUnreadable) {
+    return manifest.status();
+  }
+  // What does not parse, or is newer, is none of this call's.
+  absl::StatusOr<bool> same = false;
+  if (manifest.ok()) {
+    same = SameRequest(manifest->snapshot(), request_, *parts_.proc);
+  }
+  if (!same.ok()) return same.status();
+  if (!*same) {
+    return MakeError(
+        {.code = absl::StatusCode::kAlreadyExists,
+         .reason = reason::kNameTaken,
+         .message = absl::StrCat("a snapshot called ", name_, " exists"),
+         .hint = "pick another name",
+         .metadata = {{"name", name_}}});
+  }
+  absl::Status allowed =
+      CheckSnapshotAccess(caller_, manifest->snapshot().owner_uid(), name_);
+  if (!allowed.ok()) return allowed;
+  v1::CreateSnapshotResult result;
+  *result.mutable_snapshot() = std::move(*manifest->mutable_snapshot());
+  result.set_already_existed(true);
+  return result;
+}
+
+absl::Status Checkpoint::CheckTasks() {
+  auto root = parts_.proc->ReadTask(request_.pid());
+  if (absl::IsNotFound(root.status())) return TaskMissing(request_.pid());
+  if (!root.ok()) return root.status();
+  if (absl::Status status = CheckTaskAccess(caller_, {*root}, *parts_.proc);
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckTaskKind(*root); !status.ok()) return status;
+  auto tree = parts_.proc->ReadTree(request_.pid());
+  if (absl::IsNotFound(tree.status())) return TaskMissing(request_.pid());
+  if (!tree.ok()) return tree.status();
+  tree_ = *std::move(tree);
+  if (absl::Status status = CheckTaskAccess(caller_, tree_, *parts_.proc);
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckWithoutSelf(tree_, getpid()); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckSession(*root); !status.ok()) return status;
+  return CheckDescriptors(*parts_.proc, tree_);
+}
+
+absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
+  progress_(v1::PROGRESS_PHASE_CHECKING);
+  if (absl::Status status = CheckRequest(); !status.ok()) return status;
+  if (!request_.name().empty()) {
+    name_ = request_.name();
+  } else {
+    auto root = parts_.proc->ReadTask(request_.pid());
+    if (absl::IsNotFound(root.status())) return TaskMissing(request_.pid());
+    if (!root.ok()) return root.status();
+    name_ = GenerateSnapshotName(root->comm, request_.pid(), absl::Now());
+  }
+  auto claim = parts_.claims->ClaimName(name_);
+  if (!claim.ok()) return claim.status();
+  auto existing = FindExisting();
+  if (!existing.ok()) return existing.status();
+  if (existing->has_value()) return **std::move(existing);
+
+  if (absl::Status status = CheckTasks(); !status.ok()) return status;
+  std::vector<pid_t> pids;
+  for (const TaskInfo& task : tree_) pids.push_back(task.id.pid);
+  if (absl::Status status = claim->AddPids(pids); !status.ok()) return status;
+
+  auto rules = TmpfilesRules::Read();
+  if (!rules.ok()) return rules.status();
+  tmpfiles_ = *std::move(rules);
+  auto targets = CheckFiles();
+  if (!targets.ok()) return targets.status();
+  // What is on its way to the disks already is not waited for while the tasks
+  // stand still.
+  absl::Status synced = Sync(*targets, &sync_us_);
+  if (!synced.ok()) return synced;
+  targets->clear();
+
+  auto boot_id = parts_.proc->BootId();
+  if (!boot_id.ok()) return boot_id.status();
+  boot_id_ = *std::move(boot_id);
+  auto staged = parts_.catalog->Begin(
+      MakeOperation(NewUuid(), name_, tree_.front().id, boot_id_));
+  if (!staged.ok()) return staged.status();
+  return Take(*std::move(staged));
+}
+
+absl::StatusOr<std::vector<SyncTarget>> Checkpoint::CheckFiles() {
+  auto files = ReadUsedFiles(*parts_.proc, tree_);
+  if (!files.ok()) return files.status();
+  auto findings = parts_.host->find(
+      *parts_.proc, tree_, *files,
+      {.tmpfiles = &tmpfiles_, .leave_running = request_.leave_running()});
+  if (!findings.ok()) return findings.status();
+  findings_ = *std::move(findings);
+  // A running task loses nothing, and who forces it knows better.
+  if (!request_.leave_running() && !request_.force()) {
+    absl::Status refused = RefuseLosses(findings_);
+    if (!refused.ok()) return refused;
+  }
+  return CollectSyncTargets(*parts_.proc, *files);
+}
+
+absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
+                              uint64_t* time_us) {
+  progress_(v1::PROGRESS_PHASE_SYNCING);
+  const uint32_t seconds = request_.sync_timeout_seconds();
+  const absl::Time start = absl::Now();
+  absl::Status synced = parts_.host->sync(
+      targets, seconds == 0 ? kSyncTimeout : absl::Seconds(seconds),
+      *cancellation_);
+  *time_us += MicrosecondsSince(start);
+  return synced;
+}
+
+absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
+    StagedSnapshot staged) {
+  const TaskId task = tree_.front().id;
+  internal::Operation operation =
+      MakeOperation(staged.uid, name_, task, boot_id_);
+  DumpCallbacks callbacks;
+  callbacks.started = [&](const TaskId& worker) {
+    operation.set_criu_pid(worker.pid);
+    operation.set_criu_start_ticks(worker.start_ticks);
+    return parts_.catalog->Record(staged, operation);
+  };
+  callbacks.images_complete = [&] { return OnImagesComplete(&staged); };
+
+  if (cancellation_->cancelled()) {
+    return Abandon(std::move(staged), CancelledError());
+  }
+  progress_(v1::PROGRESS_PHASE_DUMPING);
+  // CRIU freezes the tasks first of all.
+  create_time_ = absl::Now();
+  auto outcome = parts_.engine->Dump({.task = task,
+                                      .name = name_,
+                                      .leave_running = request_.leave_running(),
+                                      .images = staged.images.get(),
+                                      .work = staged.directory.get()},
+                                     callbacks, cancellation_);
+  if (!outcome.ok()) {
+    return Abandon(std::move(staged), ExplainFailure(outcome.status()));
+  }
+  if (request_.leave_running()) {
+    absl::Status status = Sync(sync_targets_, &sync_us_);
+    sync_targets_.clear();
+    if (status.ok()) status = MakeManifestOf(staged);
+    if (status.ok()) {
+      RecordStatistics(staged, *outcome);
+      status = Publish(&staged);
+    }
+    if (!status.ok()) return Abandon(std::move(staged), std::move(status));
+  } else {
+    AwaitEndOfTasks();
+  }
+  RecordStatistics(staged, *outcome);
+  return Complete(std::move(staged));
+}
+
+absl::Status Checkpoint::ExplainFailure(const absl::Status& failure) const {
+  if (ErrorReasonOf(failure) != reason::kCriuFailed) return failure;
+  auto pool = parts_.pool->Info();
+  if (!pool.ok() || pool->free_pages * pool->page_size >= kFullBelowBytes) {
+    return failure;
+  }
+  // CRIU's log is in the pool too, so it may not have been able to say so.
+  std::map<std::string, std::string> metadata = ErrorMetadataOf(failure);
+  metadata["free_bytes"] = absl::StrCat(pool->free_pages * pool->page_size);
+  return MakeError(
+      {.code = absl::StatusCode::kResourceExhausted,
+       .reason = reason::kNoSpace,
+       .message = absl::StrCat("the pool is full: ", failure.message()),
+       .hint = std::string(kMakeRoomHint),
+       .metadata = std::move(metadata)});
+}
+
+void Checkpoint::RecordStatistics(const StagedSnapshot& staged,
+                                  const DumpOutcome& outcome) {
+  // Without leave_running the time frozen contains sync and commit, which have
+  // times of their own.
+  AddStatistics(staged.directory.get(),
+                request_.leave_running() ? 0 : outcome.callback_us, &manifest_);
+  v1::Snapshot* snapshot = manifest_.mutable_snapshot();
+  snapshot->mutable_times()->set_dump_us(outcome.dump_us);
+  snapshot->mutable_times()->set_commit_us(commit_us_);
+  snapshot->mutable_times()->set_sync_us(sync_us_);
+  snapshot->mutable_times()->set_sync_frozen_us(sync_frozen_us_);
+  if (auto info = parts_.pool->Info(); info.ok()) {
+    snapshot->set_pool_generation(info->generation);
+  }
+}
+
+v1::CreateSnapshotResult Checkpoint::Complete(StagedSnapshot staged) {
+  // Times and counts are known only now; the snapshot is durable without them.
+  absl::Status finished =
+      parts_.catalog->WriteManifest(staged.directory.get(), manifest_);
+  finished.Update(parts_.catalog->Finish(std::move(staged)));
+  if (!finished.ok()) {
+    LogWarning(absl::StrCat("snapshot ", name_,
+                            " lacks statistics: ", finished.message()));
+  }
+  v1::CreateSnapshotResult result;
+  *result.mutable_snapshot() = manifest_.snapshot();
+  return result;
+}
+
+absl::Status Checkpoint::CheckFrozenTasks() {
+  auto tree = parts_.proc->ReadTree(request_.pid());
+  if (absl::IsNotFound(tree.status()) ||
+      (tree.ok() && tree->front().id != tree_.front().id)) {
+    return TaskMissing(request_.pid());
+  }
+  if (!tree.ok()) return tree.status();
+  tree_ = *std::move(tree);
+  if (caller_.is_root()) {
+    auto owner = OwnerOf(tree_, *parts_.proc);
+    if (owner.ok()) owner_ = *owner;
+    return owner.status();
+  }
+  if (absl::Status status = CheckTaskAccess(caller_, tree_, *parts_.proc);
+      !status.ok()) {
+    return status;
+  }
+  owner_ = caller_.uid;
+  // Whose memory the images hold: a killed one could have given its PID to
+  // another, which was asked about in its place.
+  for (const TaskInfo& task : tree_) {
+    auto now = parts_.proc->ReadTask(task.id.pid);
+    if (absl::IsNotFound(now.status()) || (now.ok() && now->id != task.id)) {
+      return TaskMissing(task.id.pid);
+    }
+    if (!now.ok()) return now.status();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
+  if (absl::Status status = CheckFrozenTasks(); !status.ok()) return status;
+  // They may have opened other files since they were looked at.
+  auto targets = CheckFiles();
+  if (!targets.ok()) return targets.status();
+  // What has been stored before changes no time any more after this. If it ends
+  // here, nothing is stored.
+  absl::Status clean = request_.leave_running()
+                           ? WriteBackMappings(*parts_.proc, tree_)
+                           : Sync(*targets, &sync_frozen_us_);
+  if (!clean.ok()) return clean;
+  auto written = ReadWrittenFiles(*parts_.proc, tree_);
+  if (!written.ok()) return written.status();
+  written_files_ = *std::move(written);
+  if (request_.leave_running()) {
+    // Resume at once; sync and commit follow.
+    sync_targets_ = *std::move(targets);
+    return absl::OkStatus();
+  }
+  targets->clear();
+  if (absl::Status status = MakeManifestOf(*staged); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = Publish(staged); !status.ok()) return status;
+  for (const TaskInfo& task : tree_) {
+    auto pidfd = OpenPidfd(*parts_.proc, task.id);
+    if (pidfd.ok()) pidfds_.push_back(*std::move(pidfd));
+  }
+  progress_(v1::PROGRESS_PHASE_KILLING);
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
+  auto images = ReadImageSet(staged.images.get());
+  if (!images.ok()) return images.status();
+  ManifestInput input;
+  input.name = name_;
+  input.uid = staged.uid;
+  input.boot_id = boot_id_;
+  input.criu_version = parts_.criu_version;
+  input.create_time = create_time_;
+  input.left_running = request_.leave_running();
+  input.pool_is_kmemfs = parts_.pool->is_kmemfs();
+  auto pool = parts_.pool->Info();
+  if (!pool.ok()) return pool.status();
+  input.pool_uuid = pool->uuid;
+  input.memory_node = pool->node;
+  input.root = tree_.front();
+  input.owner = owner_;
+  for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
+  input.labels.insert(request_.labels().begin(), request_.labels().end());
+  input.written_files = written_files_;
+  auto manifest = MakeManifest(input, *images);
+  if (!manifest.ok()) return manifest.status();
+  manifest_ = *std::move(manifest);
+  v1::Snapshot* snapshot = manifest_.mutable_snapshot();
+  snapshot->mutable_findings()->Assign(findings_.begin(), findings_.end());
+  snapshot->set_forced(request_.force() && !request_.leave_running() &&
+                       HasLoss(findings_));
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
+  if (cancellation_->cancelled()) return CancelledError();
+  progress_(v1::PROGRESS_PHASE_COMMITTING);
+  absl::Status written =
+      parts_.catalog->WriteManifest(staged->directory.get(), manifest_);
+  if (!written.ok()) return written;
+  const absl::Time start = absl::Now();
+  absl::Status published = parts_.catalog->Publish(staged);
+  commit_us_ = MicrosecondsSince(start);
+  if (!published.ok()) return published;
+  // The last moment at which it can still be taken back.
+  return cancellation_->cancelled() ? CancelledError() : absl::OkStatus();
+}
+
+absl::Status Checkpoint::Abandon(StagedSnapshot staged, absl::Status cause) {
+  // Also if that cannot be told.
+  if (staged.published && !request_.leave_running() &&
+      !parts_.proc->IsAlive(tree_.front().id).value_or(false)) {
+    LogError(absl::StrCat("snapshot ", name_,
+                          " stays, as its tasks are gone: ", cause.message()));
+    absl::Status finished = parts_.catalog->Finish(std::move(staged));
+    if (!finished.ok()) LogError(finished.message());
+    return cause;
+  }
+  const std::string uid = staged.uid;
+  if (absl::Status gone = parts_.catalog->Discard(std::move(staged));
+      !gone.ok()) {
+    LogError(absl::StrCat("staging/", uid,
+                          " stays until snapd starts again: ", gone.message()));
+  }
+  return cause;
+}
+
+void Checkpoint::AwaitEndOfTasks() {
+  const absl::Time deadline = absl::Now() + kEndTimeout;
+  for (const UniqueFd& pidfd : pidfds_) {
+    pollfd poll_for = {.fd = pidfd.get(), .events = POLLIN, .revents = 0};
+    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+    if (left_ms <= 0 || poll(&poll_for, 1, static_cast<int>(left_ms)) <= 0) {
+      LogWarning(absl::StrCat("killed tasks of snapshot ", name_,
+                              " have not ended yet"));
+      return;
+    }
+  }
+}
+
+}  // namespace daxsnap

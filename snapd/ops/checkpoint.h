@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_SNAPD_OPS_CHECKPOINT_H_
+#define DAXSNAP_SNAPD_OPS_CHECKPOINT_H_
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/cancellation.h"
+#include "daxsnap/v1/manifest.pb.h"
+#include "daxsnap/v1/snapshot.pb.h"
+#include "host/task/file_sync.h"
+#include "host/task/proc.h"
+#include "host/task/tmpfiles.h"
+#include "host/task/tree_files.h"
+#include "host/task/written_files.h"
+#include "snapd/engine/engine.h"
+#include "snapd/ops/access.h"
+#include "snapd/ops/claims.h"
+#include "snapd/ops/operations.h"
+#include "snapd/store/catalog.h"
+#include "snapd/store/pool.h"
+
+namespace daxsnap {
+
+// One CreateSnapshot: checks, dump, publication, end of the tasks. Used once,
+// by one thread.
+//
+// The order that nothing may change: the images are complete, the files of the
+// tasks are synced, the manifest is written, the snapshot is published and
+// durable, and only then the tasks are killed. Until that moment every failure,
+// cancellation included, takes the snapshot back and lets the tasks run on.
+class Checkpoint {
+ public:
+  struct Parts {
+    const ProcFs* proc;
+    const HostActions* host;
+    Engine* engine;
+    Pool* pool;
+    Catalog* catalog;
+    Claims* claims;
+    std::string criu_version;
+  };
+
+  Checkpoint(const Parts& parts, const Caller& caller,
+             const v1::CreateSnapshotRequest& request,
+             const ProgressSink& progress, Cancellation* cancellation);
+
+  absl::StatusOr<v1::CreateSnapshotResult> Run();
+
+ private:
+  absl::Status CheckRequest();
+  // The snapshot that an earlier, identical call has made, if there is one.
+  absl::StatusOr<std::optional<v1::CreateSnapshotResult>> FindExisting();
+  absl::Status CheckTasks();
+  // The same tree and access as before, looked at while it stands still.
+  absl::Status CheckFrozenTasks();
+  // Looks at the files that the tasks use now, and finds what does not come
+  // back; an error if that is a reason not to go on. What to sync before the
+  // kill.
+  absl::StatusOr<std::vector<SyncTarget>> CheckFiles();
+  // Makes durable what the tasks wrote; adds the time it took to `time_us`.
+  absl::Status Sync(const std::vector<SyncTarget>& targets, uint64_t* time_us);
+  absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);
+  absl::Status OnImagesComplete(StagedSnapshot* staged);
+  // Says that the pool is full if that is why CRIU failed.
+  absl::Status ExplainFailure(const absl::Status& failure) const;
+  void RecordStatistics(const StagedSnapshot& staged,
+                        const DumpOutcome& outcome);
+  v1::CreateSnapshotResult Complete(StagedSnapshot staged);
+  absl::Status MakeManifestOf(const StagedSnapshot& staged);
+  absl::Status Publish(StagedSnapshot* staged);
+  // Undoes everything, unless the tasks are gone already: then the snapshot is
+  // all that is left of them and stays.
+  absl::Status Abandon(StagedSnapshot staged, absl::Status cause);
+  void AwaitEndOfTasks();
+
+  const Parts parts_;
+  const Caller caller_;
+  const v1::CreateSnapshotRequest request_;
+  const ProgressSink& progress_;
+  Cancellation* const cancellation_;
+
+  std::string name_;
+  std::vector<TaskInfo> tree_;
+  // Whose the snapshot will be, as of the freeze.
+  uid_t owner_ = 0;
+  std::vector<UniqueFd> pidfds_;
+  std::string boot_id_;
+  // As of the freeze.
+  std::map<std::string, WrittenFile> written_files_;
+  absl::Time create_time_;
+  TmpfilesRules tmpfiles_;
+  std::vector<v1::Finding> findings_;
+  // What is to be synced once the tasks run again.
+  std::vector<SyncTarget> sync_targets_;
+  v1::Manifest manifest_;
+  uint64_t sync_us_ = 0;
+  uint64_t sync_frozen_us_ = 0;
+  uint64_t commit_us_ = 0;
+};
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_OPS_CHECKPOINT_H_

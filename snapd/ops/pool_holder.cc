@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/ops/pool_holder.h"
+
+#include <cstdint>
+
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+#include "base/log.h"
+#include "snapd/ops/manifest.h"
+
+namespace daxsnap {
+
+absl::StatusOr<OpenPool*> PoolHolder::Get() {
+  const std::lock_guard lock(mutex_);
+  if (open_ != nullptr) return open_.get();
+  auto pool = opener_();
+  if (!pool.ok()) return pool.status();
+  auto open = std::make_unique<OpenPool>(*std::move(pool));
+  absl::Status reconciled = open->catalog.Reconcile(
+      proc_, wait_gone_, [](int directory, v1::Manifest* manifest) {
+        AddStatistics(directory, /*callback_us=*/0, manifest);
+      });
+  if (!reconciled.ok()) {
+    LogError(absl::StrCat("staging of pool ", open->pool->path(),
+                          " is not clean: ", reconciled.message()));
+  }
+  LogInfo(absl::StrCat("pool ", open->pool->path(), " is open, ",
+                       open->pool->is_kmemfs() ? "kmemfs" : "directory"));
+  open_ = std::move(open);
+  return open_.get();
+}
+
+}  // namespace daxsnap

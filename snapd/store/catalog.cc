@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/store/catalog.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "base/errors.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "daxsnap/internal/operation.pb.h"
+#include "daxsnap/v1/manifest.pb.h"
+#include "google/protobuf/io/coded_stream.h"
+#include "host/task/machine.h"
+#include "snapd/store/names.h"
+#include "snapd/version.h"
+
+namespace daxsnap {
+namespace {
+
+constexpr size_t kMaxManifest = size_t{64} << 20;
+constexpr uint32_t kManifestVersion = 1;
+constexpr char kManifestFile[] = "manifest.pb";
+// staging/UID.operation: a record beside the directory, not in it, as the
+// directory becomes the snapshot.
+constexpr absl::string_view kOperationSuffix = ".operation";
+
+absl::Status SnapshotMissing(const std::string& name) {
+  return MakeError({.code = absl::StatusCode::kNotFound,
+                    .reason = reason::kSnapshotMissing,
+                    .message = absl::StrCat("no snapshot is called ", name),
+                    .hint = "list the snapshots with `snapctl ls`",
+                    .metadata = {{"name", name}}});
+}
+
+// Nothing but that it could not be read just now.
+absl::Status SnapshotUnreadable(const std::string& name,
+                                const std::string& path,
+                                const absl::Status& cause) {
+  const std::string error = ErrnoNameOf(cause);
+  std::string hint =
+      "the snapshot may be whole: see the log of snapd, and try "
+      "again";
+  if (IsShortage(cause)) {
+    hint = std::string(error == "ENOMEM" ? kFreeMemoryHint : kTryAgainHint);
+  } else if (error == "EIO") {
+    hint =
+        "the snapshot may be whole: check the device and the kernel log, "
+        "and try again";
+  }
+  return MakeError(
+      {.code = absl::StatusCode::kUnavailable,
+       .reason = reason::kSnapshotUnreadable,
+       .message = absl::StrCat("snapshot ", name,
+                               " cannot be read now: ", cause.message()),
+       .hint = std::move(hint),
+       .metadata = {{"name", name}, {"path", path}, {"error", error}}});
+}
+
+// The format of a manifest, which is its first field, whatever follows; 0 if
+// there is none. What a newer daxsnap has written need not parse otherwise.
+uint32_t FormatVersionOf(const std::string& manifest) {
+  google::protobuf::io::CodedInputStream in(
+      reinterpret_cast<const uint8_t*>(manifest.data()),
+      static_cast<int>(manifest.size()));
+  constexpr uint32_t kVarintOfFieldOne = 1 << 3;
+  uint32_t version = 0;
+  if (in.ReadTag() != kVarintOfFieldOne || !in.ReadVarint32(&version)) return 0;
+  return version;
+}
+
+absl::Status VersionUnsupported(const std::string& name, uint32_t version,
+                                const std::string& manifest) {
+  v1::Manifest parsed;
+  std::string maker = "a newer daxsnap";
+  if (parsed.ParseFromString(manifest) &&
+      !parsed.snapshot().versions().daxsnap().empty()) {
+    maker = absl::StrCat("daxsnap ", parsed.snapshot().versions().daxsnap());
+  }
+  return MakeError(
+      {.code = absl::StatusCode::kFailedPrecondition,
+       .reason = reason::kVersionUnsupported,
+       .message =
+           absl::StrCat("snapshot ", name, " has format ", version,
+                        ", made by ", maker, "; this daxsnap, ", kVersion,
+                        ", knows formats up to ", kManifestVersion),
+       .hint = absl::StrCat("use ", maker, " or a later one"),
+       .metadata = {{"name", name}, {"version", absl::StrCat(version)}}});
+}
+
+absl::Status NameTaken(const std::string& name) {
+  return MakeError(
+      {.code = absl::StatusCode::kAlreadyExists,
+       .reason = reason::kNameTaken,
+       .message = absl::StrCat("a snapshot called ", name, " exists"),
+       .hint = "pick another name",
+       .metadata = {{"name", name}}});
+}
+
+std::string OperationFile(const std::string& uid) {
+  return absl::StrCat(uid, kOperationSuffix);
+}
+
+// Removes the directory first: what has no record is removed by the next start,
+// whatever it is.
+absl::Status RemoveStaged(int staging, const std::string& uid) {
+  if (absl::Status removed = RemoveTree(staging, uid); !removed.ok()) {
+    return removed;
+  }
+  return RemoveTree(staging, OperationFile(uid));
+}
+
+absl::Status ToCommitFailed(absl::Status status) {
+  if (!ErrorReasonOf(status).empty() &&
+      ErrorReasonOf(status) != reason::kInternal) {
+    return status;
+  }
+  return MakeError({.code = absl::StatusCode::kUnavailable,
+                    .reason = reason::kCommitFailed,
+                    .message = std::string(status.message()),
+                    .hint = "check the device and the kernel log"});
+}
+
+absl::StatusOr<internal::Operation> ReadOperation(int staging,
+                                                  const std::string& uid) {
+  auto content = ReadFileAt(staging, OperationFile(uid), kMaxManifest);
+  if (!content.ok()) return content.status();
+  internal::Operation operation;
+  if (!operation.ParseFromString(*content) || operation.uid() != uid) {
+    return absl::DataLossError("the record does not parse");
+  }
+  return operation;
+}
+
+}  // namespace
+
+absl::StatusOr<StagedSnapshot> Catalog::Begin(
+    const internal::Operation& operation) {
+  StagedSnapshot staged;
+  staged.uid = operation.uid();
+  staged.name = operation.name();
+  absl::Status status = [&]() -> absl::Status {
+    absl::Status recorded = Record(staged, operation);
+    if (!recorded.ok()) return recorded;
+    auto directory = EnsureDirectory(pool_->staging(), staged.uid);
+    if (!directory.ok()) return directory.status();
+    staged.directory = *std::move(directory);
+    auto images = EnsureDirectory(staged.directory.get(), "images");
+    if (!images.ok()) return images.status();
+    staged.images = *std::move(images);
+    return absl::OkStatus();
+  }();
+  if (status.ok()) return staged;
+  if (absl::Status removed = RemoveStaged(pool_->staging(), staged.uid);
+      !removed.ok()) {
+    LogWarning(absl::StrCat("staging/", staged.uid, ": ", removed.message()));
+  }
+  return status;
+}
+
+absl::Status Catalog::Record(const StagedSnapshot& staged,
+                             const internal::Operation& operation) {
+  return ReplaceFileAt(pool_->staging(), OperationFile(staged.uid),
+                       operation.SerializeAsString());
+}
+
+absl::Status Catalog::Publish(StagedSnapshot* staged) {
+  // A commit of kmemfs takes all or nothing; other file systems may make the
+  // rename durable before the data.
+  if (!pool_->is_kmemfs()) {
+    if (absl::Status status = pool_->Commit(); !status.ok()) return status;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    hidden_.insert(staged->name);
+  }
+  if (renameat2(pool_->staging(), staged->uid.c_str(), pool_->snapshots(),
+                staged->name.c_str(), RENAME_NOREPLACE) != 0) {
+    const int error = errno;
+    const std::lock_guard lock(mutex_);
+    hidden_.erase(staged->name);
+    if (error == EEXIST) return NameTaken(staged->name);
+    return ErrnoError(error, absl::StrCat("cannot publish ", staged->name));
+  }
+  staged->published = true;
+  absl::Status committed = pool_->Commit();
+  if (committed.ok()) return committed;
+  if (absl::Status undone = Unpublish(staged); !undone.ok()) {
+    LogError(absl::StrCat("snapshot ", staged->name,
+                          " could not be taken back: ", undone.message()));
+  }
+  return ToCommitFailed(std::move(committed));
+}
+
+absl::Status Catalog::Unpublish(StagedSnapshot* staged) {
+  if (renameat2(pool_->snapshots(), staged->name.c_str(), pool_->staging(),
+                staged->uid.c_str(), RENAME_NOREPLACE) != 0) {
+    return ErrnoError(errno, absl::StrCat("cannot take back ", staged->name));
+  }
+  staged->published = false;
+  const std::lock_guard lock(mutex_);
+  hidden_.erase(staged->name);
+  return absl::OkStatus();
+}
+
+absl::Status Catalog::Discard(StagedSnapshot staged) {
+  const bool was_published = staged.published;
+  if (was_published) {
+    if (absl::Status undone = Unpublish(&staged); !undone.ok()) return undone;
+    if (absl::Status status = pool_->Commit(); !status.ok()) return status;
+  }
+  if (absl::Status removed = RemoveStaged(pool_->staging(), staged.uid);
+      !removed.ok()) {
+    return removed;
+  }
+  return was_published ? pool_->Commit() : absl::OkStatus();
+}
+
+absl::Status Catalog::Finish(StagedSnapshot staged) {
+  absl::Status status = RemoveStaged(pool_->staging(), staged.uid);
+  if (status.ok()) status = pool_->Commit();
+  // Also then: it is durable, and may be all that is left of its tasks.
+  const std::lock_guard lock(mutex_);
+  hidden_.erase(staged.name);
+  return status;
+}
+
+absl::Status Catalog::WriteManifest(int directory,
+                                    const v1::Manifest& manifest) {
+  return ReplaceFileAt(directory, kManifestFile, manifest.SerializeAsString());
+}
+
+bool Catalog::IsHidden(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  return hidden_.contains(name);
+}
+
+absl::StatusOr<bool> Catalog::Has(const std::string& name) const {
+  if (IsHidden(name)) return false;
+  auto exists = Exists(pool_->snapshots(), name);
+  if (exists.ok()) return exists;
+  return SnapshotUnreadable(name, "", exists.status());
+}
+
+absl::Status Catalog::Damaged(const std::string& name, const std::string& path,
+                              absl::string_view why) const {
+  return MakeError(
+      {.code = absl::StatusCode::kDataLoss,
+       .reason = reason::kSnapshotDamaged,
+       .message = absl::StrCat("snapshot ", name, " is damaged: ", why),
+       .hint = absl::StrCat(
+           "restore an older one; what is whole of this one, and the log of "
+           "its dump, are in ",
+           pool_->path(), "/snapshots/", name, " until it is deleted"),
+       .metadata = {{"name", name}, {"path", path}}});
+}
+
+absl::StatusOr<UniqueFd> Catalog::Open(const std::string& name) const {
+  if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
+    return valid;
+  }
+  auto has = Has(name);
+  if (!has.ok()) return has.status();
+  if (!*has) return SnapshotMissing(name);
+  auto directory = OpenDirectory(pool_->snapshots(), name);
+  if (directory.ok()) return directory;
+  if (absl::IsNotFound(directory.status())) return SnapshotMissing(name);
+  const std::string error = ErrnoNameOf(directory.status());
+  if (error == "ENOTDIR" || error == "ELOOP") {
+    return Damaged(name, "", "it is no directory");
+  }
+  return SnapshotUnreadable(name, "", directory.status());
+}
+
+absl::StatusOr<UniqueFd> Catalog::OpenImages(const std::string& name) const {
+  auto directory = Open(name);
+  if (!directory.ok()) return directory.status();
+  auto images = OpenDirectory(directory->get(), "images");
+  if (absl::IsNotFound(images.status())) {
+    return Damaged(name, "images", "it has no images");
+  }
+  if (!images.ok()) return SnapshotUnreadable(name, "images", images.status());
+  for (const std::string file : {"inventory.img", "pstree.img"}) {
+    const std::string path = absl::StrCat("images/", file);
+    auto exists = Exists(images->get(), file);
+    if (!exists.ok()) return SnapshotUnreadable(name, path, exists.status());
+    if (!*exists) return Damaged(name, path, absl::StrCat("it has no ", file));
+  }
+  return images;
+}
+
+absl::StatusOr<v1::Manifest> Catalog::Read(const std::string& name) const {
+  auto directory = Open(name);
+  if (!directory.ok()) return directory.status();
+  auto content = ReadFileAt(directory->get(), kManifestFile, kMaxManifest);
+  if (absl::IsNotFound(content.status())) {
+    return Damaged(name, kManifestFile, "it has no manifest.pb");
+  }
+  if (absl::IsFailedPrecondition(content.status())) {
+    return Damaged(name, kManifestFile, content.status().message());
+  }
+  if (!content.ok()) {
+    return SnapshotUnreadable(name, kManifestFile, content.status());
+  }
+  const uint32_t version = FormatVersionOf(*content);
+  if (version > kManifestVersion) {
+    return VersionUnsupported(name, version, *content);
+  }
+  v1::Manifest manifest;
+  if (version == 0 || !manifest.ParseFromString(*content) ||
+      manifest.snapshot().uid().empty()) {
+    return Damaged(name, kManifestFile, "manifest.pb does not parse");
+  }
+  manifest.mutable_snapshot()->set_name(name);
+  return manifest;
+}
+
+absl::StatusOr<std::vector<std::string>> Catalog::List(
+    absl::string_view after) const {
+  auto names = ListDirectory(pool_->snapshots());
+  if (!names.ok()) return names.status();
+  names->erase(names->begin(),
+               std::upper_bound(names->begin(), names->end(), after));
+  // Whatever else someone puts there is not ours.
+  std::erase_if(*names, [this](const std::string& name) {
+    return !ValidateSnapshotName(name).ok() || IsHidden(name);
+  });
+  return names;
+}
+
+absl::StatusOr<size_t> Catalog::Count() const {
+  auto names = List("");
+  if (!names.ok()) return names.status();
+  return names->size();
+}
+
+absl::Status Catalog::Delete(const std::string& name) {
+  if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
+    return valid;
+  }
+  auto has = Has(name);
+  if (!has.ok()) return has.status();
+  if (!*has) return SnapshotMissing(name);
+  StagedSnapshot staged;
+  staged.uid = NewUuid();
+  staged.name = name;
+  if (absl::Status gone = Unpublish(&staged); !gone.ok()) return gone;
+  if (absl::Status committed = pool_->Commit(); !committed.ok()) {
+    // Put it back, so that the caller can try again.
+    if (renameat2(pool_->staging(), staged.uid.c_str(), pool_->snapshots(),
+                  name.c_str(), RENAME_NOREPLACE) != 0) {
+      LogError(
+          absl::StrCat("snapshot ", name, " stays deleted: errno ", errno));
+    }
+    return ToCommitFailed(std::move(committed));
+  }
+  // It is gone for good. What follows gives the space back; a failure here is
+  // made good by the next Reconcile.
+  absl::Status removed = RemoveTree(pool_->staging(), staged.uid);
+  if (removed.ok()) removed = pool_->Commit();
+  if (!removed.ok()) {
+    LogWarning(absl::StrCat("staging/", staged.uid, ": ", removed.message()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Catalog::ReconcileOne(
+    const std::string& uid, const ProcFs& proc, const WaitGone& wait_gone,
+    const std::function<void(int, v1::Manifest*)>& finish) {
+  auto operation = ReadOperation(pool_->staging(), uid);
+  // Something that is being deleted, or whose record never became durable. One
+  // that cannot be read now may be of a CRIU at work.
+  if (absl::IsNotFound(operation.status()) ||
+      absl::IsDataLoss(operation.status())) {
+    return RemoveStaged(pool_->staging(), uid);
+  }
+  if (!operation.ok()) return operation.status();
+  auto boot_id = proc.BootId();
+  if (!boot_id.ok()) return boot_id.status();
+  const bool this_boot = operation->boot_id() == *boot_id;
+  if (this_boot && operation->criu_pid() != 0) {
+    const TaskId criu = {operation->criu_pid(), operation->criu_start_ticks()};
+    auto alive = proc.IsAlive(criu);
+    if (!alive.ok()) return alive.status();
+    if (*alive && !wait_gone(criu)) {
+      return absl::UnavailableError(
+          absl::StrCat("CRIU (pid ", criu.pid, ") still works on it"));
+    }
+  }
+  StagedSnapshot staged;
+  staged.uid = uid;
+  staged.name = operation->name();
+  auto manifest = Read(staged.name);
+  if (ErrorReasonOf(manifest.status()) == reason::kSnapshotUnreadable) {
+    return manifest.status();
+  }
+  staged.published =
+      manifest.ok() && manifest->snapshot().uid() == operation->uid();
+  const TaskId task = {operation->pid(), operation->start_ticks()};
+  absl::StatusOr<bool> lives_on = false;
+  if (this_boot) lives_on = proc.IsAlive(task);
+  if (!lives_on.ok()) return lives_on.status();
+  if (!staged.published || *lives_on) return Discard(std::move(staged));
+  auto directory = Open(staged.name);
+  if (!directory.ok()) return directory.status();
+  finish(directory->get(), &*manifest);
+  if (absl::Status written = WriteManifest(directory->get(), *manifest);
+      !written.ok()) {
+    return written;
+  }
+  return Finish(std::move(staged));
+}
+
+absl::Status Catalog::Reconcile(
+    const ProcFs& proc, const WaitGone& wait_gone,
+    const std::function<void(int, v1::Manifest*)>& finish) {
+  auto left = ListDirectory(pool_->staging());
+  if (!left.ok()) return left.status();
+  if (left->empty()) return absl::OkStatus();
+  std::set<std::string> uids;
+  for (const std::string& entry : *left) {
+    uids.insert(std::string(absl::StripSuffix(entry, kOperationSuffix)));
+  }
+  absl::Status first;
+  for (const std::string& uid : uids) {
+    absl::Status status = ReconcileOne(uid, proc, wait_gone, finish);
+    if (status.ok()) {
+      LogInfo(absl::StrCat("staging/", uid, ": cleaned up"));
+      continue;
+    }
+    LogError(absl::StrCat("staging/", uid, ": ", status.message()));
+    first.Update(status);
+  }
+  first.Update(pool_->Commit());
+  return first;
+}
+
+}  // namespace daxsnap

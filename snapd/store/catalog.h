@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The snapshots in a pool. The directories are the only state: what is below
+// snapshots/ exists, what is below staging/ never happened.
+//
+// Publish: rename from staging into snapshots, then commit.
+// Withdraw, delete: rename back into staging, commit, remove, commit.
+#ifndef DAXSNAP_SNAPD_STORE_CATALOG_H_
+#define DAXSNAP_SNAPD_STORE_CATALOG_H_
+
+#include <functional>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/unique_fd.h"
+#include "host/task/proc.h"
+#include "snapd/store/pool.h"
+
+namespace daxsnap {
+
+namespace v1 {
+class Manifest;
+}
+namespace internal {
+class Operation;
+}
+
+// A snapshot that is being made. Owned by one operation; not thread-safe.
+struct StagedSnapshot {
+  std::string uid;
+  std::string name;
+  // staging/UID; still the same directory after publication.
+  UniqueFd directory;
+  // Its images/.
+  UniqueFd images;
+  bool published = false;
+};
+
+// Waits until a task is gone, or gives up; returns whether it is gone.
+using WaitGone = std::function<bool(const TaskId&)>;
+
+// Thread-safe, but no two calls may work on one name at the same time: see
+// Claims.
+class Catalog {
+ public:
+  // `pool` outlives the catalog.
+  explicit Catalog(Pool* pool) : pool_(pool) {}
+
+  // Makes an empty staging directory for the operation, with its record in it.
+  // `operation` has uid and name.
+  absl::StatusOr<StagedSnapshot> Begin(const internal::Operation& operation);
+
+  // Replaces the record of the operation.
+  absl::Status Record(const StagedSnapshot& staged,
+                      const internal::Operation& operation);
+
+  // Makes the snapshot appear under its name, durably. NAME_TAKEN if there is
+  // one by now, COMMIT_FAILED or NO_SPACE if it could not be made durable; it
+  // is in staging again then, for Discard. It is hidden from List and Read
+  // until Finish.
+  absl::Status Publish(StagedSnapshot* staged);
+
+  // Takes back whatever was done, also a publication, and removes all of it.
+  // On error the rest is left to the next Reconcile.
+  absl::Status Discard(StagedSnapshot staged);
+
+  // Ends a publication: shows the snapshot and removes the operation's record.
+  absl::Status Finish(StagedSnapshot staged);
+
+  // Writes manifest.pb into a snapshot directory. Not durable by itself.
+  absl::Status WriteManifest(int directory, const v1::Manifest& manifest);
+
+  // Reads the manifest of a snapshot. NOT_FOUND SNAPSHOT_MISSING: there is
+  // none. DATA_LOSS SNAPSHOT_DAMAGED: it was read, and does not hold.
+  // FAILED_PRECONDITION VERSION_UNSUPPORTED: a newer daxsnap made it.
+  // UNAVAILABLE SNAPSHOT_UNREADABLE: it could not be read, so that nothing is
+  // known of it.
+  absl::StatusOr<v1::Manifest> Read(const std::string& name) const;
+
+  // Whether a snapshot, intact or not, has that name. SNAPSHOT_UNREADABLE if
+  // that cannot be told.
+  absl::StatusOr<bool> Has(const std::string& name) const;
+
+  // Opens snapshots/NAME. SNAPSHOT_MISSING, SNAPSHOT_DAMAGED,
+  // SNAPSHOT_UNREADABLE.
+  absl::StatusOr<UniqueFd> Open(const std::string& name) const;
+
+  // Opens its images/, with those that CRIU begins with in it. Errors likewise.
+  absl::StatusOr<UniqueFd> OpenImages(const std::string& name) const;
+
+  // Names after `after`, in bytewise order. Reads the whole directory.
+  absl::StatusOr<std::vector<std::string>> List(absl::string_view after) const;
+
+  // Number of snapshots.
+  absl::StatusOr<size_t> Count() const;
+
+  // Removes a snapshot, durably. COMMIT_FAILED if that cannot be; then the
+  // snapshot is still there.
+  absl::Status Delete(const std::string& name);
+
+  // Empties staging of what an earlier snapd left. An operation that was killed
+  // between publication and its end is taken back if its task is still there,
+  // so that it never happened; otherwise the snapshot is all that is left of
+  // the task, and stays. `finish` completes the manifest of such a one.
+  absl::Status Reconcile(
+      const ProcFs& proc, const WaitGone& wait_gone,
+      const std::function<void(int directory, v1::Manifest*)>& finish);
+
+ private:
+  absl::Status Unpublish(StagedSnapshot* staged);
+  absl::Status ReconcileOne(
+      const std::string& uid, const ProcFs& proc, const WaitGone& wait_gone,
+      const std::function<void(int, v1::Manifest*)>& finish);
+  bool IsHidden(const std::string& name) const;
+  absl::Status Damaged(const std::string& name, const std::string& path,
+                       absl::string_view why) const;
+
+  Pool* const pool_;
+  mutable std::mutex mutex_;
+  std::set<std::string> hidden_;  // guarded by mutex_: published, not finished
+};
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_STORE_CATALOG_H_

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/store/pool.h"
+
+#include <fcntl.h>
+#include <linux/kmemfs.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/bounded_child.h"
+#include "base/errors.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "host/pool/origin.h"
+#include "host/pool/pool.h"
+
+namespace daxsnap {
+namespace {
+
+// How long a cancelled call may go on while the kernel makes checksums.
+constexpr absl::Duration kCancelLatency = absl::Milliseconds(200);
+
+absl::Status PoolMissing(absl::StatusCode code, std::string message,
+                         const std::string& path) {
+  return MakeError({.code = code,
+                    .reason = reason::kPoolMissing,
+                    .message = std::move(message),
+                    .hint = "check the device, or attach a pool",
+                    .metadata = {{"path", path}}});
+}
+
+std::string FormatUuid(const unsigned char (&uuid)[16]) {
+  const std::string hex = absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(uuid), sizeof(uuid)));
+  const absl::string_view view = hex;
+  return absl::StrCat(view.substr(0, 8), "-", view.substr(8, 4), "-",
+                      view.substr(12, 4), "-", view.substr(16, 4), "-",
+                      view.substr(20));
+}
+
+// Device of the kmemfs that is mounted on `path`; empty if that is not known.
+std::string DeviceOf(const std::string& path) {
+  auto mounts = pool::ListMounts();
+  if (!mounts.ok()) return {};
+  for (const pool::Mount& mount : *mounts) {
+    if (mount.mount_point == path) return mount.device;
+  }
+  return {};
+}
+
+// What cannot be told is not promised: to verify costs no more than time.
+Persistence PersistenceOf(const std::string& device) {
+  const absl::StatusOr<pool::Origin> origin = pool::FindOrigin(device);
+  if (!origin.ok()) {
+    LogWarning(absl::StrCat("is the memory of the pool persistent? ",
+                            origin.status().message()));
+  }
+  return origin.ok() && origin->persistent ? Persistence::kPromised
+                                           : Persistence::kNotPromised;
+}
+
+// The child's part of making checksums: `argument` is the path of the pool, the
+// report the errno.
+void MakeChecksumsAt(const void* argument, int report) {
+  const int root =
+      open(static_cast<const char*>(argument), O_RDONLY | O_DIRECTORY);
+  const bool made = root >= 0 && ioctl(root, KMEMFS_IOC_SUM, 0) == 0;
+  const unsigned char byte = made ? 0 : static_cast<unsigned char>(errno);
+  while (write(report, &byte, 1) < 0 && errno == EINTR) {
+  }
+}
+
+PoolInfo FromKmemfs(const kmemfs_info& from) {
+  PoolInfo info;
+  info.uuid = FormatUuid(from.uuid);
+  const auto* label = reinterpret_cast<const char*>(from.label);
+  info.label.assign(label, strnlen(label, sizeof(from.label)));
+  info.generation = from.generation;
+  info.format_version = from.version;
+  info.dirty = from.dirty != 0;
+  info.damaged = (from.flags & KMEMFS_INFO_RESCUE) != 0;
+  info.node = from.node;
+  info.page_size = from.page_size;
+  info.total_pages = from.total_pages;
+  info.free_pages = from.free_pages;
+  info.file_pages = from.file_pages;
+  info.meta_pages = from.meta_pages;
+  info.captured_by_reference = from.captured_by_reference;
+  info.captured_shared = from.captured_shared;
+  info.captured_copied = from.captured_copied;
+  info.read_installed = from.read_installed;
+  info.read_copied = from.read_copied;
+  info.flushed_pages = from.flushed_pages;
+  return info;
+}
+
+PoolInfo FromStatfs(const struct statfs& from) {
+  PoolInfo info;
+  const uint64_t block = static_cast<uint64_t>(from.f_bsize);
+  info.total_pages = from.f_blocks * block / info.page_size;
+  info.free_pages = from.f_bavail * block / info.page_size;
+  return info;
+}
+
+}  // namespace
+
+absl::StatusOr<Pool::Handles> Pool::OpenHandles(const std::string& path) {
+  Handles handles;
+  handles.path = path;
+  handles.root =
+      UniqueFd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  struct statfs fs;
+  if (!handles.root.valid() || fstatfs(handles.root.get(), &fs) != 0) {
+    absl::Status error =
+        ErrnoError(errno, absl::StrCat("cannot open pool ", path));
+    if (IsShortage(error)) return error;
+    return PoolMissing(absl::StatusCode::kFailedPrecondition,
+                       std::string(error.message()), path);
+  }
+  handles.is_kmemfs = fs.f_type == KMEMFS_SUPER_MAGIC;
+  if (handles.is_kmemfs) {
+    handles.device = DeviceOf(path);
+    handles.persistence = PersistenceOf(handles.device);
+  }
+  if (flock(handles.root.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) {
+      return ErrnoError(errno, absl::StrCat("cannot lock pool ", path));
+    }
+    return PoolMissing(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("pool ", path, " is in use by another snapd"), path);
+  }
+  auto snapshots = EnsureDirectory(handles.root.get(), "snapshots");
+  if (!snapshots.ok()) return snapshots.status();
+  auto staging = EnsureDirectory(handles.root.get(), "staging");
+  if (!staging.ok()) return staging.status();
+  handles.snapshots = *std::move(snapshots);
+  handles.staging = *std::move(staging);
+  return handles;
+}
+
+Pool::Pool(Handles handles)
+    : path_(std::move(handles.path)),
+      device_(std::move(handles.device)),
+      is_kmemfs_(handles.is_kmemfs),
+      persistence_(handles.persistence),
+      root_(std::move(handles.root)),
+      snapshots_(std::move(handles.snapshots)),
+      staging_(std::move(handles.staging)) {}
+
+absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const std::string& path) {
+  auto handles = OpenHandles(path);
+  if (!handles.ok()) return handles.status();
+  // The constructor is protected, so make_unique cannot call it.
+  return std::unique_ptr<Pool>(new Pool(*std::move(handles)));
+}
+
+absl::Status Pool::Commit() {
+  // syncfs(2) says 0 for a file system that has become read-only, fsync(2) not.
+  if (syncfs(root_.get()) == 0 && fsync(root_.get()) == 0)
+    return absl::OkStatus();
+  const int error = errno;
+  if (error == ENOSPC || error == ENOMEM) {
+    return ErrnoError(error, absl::StrCat("cannot commit pool ", path_));
+  }
+  return CommitFailed(absl::StrCat("cannot commit pool ", path_), error);
+}
+
+absl::Status Pool::CommitFailed(const std::string& what, int error) const {
+  return MakeError({.code = absl::StatusCode::kUnavailable,
+                    .reason = reason::kCommitFailed,
+                    .message = absl::StrCat(what, ": ", std::strerror(error)),
+                    .hint = "check the device and the kernel log",
+                    .metadata = {{"path", path_}}});
+}
+
+absl::StatusOr<PoolInfo> Pool::Info() const {
+  if (is_kmemfs_) {
+    kmemfs_info info;
+    std::memset(&info, 0, sizeof(info));
+    if (ioctl(root_.get(), KMEMFS_IOC_INFO, &info) == 0) {
+      return FromKmemfs(info);
+    }
+  } else {
+    struct statfs fs;
+    if (fstatfs(root_.get(), &fs) == 0) return FromStatfs(fs);
+  }
+  return PoolMissing(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat("no statistics of pool ", path_, ": ", std::strerror(errno)),
+      path_);
+}
+
+absl::StatusOr<pool::RangeCheck> Pool::CheckRange(int file, uint64_t offset,
+                                                  uint64_t length) const {
+  return pool::CheckRange(file, offset, length);
+}
+
+absl::Status Pool::MakeChecksums(const Cancellation& cancellation) const {
+  // The kernel may be at it for minutes, and only a signal ends it.
+  auto child = BoundedChild::Start(MakeChecksumsAt, path_.c_str());
+  if (!child.ok()) return child.status();
+  absl::StatusOr<int> error = child->Next(absl::Now() + kCancelLatency);
+  while (absl::IsDeadlineExceeded(error.status())) {
+    if (cancellation.cancelled()) return CancelledError();
+    error = child->Next(absl::Now() + kCancelLatency);
+  }
+  if (!error.ok()) return error.status();
+  const std::string what = absl::StrCat("cannot make checksums of ", path_);
+  switch (*error) {
+    case 0:
+      return absl::OkStatus();
+    case EOPNOTSUPP:
+    case ENOTTY:
+      return MakeError({.code = absl::StatusCode::kFailedPrecondition,
+                        .reason = reason::kChecksumsMissing,
+                        .message = absl::StrCat(what, ": ", WhyNoChecksums()),
+                        .hint = std::string(kNoChecksumsHint)});
+    case EROFS:
+    case EIO:
+      return CommitFailed(what, *error);
+    default:
+      return ErrnoError(*error, what);
+  }
+}
+
+std::string Pool::WhyNoChecksums() const {
+  if (!is_kmemfs_) return "it is a directory of another file system";
+  auto info = Info();
+  return info.ok() && info->format_version >= 2
+             ? "this kernel does not know checksums"
+             : "it is of format version 1, which has none";
+}
+
+}  // namespace daxsnap
