@@ -46,7 +46,7 @@ target_include_directories(daxsnap_uapi SYSTEM INTERFACE
   "${PROJECT_SOURCE_DIR}/kernel/src/include/uapi")
 
 # daxsnap_target(NAME): the project's warnings and include roots for a target
-# (includes are written from the source root: "snapd/pool.h").
+# (includes are written from the source root: "snapd/store/pool.h").
 function(daxsnap_target name)
   target_link_libraries(${name} PRIVATE daxsnap_options)
 endfunction()

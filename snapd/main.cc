@@ -17,6 +17,7 @@
 #include "base/errors.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "host/launch/launch.h"
 #include "host/pool/pool.h"
 #include "host/task/proc.h"
@@ -25,7 +26,6 @@
 #include "snapd/ops/pool_holder.h"
 #include "snapd/service/options.h"
 #include "snapd/service/socket_server.h"
-#include "snapd/version.h"
 
 namespace daxsnap {
 namespace {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/version.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
 
@@ -24,7 +25,7 @@ absl::Status Version(const Context& context) {
   uname(&system);
   const absl::StatusOr<v1::GetDaemonResponse> daemon = AskDaemon(context);
   if (context.format == Format::kJson) {
-    nlohmann::ordered_json json = {{"snapctl", DAXSNAP_VERSION},
+    nlohmann::ordered_json json = {{"snapctl", kVersion},
                                    {"kernel", system.release}};
     if (daemon.ok()) {
       json["snapd"] = ToJson(*daemon);
@@ -35,7 +36,7 @@ absl::Status Version(const Context& context) {
     return absl::OkStatus();
   }
   Fields fields;
-  fields.Add("snapctl", DAXSNAP_VERSION);
+  fields.Add("snapctl", kVersion);
   fields.Add("kernel", system.release);
   if (daemon.ok()) {
     fields.Add("snapd", absl::StrCat(Printable(daemon->version()), ", pid ",

@@ -19,9 +19,9 @@
 #include "base/log.h"
 #include "base/unique_fd.h"
 #include "base/utf8.h"
+#include "base/version.h"
 #include "host/task/build_id.h"
 #include "host/task/stat_paths.h"
-#include "snapd/version.h"
 
 namespace daxsnap {
 namespace {

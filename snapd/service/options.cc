@@ -11,7 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "snapd/version.h"
+#include "base/version.h"
 
 namespace daxsnap {
 namespace {

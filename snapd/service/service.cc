@@ -14,11 +14,11 @@
 #include "base/cancellation.h"
 #include "base/errors.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "daxsnap/v1/pool.grpc.pb.h"
 #include "daxsnap/v1/snapshot.grpc.pb.h"
 #include "host/task/machine.h"
 #include "snapd/service/stream_reactor.h"
-#include "snapd/version.h"
 
 namespace daxsnap {
 namespace {

@@ -16,12 +16,12 @@
 #include "base/errors.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/version.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "host/task/machine.h"
 #include "snapd/store/names.h"
-#include "snapd/version.h"
 
 namespace daxsnap {
 namespace {

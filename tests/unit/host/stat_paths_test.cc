@@ -9,8 +9,8 @@
 
 #include "base/errors.h"
 #include "base/files.h"
-#include "tests/unit/host/fuse_tree.h"
 #include "tests/unit/base/testing.h"
+#include "tests/unit/host/fuse_tree.h"
 
 namespace daxsnap {
 namespace {

@@ -19,9 +19,9 @@
 #include "base/errors.h"
 #include "base/files.h"
 #include "tests/unit/base/child.h"
+#include "tests/unit/base/testing.h"
 #include "tests/unit/host/fake_proc.h"
 #include "tests/unit/host/fuse_tree.h"
-#include "tests/unit/base/testing.h"
 
 namespace daxsnap {
 namespace {

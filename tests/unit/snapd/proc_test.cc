@@ -13,8 +13,8 @@
 #include "base/files.h"
 #include "snapd/ops/preflight.h"
 #include "tests/unit/base/child.h"
-#include "tests/unit/host/fake_proc.h"
 #include "tests/unit/base/testing.h"
+#include "tests/unit/host/fake_proc.h"
 
 namespace daxsnap {
 namespace {
