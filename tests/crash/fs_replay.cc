@@ -95,6 +95,10 @@ std::string Compare(Paths paths, uint64_t generation,
   return paths.empty() ? "" : paths.begin()->first + " should not be there";
 }
 
+uint64_t MiddleOfRoot(unsigned int slot) {
+  return (1 + slot) * KMEMFS_PAGE_SIZE + KMEMFS_PAGE_SIZE / 2;
+}
+
 }  // namespace
 
 FsReplay::FsReplay(uint64_t seed, size_t keep, uint64_t committed,
@@ -179,8 +183,9 @@ void FsReplay::OnHead(uint64_t page, SparseMedia* media) const {
 }
 
 // Both roots are whole, and both lead to something: the power went before the
-// older one ended.
-bool FsReplay::Special() const {
+// older one ended. Some content is the older one's alone: whoever trusts that
+// root once the page is somebody else's is wrong, and no checksum says so.
+bool FsReplay::Special() {
   if (committed_ == 0) return false;
   for (uint64_t page = 1; page <= KMEMFS_ROOT_SLOTS; page++) {
     const auto* root = reinterpret_cast<const kmemfs_root*>(state().Page(page));
@@ -189,7 +194,17 @@ bool FsReplay::Special() const {
             le32toh(root->head.crc))
       return false;
   }
-  return true;
+  const format::Recovery newer = format::Recover(Media(&state()));
+  if (!newer.ok()) return false;
+  InvertByte(MiddleOfRoot(newer.slot));
+  const format::Recovery older = format::Recover(Media(&state()));
+  InvertByte(MiddleOfRoot(newer.slot));
+  if (!older.ok()) return false;
+  for (uint64_t page = 0; page < nr_pages(); page++)
+    if (older.data_bits[page] && !newer.data_bits[page] &&
+        !newer.meta_bits[page])
+      return true;
+  return false;
 }
 
 std::string FsReplay::CheckTree(const format::Recovery& recovery) {
@@ -220,8 +235,7 @@ std::string FsReplay::CheckAgain(const format::Recovery& first) const {
 // Media loses the root that rules. Then there is no state, or a whole one, but
 // never an older one whose pages others may have.
 std::string FsReplay::CheckDamaged(unsigned int ruling) {
-  const uint64_t at = (1 + ruling) * KMEMFS_PAGE_SIZE + KMEMFS_PAGE_SIZE / 2;
-  InvertByte(at);
+  InvertByte(MiddleOfRoot(ruling));
   const format::Recovery recovery = format::Recover(Media(&state()));
   std::string wrong;
   if (recovery.ok()) {
@@ -231,7 +245,7 @@ std::string FsReplay::CheckDamaged(unsigned int ruling) {
   } else {
     coverage_.refused++;
   }
-  InvertByte(at);
+  InvertByte(MiddleOfRoot(ruling));
   return wrong;
 }
 

@@ -34,7 +34,7 @@ class FsReplay : public Replay {
   std::string Allowed() const override;
   std::vector<bool> InUse() const override;
   bool IsMeta(const std::byte* page) const override;
-  bool Special() const override;
+  bool Special() override;
   void OnHead(uint64_t page, SparseMedia* media) const override;
   bool ZeroesFirst() const override { return true; }
   std::string CheckState() override;

@@ -77,7 +77,7 @@ class Replay : public LineStates {
   // Whether these are a page of metadata, as they were written.
   virtual bool IsMeta(const std::byte* /*page*/) const { return false; }
   // Whether to keep this state with special().
-  virtual bool Special() const { return false; }
+  virtual bool Special() { return false; }
   virtual std::string CheckState() = 0;
 
  private:
