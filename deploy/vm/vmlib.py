@@ -27,6 +27,7 @@ MIB = 1 << 20
 ALIGNMENT_LOSS = 128 * MIB
 # Generous: a busy host makes a boot ten times slower, and a dead guest is noticed at once.
 BOOT_SECONDS = {"base": 600, "debug": 1800}
+SSH_SECONDS = 180
 START = time.monotonic()
 
 
@@ -151,13 +152,20 @@ def open_ssh(state, rootfs):
         "  BatchMode yes\n  LogLevel ERROR\n  ConnectTimeout 60\n"
         "  Ciphers aes128-gcm@openssh.com,aes128-ctr\n  Compression no\n"
         f"  ControlPath {control}\n")
-    with open(state / "ssh.log", "w") as log:
-        done = subprocess.run(
-            ["ssh", "-F", state / "ssh.conf", "-M", "-N", "-f", "-o", "ServerAliveInterval=30",
-             "-o", "ServerAliveCountMax=10", "guest"],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    if done.returncode:
-        raise VmError(f"ssh into the guest failed: {(state / 'ssh.log').read_text().strip()}")
+    # QEMU's network resets a connection that a busy guest has not answered in time.
+    deadline = time.monotonic() + SSH_SECONDS
+    while True:
+        with open(state / "ssh.log", "w") as log:
+            done = subprocess.run(
+                ["ssh", "-F", state / "ssh.conf", "-M", "-N", "-f", "-o", "ServerAliveInterval=30",
+                 "-o", "ServerAliveCountMax=10", "guest"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        if not done.returncode:
+            return
+        why = (state / "ssh.log").read_text().strip()
+        if "Connection reset" not in why or time.monotonic() > deadline:
+            raise VmError(f"ssh into the guest failed: {why}")
+        time.sleep(1)
 
 
 def connected(state):
