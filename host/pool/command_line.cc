@@ -55,7 +55,10 @@ std::vector<std::string> Words(absl::string_view line) {
 }
 
 absl::Status AddMemmap(absl::string_view text, MemoryParameters* parameters) {
-  if (text == "exactmap") return absl::OkStatus();
+  if (text == "exactmap") {
+    parameters->exact = true;
+    return absl::OkStatus();
+  }
   MemoryParameters::Entry entry;
   entry.text = absl::StrCat(kMemmap, text);
   std::uint64_t size = 0;
@@ -86,6 +89,7 @@ absl::StatusOr<MemoryParameters> ParseMemoryParameters(
   MemoryParameters parameters;
   for (const std::string& word : Words(command_line)) {
     if (word == "--") break;  // the rest is init's
+    if (word == "nokaslr") parameters.fixed = true;
     absl::string_view value = word;
     if (absl::ConsumePrefix(&value, kSpareNodes)) {
       if (!absl::SimpleAtoi(value, &parameters.spare_nodes)) {

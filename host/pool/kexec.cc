@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -69,6 +70,29 @@ absl::Status CheckSetAside(const PoolMemory& pool,
                    wanted));
 }
 
+// A kernel with KASLR looks for a place of its own before it reads its memory
+// map, and knows of the line no more than mem_avoid_memmap() in
+// arch/x86/boot/compressed/kaslr.c makes of it.
+absl::Status CheckPlace(const PoolMemory& pool, const KernelImage& kernel,
+                        const MemoryParameters& next) {
+  constexpr int kKnown = 4;
+  if (pool.set_aside == PhysicalRange{} || next.fixed ||
+      kernel.options.count("CONFIG_RANDOMIZE_BASE") == 0) {
+    return absl::OkStatus();
+  }
+  int known = 0;
+  for (const MemoryParameters::Entry& entry : next.entries) {
+    if (next.exact || known == kKnown) break;
+    if (entry.kind == '!' && entry.range == pool.set_aside)
+      return absl::OkStatus();
+    if (absl::StrContains("!$#", entry.kind) && entry.range.start > 0) ++known;
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      pool.device, ": kernel ", kernel.release,
+      " is put at a random place, and keeps off only the first ", kKnown,
+      " regions of memmap=, or none with exactmap; add nokaslr"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<PoolMemory>> FindPoolMemory() {
@@ -98,6 +122,7 @@ absl::Status CheckKexec(const std::vector<PoolMemory>& pools,
   for (const PoolMemory& pool : pools) {
     absl::Status status = CheckKernel(pool, kernel);
     if (status.ok()) status = CheckSetAside(pool, *next);
+    if (status.ok()) status = CheckPlace(pool, kernel, *next);
     if (!status.ok()) return status;
   }
   if (pools.empty() || next->spare_nodes >= now->spare_nodes)

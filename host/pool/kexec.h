@@ -30,6 +30,8 @@ struct MemoryParameters {
   };
   std::vector<Entry> entries;
   std::uint64_t spare_nodes = 0;  // numa_spare_nodes=
+  bool exact = false;             // memmap=exactmap
+  bool fixed = false;             // nokaslr
 };
 
 // Reads it as the kernel does. INVALID_ARGUMENT for an entry that has no sense.

@@ -106,7 +106,7 @@ TEST(MemoryParameters, AreReadAsTheKernelReadsThem) {
   const auto found = ParseMemoryParameters(
       "root=/dev/vda memmap=8G!16G,0x100000$0xf0000000 quiet memmap=exactmap "
       "memmap=64M x=\"a memmap=1G!1G\" memmap=1m%0x1000-1+2 "
-      "numa_spare_nodes=2 -- memmap=2G!2G");
+      "numa_spare_nodes=2 -- memmap=2G!2G nokaslr");
   ASSERT_TRUE(found.ok()) << found.status();
   ASSERT_EQ(found->entries.size(), 3U);
   EXPECT_EQ(found->entries[0].kind, '!');
@@ -116,6 +116,8 @@ TEST(MemoryParameters, AreReadAsTheKernelReadsThem) {
   EXPECT_EQ(found->entries[1].text, "memmap=0x100000$0xf0000000");
   EXPECT_EQ(found->entries[2].kind, '%');
   EXPECT_EQ(found->spare_nodes, 2U);
+  EXPECT_TRUE(found->exact);
+  EXPECT_FALSE(found->fixed);
 }
 
 TEST(MemoryParameters, RefusesWhatHasNoSense) {
@@ -188,6 +190,25 @@ TEST_F(CheckKexecTest, RefusesAKernelThatCannotUseThePool) {
   }
   pools_[0].type = PoolType::kBlk;
   EXPECT_THAT(Refusal(kLine), HasSubstr("CONFIG_KMEM_PERSIST_BLK"));
+}
+
+TEST_F(CheckKexecTest, RefusesAKernelThatMayPutItselfThere) {
+  const std::string nodes = " numa_spare_nodes=1";
+  const std::string three = "memmap=1M$1G,1M#2G memmap=1M!3G ";
+  const std::string uncounted = "memmap=1M@4G,64M,1M%5G-1+2,1M$0 ";
+  const std::string four = three + "memmap=1M!6G ";
+  const std::vector<std::string> lost = {four + kLine,
+                                         four + kLine + " -- nokaslr",
+                                         "memmap=exactmap,8G!16G" + nodes};
+  const std::vector<std::string> kept = {kLine, three + uncounted + kLine,
+                                         four + "nokaslr " + kLine};
+  for (const std::string& line : lost) EXPECT_THAT(Refusal(line), IsEmpty());
+  kernel_.options.insert("CONFIG_RANDOMIZE_BASE");
+  for (const std::string& line : kept) EXPECT_THAT(Refusal(line), IsEmpty());
+  for (const std::string& line : lost)
+    EXPECT_THAT(Refusal(line), HasSubstr("add nokaslr")) << line;
+  pools_[0].set_aside = {};
+  EXPECT_THAT(Refusal(lost[0]), IsEmpty());
 }
 
 TEST_F(CheckKexecTest, WantsNoLineForMemoryThatTheFirmwareTellsOf) {
