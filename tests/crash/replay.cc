@@ -113,6 +113,11 @@ void Replay::WriteLines(const std::vector<Written>& lines,
                  reinterpret_cast<const std::byte*>(w.bytes.data()), kLineSize);
 }
 
+void Replay::MakeDurable(const std::vector<Written>& lines) {
+  WriteLines(lines, &media_);
+  WriteLines(lines, &spared_);
+}
+
 void Replay::BeginSegment(const std::string& without) {
   segment_ = {};
   segment_.without = without;
@@ -136,6 +141,7 @@ std::string Replay::Attach(const kmem_record& record, const std::byte* bytes) {
   nr_pages_ = le64toh(device.nr_pages);
   first_ = le64toh(device.first);
   end_ = le64toh(device.end);
+  async_ = device.async != 0;
   return "";
 }
 
@@ -151,12 +157,19 @@ void Replay::WriteBack(const kmem_record& record, const std::byte* bytes) {
 
 void Replay::Fence(const kmem_record& record) {
   Explore();
-  if (LeftOut(record)) return;
+  if (LeftOut(record) || async_) return;
   const auto pending = pending_.find(le32toh(record.task));
   if (pending == pending_.end()) return;
-  WriteLines(pending->second, &media_);
-  WriteLines(pending->second, &spared_);
+  MakeDurable(pending->second);
   pending_.erase(pending);
+}
+
+// A host sees all that was stored before it is asked, fenced or not.
+void Replay::Ask(const kmem_record& record) {
+  Explore();
+  if (LeftOut(record)) return;
+  for (const auto& [task, written] : pending_) MakeDurable(written);
+  pending_.clear();
 }
 
 void Replay::FreeRest() {
@@ -204,6 +217,7 @@ std::string Replay::Take(const kmem_record& record, const std::byte* bytes) {
       return "";
     case KMEM_RECORD_WRITE_BACK:
     case KMEM_RECORD_FENCE:
+    case KMEM_RECORD_SYNC:
       if (!kmem_persist_step_name(step)) return "an unknown step";
       steps_[step]++;
       segment_.left_out += LeftOut(record);
@@ -211,6 +225,8 @@ std::string Replay::Take(const kmem_record& record, const std::byte* bytes) {
         return "not whole cache lines";
       if (le16toh(record.kind) == KMEM_RECORD_FENCE)
         Fence(record);
+      else if (le16toh(record.kind) == KMEM_RECORD_SYNC)
+        Ask(record);
       else
         WriteBack(record, bytes);
       return "";

@@ -32,8 +32,9 @@ struct KeptState {
   std::string allowed;  // what the workload may find, for people and scripts
 };
 
-// Goes through a log. Only what was written back and fenced counts; what was
-// written back and not fenced may be there or not, a line or a word of it; what
+// Goes through a log. Only what was written back and fenced counts, on a device
+// that has to be asked only what was written back before that; what else was
+// written back may be there or not, a line or a word of it; what
 // the store let go of is lost at once, or all of it but the metadata. All
 // states are checked by a subclass, which knows the workload. Not thread safe.
 class Replay : public LineStates {
@@ -93,10 +94,12 @@ class Replay : public LineStates {
   std::string Attach(const kmem_record& record, const std::byte* bytes);
   void WriteBack(const kmem_record& record, const std::byte* bytes);
   void Fence(const kmem_record& record);
+  void Ask(const kmem_record& record);
   void FreeRest();
   bool Mark(const std::string& text);
   void Explore();
   std::vector<DirtyLine> Uncertain(const SparseMedia& media) const;
+  void MakeDurable(const std::vector<Written>& lines);
   void WriteLines(const std::vector<Written>& lines, SparseMedia* media) const;
   void BeginSegment(const std::string& without);
   void EndSegment();
@@ -113,7 +116,8 @@ class Replay : public LineStates {
   uint64_t end_ = 0;
   bool loaded_ = false;
   bool attached_ = false;
-  uint64_t at_ = 0;  // of the record in the log
+  bool async_ = false;  // the device has to be asked
+  uint64_t at_ = 0;     // of the record in the log
   Segment segment_;
   uint64_t states_before_ = 0;
   std::vector<Segment> segments_;

@@ -42,11 +42,12 @@ class Log {
     records_.resize((records_.size() + 7) / 8 * 8);
   }
 
-  void Attach() {
+  void Attach(bool async = false) {
     const kmem_record_device device = {.nr_pages = htole64(kPages),
                                        .first = 0,
                                        .end = htole64(kPages),
-                                       .type = htole64(KMEM_PERSIST_NONE)};
+                                       .type = htole64(KMEM_PERSIST_NONE),
+                                       .async = htole64(async)};
     Add(KMEM_RECORD_ATTACH, 0, 0,
         {reinterpret_cast<const char*>(&device), sizeof(device)});
     Add(KMEM_RECORD_FREE_REST);
@@ -124,6 +125,18 @@ TEST(Replay, DoubtsWhatNoFenceOfTheTaskFollowed) {
   log.Add(KMEM_RECORD_WRITE_BACK, KMEM_STEP_FS_DATA, kAt, Line(7));
   log.Add(KMEM_RECORD_FENCE, KMEM_STEP_FS_BEFORE_ROOT, 0, "", 0, 2);
   EXPECT_EQ(Values(log), (std::set<uint64_t>{7, kAnything}));
+}
+
+TEST(Replay, DoubtsWhatTheDeviceWasNotAskedFor) {
+  Log log;
+  log.Attach(/*async=*/true);
+  log.Add(KMEM_RECORD_SYNC, KMEM_STEP_SYNC_FS_TREE);
+  log.Add(KMEM_RECORD_WRITE_BACK, KMEM_STEP_FS_DATA, kAt, Line(7));
+  log.Add(KMEM_RECORD_FENCE, KMEM_STEP_FS_BEFORE_ROOT);
+  log.Add(KMEM_RECORD_SYNC, KMEM_STEP_SYNC_FS_TREE, 0, "", KMEM_RECORD_WITHOUT);
+  EXPECT_EQ(Values(log), (std::set<uint64_t>{7, kAnything}));
+  log.Add(KMEM_RECORD_SYNC, KMEM_STEP_SYNC_FS_TREE, 0, "", 0, 2);
+  EXPECT_EQ(Values(log), (std::set<uint64_t>{7}));
 }
 
 TEST(Replay, DoesNotCountWhatWasLeftOut) {

@@ -34,7 +34,9 @@ def last_line(*command):
 class Bare:
     """A directory with the machine's files; one boot at a time."""
 
-    def __init__(self, state, programs):
+    def __init__(self, state, programs, asked=False):
+        """asked: its NVDIMM is a virtio-pmem device, whose host has to be asked for durability."""
+        self.asked = asked
         self.state = Path(state).resolve()
         shutil.rmtree(self.state, ignore_errors=True)
         self.state.mkdir(parents=True)
@@ -89,8 +91,9 @@ class Bare:
 
     def _command(self, disk, nvdimms, record):
         accel, cpu = qemu.accelerator(self.kernel)
+        spare = "numa_spare_nodes=1 " if self.asked else ""
         append = ("console=ttyS0 root=/dev/vda ro rootfstype=ext4 panic=-1 oops=panic tsc=reliable no_timer_check "
-                  "quiet loglevel=5 init=/bin/sh -- -c \"mount -t ext4 -o ro /dev/vdb /mnt; exec /bin/sh /mnt/init\"")
+                  f"{spare}quiet loglevel=5 init=/bin/sh -- -c \"mount -t ext4 -o ro /dev/vdb /mnt; exec /bin/sh /mnt/init\"")
         # It ends with the test, however that ends.
         command = [
             "setpriv", "--pdeathsig", "KILL", qemu.BINARY, "-name", "daxsnap-bare", "-machine", "q35,nvdimm=on", "-accel", accel, "-cpu", cpu,
@@ -105,9 +108,13 @@ class Bare:
             "-chardev", f"file,id=console,path={self.state}/console.log", "-serial", "chardev:console",
             "-kernel", f"{self.kernel}/bzImage", "-append", append]
         for node, nvdimm in enumerate(nvdimms, 1):
-            command += ["-numa", f"node,nodeid={node}", "-object",
-                        f"memory-backend-file,id=nv{node},share=on,mem-path={nvdimm},size={nvdimm.stat().st_size}",
-                        "-device", f"nvdimm,id=nvdimm{node},memdev=nv{node},node={node}"]
+            command += ["-object",
+                        f"memory-backend-file,id=nv{node},share=on,mem-path={nvdimm},size={nvdimm.stat().st_size}"]
+            if self.asked:
+                command += ["-device", f"virtio-pmem-pci,id=nvdimm{node},memdev=nv{node}"]
+            else:
+                command += ["-numa", f"node,nodeid={node}",
+                            "-device", f"nvdimm,id=nvdimm{node},memdev=nv{node},node={node}"]
         if record:
             command += ["-object", f"memory-backend-file,id=record,share=on,mem-path={record},size={RECORD}",
                         "-device", "ivshmem-plain,memdev=record"]

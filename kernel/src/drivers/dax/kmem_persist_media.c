@@ -7,8 +7,9 @@
  * the two functions here are their only way to either. What a fence waits for
  * is what the same task has written back before.
  *
- * On some devices that is not all: after the fence, kmem_persist_make_durable()
- * asks them, and tells if they cannot.
+ * On some devices that is not all: kmem_persist_make_durable() asks them to, and
+ * tells if they cannot. What was written back before it is asked for, with a fence
+ * or without.
  */
 #include <linux/device.h>
 #include <linux/kmem_persist.h>
@@ -56,6 +57,7 @@ static int ask_device(struct kmem_persist *kp)
 /**
  * kmem_persist_make_durable - wait until what was written back is durable
  * @kp: the device, attached or being attached
+ * @step: which request this is
  *
  * For most devices a fence is all that it takes; others have write queues, or a
  * host to ask, which may be slow. Whoever fails to write may forget what it was,
@@ -66,12 +68,15 @@ static int ask_device(struct kmem_persist *kp)
  * Return: 0, or -EIO: then nothing is known of what was written since the last
  * success.
  */
-int kmem_persist_make_durable(struct kmem_persist *kp)
+int kmem_persist_make_durable(struct kmem_persist *kp, enum kmem_persist_step step)
 {
 	int rc;
 
 	if (READ_ONCE(kp->not_durable))
 		return -EIO;
+	kmem_persist_record_sync(kp, step);
+	if (kmem_persist_without(step))
+		return 0;
 	rc = ask_device(kp);
 	while (rc == -ENOMEM) {
 		unsigned int flags = memalloc_noreclaim_save();

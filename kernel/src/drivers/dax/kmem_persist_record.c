@@ -3,11 +3,11 @@
  * DOC: a log of what is made durable, for tests
  *
  * What is stored in emulated persistent memory is there after a "power cut",
- * whether it was written back or not; so a test that cuts the power cannot see a
- * write-back or a fence that is missing. This records them, with the bytes, in
- * memory that outlives the machine and that nobody else uses, such as the BAR of
- * an emulated device. From the log a program makes the states of the device that
- * a power cut could have left.
+ * whether it was written back or not; so a test that cuts the power cannot see
+ * that a write-back, a fence or a request to the device is missing. This records
+ * them, with the bytes, in memory that outlives the machine and that nobody else
+ * uses, such as the BAR of an emulated device. From the log a program makes the
+ * states of the device that a power cut could have left.
  *
  * Parameters, kmem_persist_record.* on the command line:
  *
@@ -136,6 +136,13 @@ void kmem_persist_record_fence(const struct kmem_persist *kp, enum kmem_persist_
 	add(kp, KMEM_RECORD_FENCE, step, 0, NULL, 0);
 }
 
+/* Devices that need not be asked have done their part. */
+void kmem_persist_record_sync(const struct kmem_persist *kp, enum kmem_persist_step step)
+{
+	if (kmem_persist_is_async(kp))
+		add(kp, KMEM_RECORD_SYNC, step, 0, NULL, 0);
+}
+
 /* References that a store gives back; those are left out that others have, too */
 void kmem_persist_record_free(const struct kmem_persist *kp, const u32 *pages, unsigned long nr)
 {
@@ -155,6 +162,7 @@ void kmem_persist_record_attach(const struct kmem_persist *kp)
 		.first = cpu_to_le64(kp->first),
 		.end = cpu_to_le64(kp->end),
 		.type = cpu_to_le64(le32_to_cpu(kp->header.type)),
+		.async = cpu_to_le64(kmem_persist_is_async(kp)),
 	};
 
 	add(kp, KMEM_RECORD_ATTACH, 0, 0, &device, sizeof(device));

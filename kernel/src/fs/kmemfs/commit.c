@@ -411,17 +411,17 @@ static int kmemfs_write_roots(struct kmemfs_commit *c, unsigned int slot)
 	if (!kmem_persist_without(KMEM_ORDER_FS_DATA_FIRST))
 		kmemfs_flush_data(k);
 	kmemfs_too_early(c, &slots[!slot]);
-	r = kmem_persist_make_durable(k->kp);
+	r = kmem_persist_make_durable(k->kp, KMEM_STEP_SYNC_FS_TREE);
 	if (r)
 		return r;
 	kmemfs_publish(&c->sink, &slots[slot], &c->root);
 	if (kmem_persist_without(KMEM_ORDER_FS_DATA_FIRST))
 		kmemfs_flush_data(k);
-	r = kmem_persist_make_durable(k->kp);
+	r = kmem_persist_make_durable(k->kp, KMEM_STEP_SYNC_FS_ROOT);
 	if (r)
 		return r;
 	kmemfs_retire(&c->sink, &slots[!slot]);
-	return kmem_persist_make_durable(k->kp);
+	return kmem_persist_make_durable(k->kp, KMEM_STEP_SYNC_FS_RETIRE);
 }
 
 static int kmemfs_finish(struct kmemfs_commit *c)

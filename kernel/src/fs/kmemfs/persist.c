@@ -291,11 +291,11 @@ static int kmemfs_retire_other(struct kmemfs *k)
 
 	kmemfs_flush(&sink, KMEM_STEP_FS_ATTACH_ROOT, &slots[k->slot], sizeof(*slots));
 	kmemfs_fence(&sink, KMEM_STEP_FS_AFTER_ATTACH_ROOT);
-	r = kmem_persist_make_durable(k->kp);
+	r = kmem_persist_make_durable(k->kp, KMEM_STEP_SYNC_FS_ATTACH_ROOT);
 	if (r)
 		return r;
 	kmemfs_retire(&sink, &slots[!k->slot]);
-	return kmem_persist_make_durable(k->kp);
+	return kmem_persist_make_durable(k->kp, KMEM_STEP_SYNC_FS_ATTACH_RETIRE);
 }
 
 static int kmemfs_persist_attach(struct kmem_persist *kp)

@@ -127,7 +127,7 @@ struct kmem_persist *kmem_persist_get(const char *name, u32 type_id);
 void kmem_persist_put(struct kmem_persist *kp);
 
 unsigned long kmem_persist_free_pages(const struct kmem_persist *kp);
-int kmem_persist_make_durable(struct kmem_persist *kp);
+int kmem_persist_make_durable(struct kmem_persist *kp, enum kmem_persist_step step);
 bool kmem_persist_is_async(const struct kmem_persist *kp);
 
 void kmem_persist_write_back(const struct kmem_persist *kp, enum kmem_persist_step step,
@@ -151,6 +151,7 @@ void kmem_persist_record_free_rest(const struct kmem_persist *kp);
 void kmem_persist_record_write_back(const struct kmem_persist *kp, enum kmem_persist_step step,
 				    const void *addr, size_t len);
 void kmem_persist_record_fence(const struct kmem_persist *kp, enum kmem_persist_step step);
+void kmem_persist_record_sync(const struct kmem_persist *kp, enum kmem_persist_step step);
 int kmem_persist_record_error(void);
 void kmem_persist_record_free(const struct kmem_persist *kp, const u32 *pages, unsigned long nr);
 #else
@@ -176,6 +177,11 @@ static inline void kmem_persist_record_write_back(const struct kmem_persist *kp,
 
 static inline void kmem_persist_record_fence(const struct kmem_persist *kp,
 					     enum kmem_persist_step step)
+{
+}
+
+static inline void kmem_persist_record_sync(const struct kmem_persist *kp,
+					    enum kmem_persist_step step)
 {
 }
 

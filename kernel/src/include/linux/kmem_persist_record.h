@@ -39,10 +39,12 @@ struct kmem_record_log {
  * @KMEM_RECORD_ATTACH: a device is being attached; struct kmem_record_device
  * @KMEM_RECORD_HEAD: what its head holds at that moment
  * @KMEM_RECORD_WRITE_BACK: bytes that were written back, in whole cache lines
- * @KMEM_RECORD_FENCE: what the task has written back before is durable
+ * @KMEM_RECORD_FENCE: what the task has written back before is durable, unless the
+ *	device has to be asked
  * @KMEM_RECORD_FREE: the store let go of a page, which may hold anything now
  * @KMEM_RECORD_FREE_REST: so may all pages that nothing durable leads to
  * @KMEM_RECORD_MARK: a word of user space
+ * @KMEM_RECORD_SYNC: the device is asked to make durable what was written back
  */
 enum kmem_record_kind {
 	KMEM_RECORD_ATTACH = 1,
@@ -52,6 +54,7 @@ enum kmem_record_kind {
 	KMEM_RECORD_FREE,
 	KMEM_RECORD_FREE_REST,
 	KMEM_RECORD_MARK,
+	KMEM_RECORD_SYNC,
 };
 
 /* It was not done, as the parameter "without" had it so. */
@@ -60,7 +63,7 @@ enum kmem_record_kind {
 /**
  * struct kmem_record - one record
  * @kind: enum kmem_record_kind
- * @step: enum kmem_persist_step, of write-backs and fences
+ * @step: enum kmem_persist_step, of write-backs, fences and requests
  * @len: bytes that follow
  * @at: where on the device, in bytes
  * @task: who did it
@@ -83,12 +86,14 @@ struct kmem_record {
  * @first: first page that is memory
  * @end: one past the last
  * @type: enum kmem_persist_type_id
+ * @async: 1: the device has to be asked, see KMEM_RECORD_SYNC
  */
 struct kmem_record_device {
 	__le64	nr_pages;
 	__le64	first;
 	__le64	end;
 	__le64	type;
+	__le64	async;
 };
 
 /* What the parameter "without" calls it; NULL: there is no such step */
@@ -116,6 +121,11 @@ static inline const char *kmem_persist_step_name(unsigned int step)
 	case KMEM_STEP_BLK_AFTER_ENTRY:		return "blk-after-entry";
 	case KMEM_STEP_BLK_CLEAR:		return "blk-clear";
 	case KMEM_STEP_BLK_AFTER_CLEAR:		return "blk-after-clear";
+	case KMEM_STEP_SYNC_FS_TREE:		return "sync-fs-tree";
+	case KMEM_STEP_SYNC_FS_ROOT:		return "sync-fs-root";
+	case KMEM_STEP_SYNC_FS_RETIRE:		return "sync-fs-retire";
+	case KMEM_STEP_SYNC_FS_ATTACH_ROOT:	return "sync-fs-attach-root";
+	case KMEM_STEP_SYNC_FS_ATTACH_RETIRE:	return "sync-fs-attach-retire";
 	case KMEM_ORDER_FS_DATA_FIRST:		return "fs-data-first";
 	case KMEM_ORDER_FS_ROOT_FIRST:		return "fs-root-first";
 	case KMEM_ORDER_FS_KEEP_META:		return "fs-keep-meta";

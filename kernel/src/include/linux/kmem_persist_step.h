@@ -7,7 +7,7 @@
 #define _LINUX_KMEM_PERSIST_STEP_H
 
 /**
- * enum kmem_persist_step - write-backs, fences, and orders
+ * enum kmem_persist_step - write-backs, fences, requests to the device, and orders
  * @KMEM_STEP_FS_DATA: write back pages of files
  * @KMEM_STEP_FS_EXTENTS: write back a leaf of an extent tree
  * @KMEM_STEP_FS_SEGMENT: write back a leaf of a file's tree of version 2
@@ -29,6 +29,11 @@
  * @KMEM_STEP_BLK_AFTER_ENTRY: fence: the write is durable
  * @KMEM_STEP_BLK_CLEAR: write back entries of blocks that are discarded
  * @KMEM_STEP_BLK_AFTER_CLEAR: fence: their pages may be used again
+ * @KMEM_STEP_SYNC_FS_TREE: ask the device, before the root is written
+ * @KMEM_STEP_SYNC_FS_ROOT: after KMEM_STEP_FS_AFTER_ROOT
+ * @KMEM_STEP_SYNC_FS_RETIRE: after KMEM_STEP_FS_AFTER_RETIRE
+ * @KMEM_STEP_SYNC_FS_ATTACH_ROOT: after KMEM_STEP_FS_AFTER_ATTACH_ROOT
+ * @KMEM_STEP_SYNC_FS_ATTACH_RETIRE: after the end of an older root that was there at attach
  * @KMEM_NR_STEPS: one more than the last of them
  * @KMEM_ORDER_FS_DATA_FIRST: data is written back before the root
  * @KMEM_ORDER_FS_ROOT_FIRST: the root is durable before the one before ends
@@ -64,6 +69,11 @@ enum kmem_persist_step {
 	KMEM_STEP_BLK_AFTER_ENTRY,
 	KMEM_STEP_BLK_CLEAR,
 	KMEM_STEP_BLK_AFTER_CLEAR,
+	KMEM_STEP_SYNC_FS_TREE,
+	KMEM_STEP_SYNC_FS_ROOT,
+	KMEM_STEP_SYNC_FS_RETIRE,
+	KMEM_STEP_SYNC_FS_ATTACH_ROOT,
+	KMEM_STEP_SYNC_FS_ATTACH_RETIRE,
 	KMEM_NR_STEPS,
 	KMEM_ORDER_FS_DATA_FIRST = KMEM_NR_STEPS,
 	KMEM_ORDER_FS_ROOT_FIRST,
