@@ -61,7 +61,7 @@ static size_t kmemfs_read_pages(const struct kmemfs_inode *ki, u32 *pages, unsig
 			     iov_iter_count(to) >= PAGE_SIZE;
 
 		copy = nr - i;
-		if (whole && k->byref && user_backed_iter(to)) {
+		if (whole && READ_ONCE(k->byref) && user_backed_iter(to)) {
 			unsigned long full = min3((unsigned long)((end - pos) >> PAGE_SHIFT),
 						  iov_iter_count(to) >> PAGE_SHIFT, nr - i);
 			unsigned long got = kmemfs_read_install(k, to, pages + i, full, &copy);

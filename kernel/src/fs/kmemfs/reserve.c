@@ -185,7 +185,7 @@ bool kmemfs_reserve_fill(struct kmemfs *k)
 void kmemfs_reserve_set_data(struct kmemfs *k, unsigned long nr)
 {
 	spin_lock(&k->reserve.lock);
-	k->reserve.data = nr;
+	WRITE_ONCE(k->reserve.data, nr);
 	spin_unlock(&k->reserve.lock);
 	kmemfs_reserve_fill(k);
 	kmemfs_reserve_trim(k);

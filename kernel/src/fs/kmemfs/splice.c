@@ -91,7 +91,7 @@ static long kmemfs_splice_take(struct kmemfs *k, struct kmemfs_splice *s, unsign
 	unsigned long i, copied = 0, fresh = 0;
 	int r = 0;
 
-	if (k->byref)
+	if (READ_ONCE(k->byref))
 		pool_take_pages(&k->region, s->from, nr, s->pages);
 	else
 		memset(s->pages, 0, nr * sizeof(*s->pages));

@@ -37,11 +37,14 @@ struct kmem_cache *kmemfs_chunk_cache;
 /* There is something to commit */
 void kmemfs_changed(struct kmemfs *k)
 {
+	unsigned int interval;
+
 	if (READ_ONCE(k->dirty))
 		return;
 	WRITE_ONCE(k->dirty, true);
-	if (k->commit_interval)
-		queue_delayed_work(system_unbound_wq, &k->commit_work, k->commit_interval * HZ);
+	interval = READ_ONCE(k->commit_interval);
+	if (interval)
+		queue_delayed_work(system_unbound_wq, &k->commit_work, interval * HZ);
 }
 
 /* What is stored cannot be trusted any more: what the last commit has shall stay as it is */
@@ -132,16 +135,17 @@ static int kmemfs_sync_fs(struct super_block *sb, int wait)
 static int kmemfs_statfs(struct dentry *dentry, struct kstatfs *buf)
 {
 	struct kmemfs *k = KMEMFS_SB(dentry->d_sb);
+	u64 limit = READ_ONCE(k->max_pages);
 
 	buf->f_type = KMEMFS_SUPER_MAGIC;
 	buf->f_bsize = PAGE_SIZE;
 	buf->f_blocks = k->region.end - k->region.first;
 	buf->f_bfree = kmemfs_free_pages(k);
-	if (k->max_pages) {
+	if (limit) {
 		u64 held = kmemfs_held(k);
 
-		buf->f_blocks = min(buf->f_blocks, k->max_pages);
-		buf->f_bfree = min(buf->f_bfree, k->max_pages - min(held, k->max_pages));
+		buf->f_blocks = min(buf->f_blocks, limit);
+		buf->f_bfree = min(buf->f_bfree, limit - min(held, limit));
 	}
 	buf->f_bavail = buf->f_bfree;
 	buf->f_namelen = KMEMFS_NAME_MAX;
@@ -152,15 +156,18 @@ static int kmemfs_statfs(struct dentry *dentry, struct kstatfs *buf)
 static int kmemfs_show_options(struct seq_file *m, struct dentry *root)
 {
 	struct kmemfs *k = KMEMFS_SB(root->d_sb);
+	unsigned int interval = READ_ONCE(k->commit_interval);
+	unsigned long reserve = READ_ONCE(k->reserve.data);
+	u64 limit = READ_ONCE(k->max_pages);
 
-	if (!k->byref)
+	if (!READ_ONCE(k->byref))
 		seq_puts(m, ",byref=off");
-	if (k->commit_interval != KMEMFS_COMMIT_INTERVAL)
-		seq_printf(m, ",commit=%u", k->commit_interval);
-	if (k->max_pages)
-		seq_printf(m, ",size=%lluk", k->max_pages << (PAGE_SHIFT - 10));
-	if (k->reserve.data)
-		seq_printf(m, ",reserve=%luk", k->reserve.data << (PAGE_SHIFT - 10));
+	if (interval != KMEMFS_COMMIT_INTERVAL)
+		seq_printf(m, ",commit=%u", interval);
+	if (limit)
+		seq_printf(m, ",size=%lluk", limit << (PAGE_SHIFT - 10));
+	if (reserve)
+		seq_printf(m, ",reserve=%luk", reserve << (PAGE_SHIFT - 10));
 	return 0;
 }
 
@@ -269,8 +276,8 @@ static int kmemfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
 
 static void kmemfs_apply_options(struct kmemfs *k, const struct kmemfs_context *ctx)
 {
-	k->byref = ctx->byref;
-	k->commit_interval = ctx->commit;
+	WRITE_ONCE(k->byref, ctx->byref);
+	WRITE_ONCE(k->commit_interval, ctx->commit);
 	WRITE_ONCE(k->max_pages, kmemfs_amount(k, &ctx->size));
 }
 
