@@ -380,6 +380,49 @@ TEST_F(FullPool, CutsCommitThoughThereIsNoFreePage) {
   EXPECT_GT(FreePages(), 15000);
 }
 
+// So many runs that pages for all of the tree are more than what is kept back:
+// a commit writes what changes.
+TEST_F(FullPool, CutsOfAFileOfManyRunsCommitThoughThereIsNoFreePage) {
+  constexpr off_t kOne = kPage, kRuns = 60000, kSize = 2 * kRuns * kOne;
+  constexpr off_t kEnd = kSize / 2 - 2 * kOne + 95;
+  UniqueFd fd = Open("cut"), other = Open("other");
+  for (off_t i = 0; i < kRuns; ++i) {
+    ASSERT_EQ(pwrite(fd.get(), "x", 1, 2 * i * kOne), 1)
+        << std::strerror(errno);
+  }
+  ASSERT_EQ(ioctl(Open("clone").get(), FICLONE, fd.get()), 0)
+      << std::strerror(errno);
+  ASSERT_EQ(Commit(), "");
+  FillUp(other.get());
+  ASSERT_EQ(Commit(), "");
+  FillUp(other.get(), Size(other.get()));
+  // The clone has the pages, so nothing becomes free.
+  for (off_t at = kSize / 8; at < kSize; at += kSize / 8) {
+    ASSERT_EQ(fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        at + 1, 3000 * kOne),
+              0)
+        << at << ": " << std::strerror(errno);
+    ASSERT_EQ(Commit(), "") << at;
+  }
+  ASSERT_EQ(ftruncate(fd.get(), kEnd), 0) << std::strerror(errno);
+  EXPECT_EQ(Commit(), "");
+  fd.reset();
+  other.reset();
+  ASSERT_NO_FATAL_FAILURE(Remount());
+  fd = Open("cut");
+  EXPECT_EQ(Size(fd.get()), kEnd);
+  for (off_t i = 0; 2 * i * kOne < Size(fd.get()); ++i) {
+    const off_t at = 2 * i * kOne, hole = at % (kSize / 8);
+    const bool cut = at >= kSize / 8 && hole > 0 && hole <= 3000 * kOne;
+    ASSERT_EQ(Read(fd.get(), 1, at)[0], cut ? '\0' : 'x') << i;
+  }
+  Remove("cut");
+  EXPECT_EQ(Commit(), "");
+  Remove("clone");
+  EXPECT_EQ(Commit(), "");
+  EXPECT_GT(FreePages(), kRuns);
+}
+
 // Each processor keeps some free pages to itself.
 TEST_F(FullPool, PagesThatAnotherProcessorFreedAreFound) {
   constexpr size_t kPages = 40;

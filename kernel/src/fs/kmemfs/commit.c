@@ -284,12 +284,18 @@ static void kmemfs_mark_committed(const struct kmemfs_commit *c, struct kmemfs_i
 		return;
 	kmemfs_trees_done(ki, &ki->new_tree);
 	xa_for_each_marked(&ki->chunks, ci, chunk, KMEMFS_CHUNK_DIRTY) {
-		spin_lock(&ki->lock);
-		for (i = 0; i < KMEMFS_CHUNK_SIZE; i++)
-			chunk->entry[i] &= ~KMEMFS_NEW;
-		spin_unlock(&ki->lock);
-		xa_clear_mark(&ki->chunks, ci, KMEMFS_CHUNK_DIRTY);
 		cond_resched();
+		/* or there is one meanwhile, which is empty */
+		if (xa_is_value(chunk) &&
+		    xa_cmpxchg(&ki->chunks, ci, chunk, NULL, GFP_NOFS) == chunk)
+			continue;
+		if (!xa_is_value(chunk)) {
+			spin_lock(&ki->lock);
+			for (i = 0; i < KMEMFS_CHUNK_SIZE; i++)
+				chunk->entry[i] &= ~KMEMFS_NEW;
+			spin_unlock(&ki->lock);
+		}
+		xa_clear_mark(&ki->chunks, ci, KMEMFS_CHUNK_DIRTY);
 	}
 }
 

@@ -66,7 +66,10 @@ struct kmemfs_commit {
  * @new: the new one
  * @end: pages of the file
  * @fresh: pages that have to be written
+ * @budget: that may be
+ * @extra: pages that the reserve has for that besides
  * @whole: none of the old pages stays
+ * @keep_damaged: not even those go whose memory has failed
  */
 struct kmemfs_plan {
 	struct kmemfs_inode *ki;
@@ -74,7 +77,10 @@ struct kmemfs_plan {
 	struct kmemfs_rope *new;
 	u64 end;
 	unsigned long fresh;
+	unsigned long budget;
+	unsigned long extra;
 	bool whole;
+	bool keep_damaged;
 };
 
 /* index.c */

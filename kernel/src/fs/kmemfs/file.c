@@ -186,13 +186,16 @@ static size_t kmemfs_write_in_place(struct inode *inode, unsigned long index, si
  * A fresh page with the content of the file's page @index, for a change of part of it.
  * Return 0, -ENOSPC, or -EIO if that is damaged.
  */
-int kmemfs_copy_page(struct inode *inode, unsigned long index, u32 *page)
+int kmemfs_copy_page(struct inode *inode, unsigned long index, enum kmemfs_change what,
+		     u32 *page)
 {
 	struct kmemfs *k = kmemfs_of(inode);
 	int r = 0;
 	u32 old;
 
 	*page = kmemfs_alloc_page(k, KMEMFS_GFP);
+	if (!*page && what != KMEMFS_ADDS)
+		*page = kmemfs_reserve_take_freeing(k);
 	if (!*page)
 		return -ENOSPC;
 	kmemfs_get_pages(KMEMFS_I(inode), index, 1, &old);
@@ -218,7 +221,8 @@ static void kmemfs_set_page(struct inode *inode, unsigned long index, u32 page, 
 }
 
 /* Take a fresh page with its content, up to @end, into the table, or free it. */
-int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t end)
+int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t end,
+		     enum kmemfs_change what)
 {
 	struct kmemfs *k = kmemfs_of(inode);
 	int r;
@@ -227,7 +231,7 @@ int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t 
 		return -ENOSPC;
 	r = kmemfs_prepare(KMEMFS_I(inode), index, 1);
 	if (!r)
-		r = kmemfs_begin(inode, 1);
+		r = kmemfs_begin(inode, 1, what);
 	if (r) {
 		pool_page_put(&k->region, page);
 		return r;
@@ -250,8 +254,8 @@ int kmemfs_own_page(struct inode *inode, unsigned long index)
 	spin_unlock(&ki->lock);
 	if (own)
 		return 0;
-	r = kmemfs_copy_page(inode, index, &page);
-	return r ?: kmemfs_set_fresh(inode, index, page, 0);
+	r = kmemfs_copy_page(inode, index, KMEMFS_ADDS, &page);
+	return r ?: kmemfs_set_fresh(inode, index, page, 0, KMEMFS_ADDS);
 }
 
 /*
@@ -292,7 +296,7 @@ int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data
 	fresh = kmemfs_alloc_page(k, GFP_NOFS);
 	if (fresh)
 		memcpy(kmemfs_addr(k, fresh), data, PAGE_SIZE);
-	return kmemfs_set_fresh(inode, index, fresh, 0);
+	return kmemfs_set_fresh(inode, index, fresh, 0, KMEMFS_ADDS);
 }
 
 /* Write within one page. Return bytes written, 0 if the source faulted, or an error. */
@@ -316,7 +320,7 @@ static ssize_t kmemfs_write_page(struct inode *inode, loff_t pos, size_t bytes,
 	}
 	up_read(&k->commit_sem);
 
-	r = kmemfs_copy_page(inode, index, &page);
+	r = kmemfs_copy_page(inode, index, KMEMFS_ADDS, &page);
 	if (r == -EIO && bytes == PAGE_SIZE) {
 		mend = true;
 		page = kmemfs_alloc_page(k, KMEMFS_GFP);
@@ -333,7 +337,7 @@ static ssize_t kmemfs_write_page(struct inode *inode, loff_t pos, size_t bytes,
 		pool_page_put(&k->region, page);
 		return 0;
 	}
-	r = kmemfs_set_fresh(inode, index, page, pos + done);
+	r = kmemfs_set_fresh(inode, index, page, pos + done, KMEMFS_ADDS);
 	if (r) {
 		iov_iter_revert(from, done);
 		return r;
@@ -416,7 +420,7 @@ int kmemfs_store(struct inode *inode, const void *data, size_t len)
 
 	if (page)
 		memcpy(kmemfs_addr(k, page), data, len);
-	return kmemfs_set_fresh(inode, 0, page, len);
+	return kmemfs_set_fresh(inode, 0, page, len, KMEMFS_ADDS);
 }
 
 const struct file_operations kmemfs_file_fops = {

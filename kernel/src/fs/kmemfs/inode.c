@@ -206,7 +206,7 @@ int kmemfs_truncate_locked(struct inode *inode, loff_t size)
 		r = PTR_ERR_OR_ZERO(folio);
 	}
 	if (!r && size < old)
-		r = kmemfs_zero_tail(inode, size);
+		r = kmemfs_zero_tail(inode, size, KMEMFS_FREES);
 	if (r) {
 		if (size < old)
 			kmemfs_unplan(inode, 0);

@@ -42,6 +42,9 @@ struct kmemfs_chunk {
 /* On @chunks of a file: the last commit does not have all of the chunk's entries */
 #define KMEMFS_CHUNK_DIRTY	XA_MARK_0
 
+/* In the place of a chunk, and dirty: there is none, but the last commit may have one */
+#define KMEMFS_CHUNK_GONE	xa_mk_value(0)
+
 /**
  * struct kmemfs_tree_ref - a file's tree on media
  * @top: page, 0 if there is none
@@ -135,11 +138,10 @@ struct kmemfs_xattrs_held {
  * @max_runs: that the page table has at most, or @nr_pages if that is less. @lock.
  * @new_runs: that changes being made may add besides (reserve.c). @lock.
  * @planned_runs: that planned ones may. @lock.
+ * @changes: made since the last commit, each counted once, and once more for each run
+ *	that it may have added. @lock.
  * @reserved: pages in the reserve for trees and attributes of this file. @lock.
  * @data_dirty: the page table differs from @tree's. kmemfs.commit_sem.
- * @gone_from: the last commit has chunks that the page table has no more; all of them
- *	are in [@gone_from, @gone_to). @lock.
- * @gone_to: 0: there are none
  * @tree: the tree of the last commit. kmemfs.commit_lock, and @lock to change it.
  * @new_tree: that of the commit being written
  * @names: struct kmemfs_name; the first one is in the inode's record. Empty once
@@ -163,10 +165,9 @@ struct kmemfs_inode {
 	unsigned long max_runs;
 	unsigned long new_runs;
 	unsigned long planned_runs;
+	unsigned long changes;
 	unsigned long reserved;
 	bool data_dirty;
-	u64 gone_from;
-	u64 gone_to;
 	struct kmemfs_tree_ref tree;
 	struct kmemfs_tree_ref new_tree;
 	struct list_head names;
@@ -266,6 +267,9 @@ struct kmemfs_reserve {
 
 /* What a change of a file does to its size: it adds pages, may free some, leaves none */
 enum kmemfs_change { KMEMFS_ADDS, KMEMFS_FREES, KMEMFS_FREES_ALL };
+
+/* Added to the runs of a change that moves what is behind: all of a tree may be written */
+#define KMEMFS_MOVES		BIT(40)
 
 enum kmemfs_counter {
 	KMEMFS_CAPTURED_BY_REFERENCE,
@@ -450,6 +454,7 @@ void kmemfs_reserve_give(struct kmemfs *k, u32 page);
 void kmemfs_reserve_return(struct kmemfs *k, u32 page);
 u32 kmemfs_reserve_take(struct kmemfs *k);
 u32 kmemfs_reserve_take_data(struct kmemfs *k);
+u32 kmemfs_reserve_take_freeing(struct kmemfs *k);
 void kmemfs_reserve_set_data(struct kmemfs *k, unsigned long nr);
 bool kmemfs_reserve_fill(struct kmemfs *k);
 void kmemfs_reserve_drop(struct kmemfs *k);
@@ -461,11 +466,12 @@ int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n);
 int kmemfs_plan(struct inode *inode, unsigned long runs, enum kmemfs_change what);
 void kmemfs_unplan(struct inode *inode, unsigned long runs);
 void kmemfs_begin_planned(struct inode *inode, unsigned long runs);
-int kmemfs_begin(struct inode *inode, unsigned long runs);
+int kmemfs_begin(struct inode *inode, unsigned long runs, enum kmemfs_change what);
 void kmemfs_end(struct inode *inode, unsigned long runs);
 void kmemfs_trees_done(struct kmemfs_inode *ki, const struct kmemfs_tree_ref *tree);
 void kmemfs_trees_forget(struct kmemfs_inode *ki);
 unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki);
+unsigned long kmemfs_tree_budget(const struct kmemfs_inode *ki);
 unsigned long kmemfs_upgrade_need(const struct kmemfs_inode *ki);
 unsigned long kmemfs_rope_most(unsigned long entries);
 int kmemfs_trees_adopt(struct kmemfs_inode *ki);
@@ -609,15 +615,17 @@ void kmemfs_put_pending(struct kmemfs *k, struct list_head *chunks, bool release
 #define KMEMFS_GFP		(GFP_HIGHUSER_MOVABLE | __GFP_NOWARN)
 
 /* file.c */
-int kmemfs_copy_page(struct inode *inode, unsigned long index, u32 *page);
-int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t end);
+int kmemfs_copy_page(struct inode *inode, unsigned long index, enum kmemfs_change what,
+		     u32 *page);
+int kmemfs_set_fresh(struct inode *inode, unsigned long index, u32 page, loff_t end,
+		     enum kmemfs_change what);
 int kmemfs_store(struct inode *inode, const void *data, size_t len);
 int kmemfs_own_page(struct inode *inode, unsigned long index);
 int kmemfs_store_page(struct inode *inode, unsigned long index, const void *data, u32 spare);
 extern const struct file_operations kmemfs_file_fops;
 
 /* space.c */
-int kmemfs_zero_tail(struct inode *inode, loff_t size);
+int kmemfs_zero_tail(struct inode *inode, loff_t size, enum kmemfs_change what);
 long kmemfs_fallocate(struct file *file, int mode, loff_t offset, loff_t len);
 loff_t kmemfs_llseek(struct file *file, loff_t offset, int whence);
 loff_t kmemfs_remap_file_range(struct file *in, loff_t pos_in, struct file *out, loff_t pos_out,

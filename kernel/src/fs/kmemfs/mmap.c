@@ -241,7 +241,7 @@ int kmemfs_replace_begin(struct inode *inode, unsigned long index, unsigned long
 		r = filemap_write_and_wait_range(inode->i_mapping, pos, pos + len - 1);
 	if (!r) {
 		kmemfs_drop_cached(inode, index, nr);
-		r = kmemfs_begin(inode, runs);
+		r = kmemfs_begin(inode, runs, KMEMFS_ADDS);
 	}
 	if (r)
 		filemap_invalidate_unlock(inode->i_mapping);

@@ -64,6 +64,8 @@ static unsigned long kmemfs_mark_inode(struct kmemfs *k, struct kmemfs_inode *ki
 	unsigned int i;
 
 	xa_for_each(&ki->chunks, ci, chunk) {
+		if (xa_is_value(chunk))
+			continue;
 		spin_lock(&ki->lock);
 		for (i = 0; i < KMEMFS_CHUNK_SIZE; i++) {
 			if (KMEMFS_PAGE(chunk->entry[i]) != page)

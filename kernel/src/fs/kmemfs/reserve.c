@@ -22,7 +22,12 @@
  *   of the largest tree that a commit leaves (kmemfs_rope_most()), but for those that
  *   the old tree has, as the first commit gives back what it replaces of it. Stores
  *   through mappings are planned, and what cannot go back once it has begun.
- * - KMEMFS_RESERVE_MIN more, which only changes that make space may use.
+ * - If that is less, a file of version 2 has instead KMEMFS_CHANGE_PAGES for each change
+ *   that was made since the last commit or is planned: whatever commits come between, each
+ *   is written once. Nothing is needed of what they give back, so it does not matter
+ *   whether others share the old tree.
+ * - KMEMFS_RESERVE_MIN more, which only changes that make space may use. So a hole can be
+ *   punched, and a file be cut, however many runs it has.
  *
  * The pages that a commit replaces fill the reserve again. With reserve= there are
  * more pages, for data when the node has no page left; so are pages that are here
@@ -37,6 +42,17 @@
 
 /* Pages that are kept back for changes that make space */
 #define KMEMFS_RESERVE_MIN	256
+
+/*
+ * What a commit writes of a version 2 file tree, at most, for a change of one stretch of the
+ * page table, runs that it adds aside. All of the chunks is dirty that the stretch begins
+ * and ends in: 2 * 1024 entries. Segments that reach into these have up to 504 entries more
+ * at each end, and are packed together with a neighbour at each end that has less than half
+ * of 504: with holes between them fewer than 8 * 503 entries, so 8 segments. The nodes above
+ * have up to 252 entries at each end, and neighbours of less than half of that; with the 8
+ * and their holes fewer than 4 * 251, so 4 nodes. As these are less than 8, so it goes on.
+ */
+#define KMEMFS_CHANGE_PAGES	(8 + 4 * KMEMFS_MAX_HEIGHT)
 
 void kmemfs_reserve_init(struct kmemfs_reserve *r)
 {
@@ -104,7 +120,7 @@ void kmemfs_reserve_return(struct kmemfs *k, u32 page)
 		pool_page_put(&k->region, page);
 }
 
-enum kmemfs_reserve_use { KMEMFS_FOR_COMMIT, KMEMFS_FOR_DATA, KMEMFS_TOO_MANY };
+enum kmemfs_reserve_use { KMEMFS_FOR_COMMIT, KMEMFS_FOR_DATA, KMEMFS_FOR_FREEING, KMEMFS_TOO_MANY };
 
 /* A page of the reserve; 0 if there is none for this use */
 static u32 kmemfs_reserve_get(struct kmemfs *k, enum kmemfs_reserve_use use)
@@ -116,6 +132,8 @@ static u32 kmemfs_reserve_get(struct kmemfs *k, enum kmemfs_reserve_use use)
 	spin_lock(&r->lock);
 	if (use == KMEMFS_FOR_DATA)
 		leave = kmemfs_reserve_need(r) + KMEMFS_RESERVE_MIN;
+	else if (use == KMEMFS_FOR_FREEING)
+		leave = kmemfs_reserve_need(r);
 	else if (use == KMEMFS_TOO_MANY)
 		leave = kmemfs_reserve_want(r);
 	if (r->nr > leave)
@@ -145,6 +163,12 @@ u32 kmemfs_reserve_take(struct kmemfs *k)
 u32 kmemfs_reserve_take_data(struct kmemfs *k)
 {
 	return kmemfs_reserve_get_good(k, KMEMFS_FOR_DATA);
+}
+
+/* The same for a change that makes space, but changes what is left of a page */
+u32 kmemfs_reserve_take_freeing(struct kmemfs *k)
+{
+	return kmemfs_reserve_get_good(k, KMEMFS_FOR_FREEING);
 }
 
 void kmemfs_reserve_trim(struct kmemfs *k)
@@ -273,7 +297,13 @@ static unsigned long kmemfs_tree_entries(unsigned long runs)
 	return runs ? 2 * runs + 1 : 0;
 }
 
-/* Pages of its tree that a commit of the file writes at most. Caller holds up commits. */
+/* Without the mark of those that move what is behind */
+static unsigned long kmemfs_real_runs(unsigned long runs)
+{
+	return runs & (KMEMFS_MOVES - 1);
+}
+
+/* Pages of its tree, if it is written as a whole. Caller holds up commits. */
 unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki)
 {
 	return kmemfs_rope_pages(kmemfs_tree_entries(min(ki->max_runs, ki->nr_pages)));
@@ -285,7 +315,7 @@ unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki)
  */
 unsigned long kmemfs_upgrade_need(const struct kmemfs_inode *ki)
 {
-	unsigned long runs = min(ki->max_runs, ki->nr_pages) + ki->planned_runs;
+	unsigned long runs = min(ki->max_runs, ki->nr_pages) + kmemfs_real_runs(ki->planned_runs);
 	unsigned long entries = kmemfs_tree_entries(runs), need = kmemfs_tree_bound(ki);
 
 	if (ki->planned_runs)
@@ -293,14 +323,21 @@ unsigned long kmemfs_upgrade_need(const struct kmemfs_inode *ki)
 	return need;
 }
 
-/* Pages that commits of this file's changes need at most. Caller holds ki->lock. */
-static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
+/* Pages for commits of all changes one by one, of a file whose tree may grow a level */
+static unsigned long kmemfs_changes_need(const struct kmemfs_inode *ki)
 {
-	unsigned long runs = min(ki->max_runs, ki->nr_pages) + ki->new_runs + ki->planned_runs;
+	if (!kmemfs_is_v2(kmemfs_of(&ki->vfs)) || ki->tree.height >= KMEMFS_MAX_HEIGHT)
+		return ULONG_MAX;
+	return (ki->changes + ki->new_runs + ki->planned_runs) * KMEMFS_CHANGE_PAGES;
+}
+
+/* Pages for commits that write the tree as a whole */
+static unsigned long kmemfs_whole_need(const struct kmemfs_inode *ki)
+{
+	unsigned long runs = min(ki->max_runs, ki->nr_pages) + kmemfs_real_runs(ki->new_runs) +
+			     kmemfs_real_runs(ki->planned_runs);
 	unsigned long entries = kmemfs_tree_entries(runs), write, most;
 
-	if (!ki->vfs.i_nlink)
-		return 0;
 	if (!kmemfs_is_v2(kmemfs_of(&ki->vfs))) {
 		write = kmemfs_extents_pages(runs);
 		most = write;
@@ -309,8 +346,26 @@ static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
 		most = kmemfs_rope_most(entries);
 	}
 	if (ki->planned_runs)
-		return write + most - min(most, ki->tree.own) + ki->xattr_pages;
-	return (ki->data_dirty || ki->new_runs ? write : 0) + ki->xattr_pages;
+		return write + most - min(most, ki->tree.own);
+	return ki->data_dirty || ki->new_runs ? write : 0;
+}
+
+/* Pages that commits of this file's changes need at most. Caller holds ki->lock. */
+static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
+{
+	if (!ki->vfs.i_nlink)
+		return 0;
+	return min(kmemfs_whole_need(ki), kmemfs_changes_need(ki)) + ki->xattr_pages;
+}
+
+/* Those of them that the commit being written may take for its tree */
+unsigned long kmemfs_tree_budget(const struct kmemfs_inode *ki)
+{
+	unsigned long whole = kmemfs_tree_bound(ki);
+
+	if (kmemfs_whole_need(ki) <= kmemfs_changes_need(ki))
+		return whole;
+	return min(whole, ki->changes * KMEMFS_CHANGE_PAGES);
 }
 
 /*
@@ -400,8 +455,9 @@ void kmemfs_begin_planned(struct inode *inode, unsigned long runs)
 }
 
 /* The same without a plan; 0 or -ENOSPC. No commit comes between, so less is needed. */
-int kmemfs_begin(struct inode *inode, unsigned long runs)
+int kmemfs_begin(struct inode *inode, unsigned long runs, enum kmemfs_change what)
 {
+	unsigned long leave = what == KMEMFS_ADDS ? KMEMFS_RESERVE_MIN : 0;
 	struct kmemfs_inode *ki = KMEMFS_I(inode);
 	struct kmemfs *k = kmemfs_of(inode);
 	bool enough, again = true;
@@ -411,7 +467,7 @@ int kmemfs_begin(struct inode *inode, unsigned long runs)
 		kmemfs_hold_up_commits(ki);
 		flags = memalloc_nofs_save();
 		enough = !kmemfs_trees_add(ki, runs + 1, 0) ||
-			 kmemfs_reserve_add(k, KMEMFS_RESERVE_MIN);
+			 kmemfs_reserve_add(k, leave);
 		memalloc_nofs_restore(flags);
 		if (enough)
 			return 0;
@@ -429,7 +485,8 @@ void kmemfs_end(struct inode *inode, unsigned long runs)
 
 	spin_lock(&ki->lock);
 	ki->new_runs -= runs + 1;
-	ki->max_runs += runs + 1;
+	ki->max_runs += kmemfs_real_runs(runs) + 1;
+	ki->changes = min(ki->changes + runs + 1, KMEMFS_MOVES);
 	kmemfs_trees_count(ki);
 	spin_unlock(&ki->lock);
 	up_read(&kmemfs_of(inode)->commit_sem);
@@ -442,8 +499,7 @@ void kmemfs_trees_done(struct kmemfs_inode *ki, const struct kmemfs_tree_ref *tr
 	ki->tree = *tree;
 	ki->max_runs = tree->nr_runs;
 	ki->data_dirty = false;
-	ki->gone_from = 0;
-	ki->gone_to = 0;
+	ki->changes = 0;
 	kmemfs_trees_count(ki);
 	spin_unlock(&ki->lock);
 }

@@ -16,7 +16,7 @@
  * Nodes stay if just the same pages are below them, and what is between is packed again.
  * A page next to a stretch that is packed goes with it if it has few entries. A plan that
  * writes more than a whole tree may have, or leaves almost twice as many pages as
- * needed, is given up for one that writes the whole.
+ * needed, is given up for one that writes the whole, if there are pages for that.
  *
  * rope_commit.c writes what is planned.
  */
@@ -114,11 +114,8 @@ static bool kmemfs_table_dirty(struct kmemfs_inode *ki, u64 from, u64 to)
 {
 	unsigned long ci = from >> KMEMFS_CHUNK_SHIFT;
 
-	if (from >= to)
-		return false;
-	if (ki->gone_from < to && ki->gone_to > from)
-		return true;
-	return xa_find(&ki->chunks, &ci, (to - 1) >> KMEMFS_CHUNK_SHIFT, KMEMFS_CHUNK_DIRTY);
+	return from < to && xa_find(&ki->chunks, &ci, (to - 1) >> KMEMFS_CHUNK_SHIFT,
+				    KMEMFS_CHUNK_DIRTY);
 }
 
 /* Is there anything to write between two pieces of a level, in [from, to)? */
@@ -140,8 +137,10 @@ static bool kmemfs_piece_dirty(const struct kmemfs_plan *p, unsigned int l,
 	const struct kmemfs_level *was, *is;
 	size_t i, end;
 
+	if (p->whole || piece->end > p->end)
+		return true;
 	/* memory knows all that a page of the tree says, should the page fail */
-	if (p->whole || piece->end > p->end || kmemfs_damaged(kmemfs_of(&p->ki->vfs), piece->page))
+	if (!p->keep_damaged && kmemfs_damaged(kmemfs_of(&p->ki->vfs), piece->page))
 		return true;
 	if (!l)
 		return kmemfs_table_dirty(p->ki, piece->start, piece->end);
@@ -322,7 +321,23 @@ static bool kmemfs_too_many_pages(const struct kmemfs_plan *p)
 	return pages > kmemfs_rope_most(min(entries, 2 * runs + 1));
 }
 
-/* Plan the rope of a file: p->new, also if it fails */
+/* Are there pages to write all of it? If so, p->extra of them are to be given back. */
+static bool kmemfs_may_write_whole(struct kmemfs_plan *p)
+{
+	unsigned long whole = kmemfs_tree_bound(p->ki);
+
+	if (whole <= p->budget)
+		return true;
+	if (kmemfs_reserve_trees(kmemfs_of(&p->ki->vfs), whole - p->budget))
+		return false;
+	p->extra = whole - p->budget;
+	return true;
+}
+
+/*
+ * Plan the rope of a file: p->new, also if it fails. What has changed fits into the budget
+ * (KMEMFS_CHANGE_PAGES), or all of it does.
+ */
 int kmemfs_plan_rope(struct kmemfs_plan *p)
 {
 	int r;
@@ -333,13 +348,17 @@ int kmemfs_plan_rope(struct kmemfs_plan *p)
 		if (!p->new)
 			return -ENOMEM;
 		r = kmemfs_plan_levels(p);
-		if (r != -EFBIG && (r || p->whole))
+		if (p->whole || (r && r != -EFBIG))
 			return r;
-		if (!r && p->fresh <= kmemfs_tree_bound(p->ki) && !kmemfs_too_many_pages(p))
+		if (!r && p->fresh <= p->budget && !kmemfs_too_many_pages(p))
 			return 0;
-		if (p->whole)
-			return r;
+		if (kmemfs_may_write_whole(p)) {
+			p->whole = true;
+		} else {
+			if (r || p->keep_damaged || p->fresh <= p->budget)
+				return r;
+			p->keep_damaged = true;
+		}
 		kmemfs_free_rope(p->new);
-		p->whole = true;
 	}
 }

@@ -262,9 +262,12 @@ int kmemfs_write_rope(struct kmemfs_commit *c, struct kmemfs_inode *ki)
 	if (ki->tree.top && c->k->root.version == 2)
 		p.old = xa_load(&c->k->ropes, ki->vfs.i_ino);
 	p.whole = p.old == &none;
+	p.budget = kmemfs_tree_budget(ki);
 	r = kmemfs_plan_rope(&p);
 	if (!r)
 		r = kmemfs_write_plan(c, &p);
+	if (p.extra)
+		kmemfs_unreserve_trees(c->k, p.extra);
 	if (!r && p.new->level[0].nr) {
 		r = kmemfs_set_rope(c, ki->vfs.i_ino, p.new);
 		if (!r)

@@ -10,7 +10,8 @@
 #include "kmemfs.h"
 
 /* Zero [from, to) of one page of the table, in a fresh page if it has any content */
-static int kmemfs_zero_stored(struct inode *inode, loff_t from, loff_t to)
+static int kmemfs_zero_stored(struct inode *inode, loff_t from, loff_t to,
+			      enum kmemfs_change what)
 {
 	struct kmemfs *k = kmemfs_of(inode);
 	unsigned long index = from >> PAGE_SHIFT;
@@ -23,20 +24,21 @@ static int kmemfs_zero_stored(struct inode *inode, loff_t from, loff_t to)
 	spin_unlock(&KMEMFS_I(inode)->lock);
 	if (hole || from == to)
 		return 0;
-	r = kmemfs_copy_page(inode, index, &page);
+	r = kmemfs_copy_page(inode, index, what, &page);
 	if (r)
 		return r;
 	memset(kmemfs_addr(k, page) + offset_in_page(from), 0, to - from);
-	return kmemfs_set_fresh(inode, index, page, 0);
+	return kmemfs_set_fresh(inode, index, page, 0, what);
 }
 
 /* Zero what follows @size in its page, whose folio the caller has locked */
-int kmemfs_zero_tail(struct inode *inode, loff_t size)
+int kmemfs_zero_tail(struct inode *inode, loff_t size, enum kmemfs_change what)
 {
-	return kmemfs_zero_stored(inode, size, round_up(size, PAGE_SIZE));
+	return kmemfs_zero_stored(inode, size, round_up(size, PAGE_SIZE), what);
 }
 
-static int kmemfs_zero_part(struct inode *inode, loff_t from, loff_t to)
+static int kmemfs_zero_part(struct inode *inode, loff_t from, loff_t to,
+			    enum kmemfs_change what)
 {
 	struct folio *folio;
 	int r;
@@ -46,7 +48,7 @@ static int kmemfs_zero_part(struct inode *inode, loff_t from, loff_t to)
 	folio = kmemfs_lock_cached(inode, from >> PAGE_SHIFT);
 	if (IS_ERR(folio))
 		return PTR_ERR(folio);
-	r = kmemfs_zero_stored(inode, from, to);
+	r = kmemfs_zero_stored(inode, from, to, what);
 	kmemfs_unlock_cached(inode, folio);
 	return r;
 }
@@ -54,13 +56,14 @@ static int kmemfs_zero_part(struct inode *inode, loff_t from, loff_t to)
 static int kmemfs_zero_range(struct inode *inode, loff_t from, loff_t to)
 {
 	loff_t first = round_up(from, PAGE_SIZE), last = round_down(to, PAGE_SIZE);
+	enum kmemfs_change what = first < last ? KMEMFS_FREES : KMEMFS_ADDS;
 	int r = 0;
 
 	if (first > last)
-		return kmemfs_zero_part(inode, from, to);
-	r = kmemfs_zero_part(inode, from, first);
+		return kmemfs_zero_part(inode, from, to, KMEMFS_ADDS);
+	r = kmemfs_zero_part(inode, from, first, what);
 	if (!r && last < to)
-		r = kmemfs_zero_part(inode, last, to);
+		r = kmemfs_zero_part(inode, last, to, what);
 	if (r || first == last)
 		return r;
 	r = kmemfs_plan(inode, 0, KMEMFS_FREES);
@@ -98,7 +101,7 @@ static int kmemfs_fill_holes(struct inode *inode, loff_t from, loff_t to)
 			continue;
 		page = kmemfs_alloc_page(k, KMEMFS_GFP | __GFP_ZERO);
 		r = kmemfs_set_fresh(inode, index, page,
-				     min(to, (loff_t)(index + 1) << PAGE_SHIFT));
+				     min(to, (loff_t)(index + 1) << PAGE_SHIFT), KMEMFS_ADDS);
 		if (r)
 			return r;
 		cond_resched();
@@ -171,6 +174,7 @@ static int kmemfs_move_tail(struct inode *inode, bool insert, loff_t offset, lof
 {
 	unsigned long from = offset >> PAGE_SHIFT, nr = len >> PAGE_SHIFT, end;
 	loff_t size = i_size_read(inode), new_size = insert ? size + len : size - len;
+	const unsigned long runs = 1 + KMEMFS_MOVES;
 	u32 *pages;
 	int r;
 
@@ -190,10 +194,10 @@ static int kmemfs_move_tail(struct inode *inode, bool insert, loff_t offset, lof
 	pages = kmalloc_array(KMEMFS_CHUNK_SIZE, sizeof(u32), GFP_KERNEL);
 	if (!pages)
 		return -ENOMEM;
-	r = kmemfs_plan(inode, 1, insert ? KMEMFS_ADDS : KMEMFS_FREES);
+	r = kmemfs_plan(inode, runs, insert ? KMEMFS_ADDS : KMEMFS_FREES);
 	if (r)
 		goto out;
-	kmemfs_begin_planned(inode, 1);
+	kmemfs_begin_planned(inode, runs);
 	if (insert) {
 		kmemfs_shift(inode, from, from + nr, end - from, pages);
 		kmemfs_drop_range(KMEMFS_I(inode), from, from + nr);
@@ -203,7 +207,7 @@ static int kmemfs_move_tail(struct inode *inode, bool insert, loff_t offset, lof
 	}
 	i_size_write(inode, new_size);
 	kmemfs_touch(inode);
-	kmemfs_end(inode, 1);
+	kmemfs_end(inode, runs);
 	kmemfs_unmap_beyond(inode, new_size);
 out:
 	kfree(pages);
@@ -317,7 +321,7 @@ static int kmemfs_clone_some(struct inode *src, unsigned long from, struct inode
 		runs = kmemfs_count_runs(pages, nr);
 	}
 	if (!r)
-		r = kmemfs_begin(dst, runs);
+		r = kmemfs_begin(dst, runs, KMEMFS_ADDS);
 	if (r) {
 		if (any)
 			pool_pages_put(&k->region, pages, nr);

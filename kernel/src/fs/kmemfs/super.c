@@ -94,8 +94,7 @@ static struct inode *kmemfs_alloc_inode(struct super_block *sb)
 	ki->planned_runs = 0;
 	ki->reserved = 0;
 	ki->data_dirty = false;
-	ki->gone_from = 0;
-	ki->gone_to = 0;
+	ki->changes = 0;
 	ki->tree = (struct kmemfs_tree_ref){};
 	ki->new_tree = (struct kmemfs_tree_ref){};
 	INIT_LIST_HEAD(&ki->names);

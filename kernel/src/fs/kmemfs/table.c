@@ -28,7 +28,9 @@
 
 static struct kmemfs_chunk *kmemfs_chunk_of(struct kmemfs_inode *ki, unsigned long index)
 {
-	return xa_load(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT);
+	void *chunk = xa_load(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT);
+
+	return xa_is_value(chunk) ? NULL : chunk;
 }
 
 /* The entry of a file page, or NULL in a hole. Caller holds ki->lock. */
@@ -82,14 +84,25 @@ unsigned long kmemfs_get_pages(struct kmemfs_inode *ki, unsigned long index, uns
 static int kmemfs_new_chunk(struct kmemfs_inode *ki, unsigned long index)
 {
 	struct kmemfs_chunk *chunk = kmem_cache_zalloc(kmemfs_chunk_cache, GFP_KERNEL_ACCOUNT);
-	int r;
+	const unsigned long ci = index >> KMEMFS_CHUNK_SHIFT;
+	void *was, *old;
 
 	if (!chunk)
 		return -ENOMEM;
-	r = xa_insert(&ki->chunks, index >> KMEMFS_CHUNK_SHIFT, chunk, GFP_KERNEL);
-	if (r)
-		kmem_cache_free(kmemfs_chunk_cache, chunk);
-	return r;
+	for (;;) {
+		was = xa_load(&ki->chunks, ci);
+		if (was && !xa_is_value(was))
+			break;
+		old = xa_cmpxchg(&ki->chunks, ci, was, chunk, GFP_KERNEL);
+		if (old == was)
+			return 0;
+		if (xa_is_err(old)) {
+			kmem_cache_free(kmemfs_chunk_cache, chunk);
+			return xa_err(old);
+		}
+	}
+	kmem_cache_free(kmemfs_chunk_cache, chunk);
+	return -EBUSY;
 }
 
 static int kmemfs_add_chunk(struct kmemfs_inode *ki, unsigned long index)
@@ -399,12 +412,15 @@ static void kmemfs_clear_entries(struct kmemfs_inode *ki, struct kmemfs_chunk *c
 	}
 }
 
-/* A chunk of the file is gone as a whole, and so is its mark. Caller holds ki->lock. */
-static void kmemfs_note_gone(struct kmemfs_inode *ki, u64 first)
+/* A chunk leaves the table; the next commit, if one has the file, must know where it was */
+static void kmemfs_take_chunk(struct kmemfs_inode *ki, unsigned long ci)
 {
-	lockdep_assert_held(&ki->lock);
-	ki->gone_from = ki->gone_to ? min(ki->gone_from, first) : first;
-	ki->gone_to = max(ki->gone_to, first + KMEMFS_CHUNK_SIZE);
+	if (!ki->vfs.i_nlink) {
+		xa_erase(&ki->chunks, ci);
+		return;
+	}
+	xa_store(&ki->chunks, ci, KMEMFS_CHUNK_GONE, GFP_NOWAIT);	/* does not allocate */
+	xa_set_mark(&ki->chunks, ci, KMEMFS_CHUNK_DIRTY);
 }
 
 /* Make a hole of [index, end). Caller as above. */
@@ -422,10 +438,11 @@ void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned lo
 		unsigned long from = max(index, first) - first;
 		unsigned long to = min(end - first, KMEMFS_CHUNK_SIZE);
 
+		if (xa_is_value(chunk))
+			continue;
 		if (to - from == KMEMFS_CHUNK_SIZE) {
 			spin_lock(&ki->lock);
-			xa_erase(&ki->chunks, ci);
-			kmemfs_note_gone(ki, first);
+			kmemfs_take_chunk(ki, ci);
 			kmemfs_account(ki, -(long)chunk->nr);
 			spin_unlock(&ki->lock);
 			kmemfs_drop_chunk(k, chunk, true);
@@ -450,7 +467,8 @@ void kmemfs_drop_all(struct kmemfs_inode *ki)
 	unsigned long ci;
 
 	xa_for_each(&ki->chunks, ci, chunk) {
-		kmemfs_drop_chunk(k, chunk, !ki->vfs.i_nlink);
+		if (!xa_is_value(chunk))
+			kmemfs_drop_chunk(k, chunk, !ki->vfs.i_nlink);
 		cond_resched();
 	}
 	xa_destroy(&ki->chunks);
@@ -492,15 +510,19 @@ int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long 
 static bool kmemfs_scan_chunk(struct kmemfs_scan *s)
 {
 	unsigned long ci = s->at >> KMEMFS_CHUNK_SHIFT;
+	void *chunk;
 
 	if (s->chunk && s->ci == ci)
 		return true;
 	cond_resched();
-	if (s->nr)
-		s->chunk = xa_load(&s->ki->chunks, ci);
-	else
-		s->chunk = xa_find(&s->ki->chunks, &ci, (s->end - 1) >> KMEMFS_CHUNK_SHIFT,
-				   XA_PRESENT);
+	chunk = xa_load(&s->ki->chunks, ci);
+	while (!s->nr && (!chunk || xa_is_value(chunk))) {
+		chunk = xa_find_after(&s->ki->chunks, &ci, (s->end - 1) >> KMEMFS_CHUNK_SHIFT,
+				      XA_PRESENT);
+		if (!chunk)
+			break;
+	}
+	s->chunk = xa_is_value(chunk) ? NULL : chunk;
 	s->ci = ci;
 	if (!s->chunk)
 		return false;
