@@ -136,7 +136,7 @@ struct kmemfs_xattrs_held {
  *	i_rwsem and invalidate_lock, when no folio of theirs is left.
  * @nr_pages: entries that are not holes
  * @max_runs: that the page table has at most, or @nr_pages if that is less. @lock.
- * @new_runs: that changes being made may add besides (reserve.c). @lock.
+ * @new_runs: that changes being made may add besides (plan.c). @lock.
  * @planned_runs: that planned ones may. @lock.
  * @changes: made since the last commit, each counted once, and once more for each run
  *	that it may have added. @lock.
@@ -448,6 +448,9 @@ void kmemfs_write_record(struct kmemfs_inode_record *record, const struct kmemfs
 void kmemfs_write_link(struct kmemfs_inode_record *record, const struct kmemfs_name *n);
 int kmemfs_read_record(struct kmemfs_inode *ki, const struct kmemfs_inode_record *record);
 
+/* Pages that are kept back for changes that make space */
+#define KMEMFS_RESERVE_MIN	256
+
 /* reserve.c */
 void kmemfs_reserve_init(struct kmemfs_reserve *r);
 void kmemfs_reserve_give(struct kmemfs *k, u32 page);
@@ -463,6 +466,12 @@ void kmemfs_reserve_count(struct kmemfs *k, long leaves, long new_leaves);
 void kmemfs_reserve_committed(struct kmemfs *k, unsigned long index, unsigned long span,
 			      unsigned long coming);
 int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n);
+bool kmemfs_reserve_add(struct kmemfs *k, unsigned long more);
+bool kmemfs_reserve_change(struct kmemfs *k, unsigned long old, unsigned long need);
+int kmemfs_reserve_trees(struct kmemfs *k, unsigned long nr);
+void kmemfs_unreserve_trees(struct kmemfs *k, unsigned long nr);
+
+/* plan.c */
 int kmemfs_plan(struct inode *inode, unsigned long runs, enum kmemfs_change what);
 void kmemfs_unplan(struct inode *inode, unsigned long runs);
 void kmemfs_begin_planned(struct inode *inode, unsigned long runs);
@@ -475,8 +484,6 @@ unsigned long kmemfs_tree_budget(const struct kmemfs_inode *ki);
 unsigned long kmemfs_upgrade_need(const struct kmemfs_inode *ki);
 unsigned long kmemfs_rope_most(unsigned long entries);
 int kmemfs_trees_adopt(struct kmemfs_inode *ki);
-int kmemfs_reserve_trees(struct kmemfs *k, unsigned long nr);
-void kmemfs_unreserve_trees(struct kmemfs *k, unsigned long nr);
 int kmemfs_begin_xattrs(struct inode *inode, unsigned int pages, enum kmemfs_change what);
 void kmemfs_xattrs_done(struct kmemfs_inode *ki, u64 page);
 

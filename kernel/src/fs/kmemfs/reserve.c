@@ -22,7 +22,7 @@
  *   of the largest tree that a commit leaves (kmemfs_rope_most()), but for those that
  *   the old tree has, as the first commit gives back what it replaces of it. Stores
  *   through mappings are planned, and what cannot go back once it has begun.
- * - If that is less, a file of version 2 has instead KMEMFS_CHANGE_PAGES for each change
+ * - If that is less, a file of version 2 has instead 24 pages (plan.c) for each change
  *   that was made since the last commit or is planned: whatever commits come between, each
  *   is written once. Nothing is needed of what they give back, so it does not matter
  *   whether others share the old tree.
@@ -39,20 +39,6 @@
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include "kmemfs.h"
-
-/* Pages that are kept back for changes that make space */
-#define KMEMFS_RESERVE_MIN	256
-
-/*
- * What a commit writes of a version 2 file tree, at most, for a change of one stretch of the
- * page table, runs that it adds aside. All of the chunks is dirty that the stretch begins
- * and ends in: 2 * 1024 entries. Segments that reach into these have up to 504 entries more
- * at each end, and are packed together with a neighbour at each end that has less than half
- * of 504: with holes between them fewer than 8 * 503 entries, so 8 segments. The nodes above
- * have up to 252 entries at each end, and neighbours of less than half of that; with the 8
- * and their holes fewer than 4 * 251, so 4 nodes. As these are less than 8, so it goes on.
- */
-#define KMEMFS_CHANGE_PAGES	(8 + 4 * KMEMFS_MAX_HEIGHT)
 
 void kmemfs_reserve_init(struct kmemfs_reserve *r)
 {
@@ -180,7 +166,7 @@ void kmemfs_reserve_trim(struct kmemfs *k)
 }
 
 /* Fill up until commits have what they need and @more; false if there are no free pages */
-static bool kmemfs_reserve_add(struct kmemfs *k, unsigned long more)
+bool kmemfs_reserve_add(struct kmemfs *k, unsigned long more)
 {
 	struct kmemfs_reserve *r = &k->reserve;
 	bool enough;
@@ -281,249 +267,23 @@ int kmemfs_reserve_leaf(struct kmemfs *k, unsigned long n)
 	return err == -EBUSY ? 0 : err;	/* somebody else was faster */
 }
 
-/* ---- file trees ----------------------------------------------------------- */
-
-/* Pages that a version 2 tree of @entries runs and holes may have: almost twice what it needs */
-unsigned long kmemfs_rope_most(unsigned long entries)
-{
-	unsigned long pages = kmemfs_rope_pages(entries);
-
-	return pages ? 2 * pages - 1 : 0;
-}
-
-/* Runs, and in version 2 holes between them, if the file has no more than @runs */
-static unsigned long kmemfs_tree_entries(unsigned long runs)
-{
-	return runs ? 2 * runs + 1 : 0;
-}
-
-/* Without the mark of those that move what is behind */
-static unsigned long kmemfs_real_runs(unsigned long runs)
-{
-	return runs & (KMEMFS_MOVES - 1);
-}
-
-/* Pages of its tree, if it is written as a whole. Caller holds up commits. */
-unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki)
-{
-	return kmemfs_rope_pages(kmemfs_tree_entries(min(ki->max_runs, ki->nr_pages)));
-}
+/* ---- file trees and extended attributes (plan.c) --------------------------- */
 
 /*
- * Pages that the upgrade's commit writes of a file at most, and what its planned changes
- * need from then on. Caller holds ki->lock and holds up commits.
+ * Who needed @old pages needs @need. True if pages are lacking: more are needed than before,
+ * or who needed them before is still about to get them.
  */
-unsigned long kmemfs_upgrade_need(const struct kmemfs_inode *ki)
+bool kmemfs_reserve_change(struct kmemfs *k, unsigned long old, unsigned long need)
 {
-	unsigned long runs = min(ki->max_runs, ki->nr_pages) + kmemfs_real_runs(ki->planned_runs);
-	unsigned long entries = kmemfs_tree_entries(runs), need = kmemfs_tree_bound(ki);
-
-	if (ki->planned_runs)
-		need += kmemfs_rope_pages(entries) + kmemfs_rope_most(entries);
-	return need;
-}
-
-/* Pages for commits of all changes one by one, of a file whose tree may grow a level */
-static unsigned long kmemfs_changes_need(const struct kmemfs_inode *ki)
-{
-	if (!kmemfs_is_v2(kmemfs_of(&ki->vfs)) || ki->tree.height >= KMEMFS_MAX_HEIGHT)
-		return ULONG_MAX;
-	return (ki->changes + ki->new_runs + ki->planned_runs) * KMEMFS_CHANGE_PAGES;
-}
-
-/* Pages for commits that write the tree as a whole */
-static unsigned long kmemfs_whole_need(const struct kmemfs_inode *ki)
-{
-	unsigned long runs = min(ki->max_runs, ki->nr_pages) + kmemfs_real_runs(ki->new_runs) +
-			     kmemfs_real_runs(ki->planned_runs);
-	unsigned long entries = kmemfs_tree_entries(runs), write, most;
-
-	if (!kmemfs_is_v2(kmemfs_of(&ki->vfs))) {
-		write = kmemfs_extents_pages(runs);
-		most = write;
-	} else {
-		write = kmemfs_rope_pages(entries);
-		most = kmemfs_rope_most(entries);
-	}
-	if (ki->planned_runs)
-		return write + most - min(most, ki->tree.own);
-	return ki->data_dirty || ki->new_runs ? write : 0;
-}
-
-/* Pages that commits of this file's changes need at most. Caller holds ki->lock. */
-static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
-{
-	if (!ki->vfs.i_nlink)
-		return 0;
-	return min(kmemfs_whole_need(ki), kmemfs_changes_need(ki)) + ki->xattr_pages;
-}
-
-/* Those of them that the commit being written may take for its tree */
-unsigned long kmemfs_tree_budget(const struct kmemfs_inode *ki)
-{
-	unsigned long whole = kmemfs_tree_bound(ki);
-
-	if (kmemfs_whole_need(ki) <= kmemfs_changes_need(ki))
-		return whole;
-	return min(whole, ki->changes * KMEMFS_CHANGE_PAGES);
-}
-
-/*
- * Caller holds ki->lock. True if pages are lacking: more are needed than before, or who
- * needed them before is still about to get them.
- */
-static bool kmemfs_trees_count(struct kmemfs_inode *ki)
-{
-	struct kmemfs_reserve *r = &kmemfs_of(&ki->vfs)->reserve;
-	unsigned long old = ki->reserved, need = kmemfs_trees_need(ki);
+	struct kmemfs_reserve *r = &k->reserve;
 	bool lacking;
 
-	lockdep_assert_held(&ki->lock);
-	if (!need && !old)
-		return false;
-	ki->reserved = need;
 	spin_lock(&r->lock);
 	r->trees += need - old;
 	lacking = need > old ||
 		  (need == old && !kmemfs_reserve_has(r, kmemfs_reserve_need(r)));
 	spin_unlock(&r->lock);
 	return lacking;
-}
-
-/* True if pages are lacking */
-static bool kmemfs_trees_add(struct kmemfs_inode *ki, long new_runs, long planned_runs)
-{
-	bool lacking;
-
-	spin_lock(&ki->lock);
-	ki->new_runs += new_runs;
-	ki->planned_runs += planned_runs;
-	lacking = kmemfs_trees_count(ki);
-	spin_unlock(&ki->lock);
-	return lacking;
-}
-
-/**
- * kmemfs_plan() - see to it that a change of a file's page table can be committed
- * @inode: the file
- * @runs: that it adds at most, but for one that it may split in two
- * @what: what makes space may use what is kept back for that, and what leaves no page
- *	needs no tree
- *
- * From here on the change cannot fail for lack of pages, whatever is committed before
- * it. It is made between kmemfs_begin_planned() and kmemfs_end(), or called off by
- * kmemfs_unplan(). Caller does not hold commit_sem.
- *
- * Return: 0 or -ENOSPC.
- */
-int kmemfs_plan(struct inode *inode, unsigned long runs, enum kmemfs_change what)
-{
-	unsigned long leave = what == KMEMFS_ADDS ? KMEMFS_RESERVE_MIN : 0;
-	struct kmemfs_inode *ki = KMEMFS_I(inode);
-	struct kmemfs *k = kmemfs_of(inode);
-	bool lacking, again = true;
-
-	for (;;) {
-		lacking = kmemfs_trees_add(ki, 0, runs + 1);
-		if (!lacking || what == KMEMFS_FREES_ALL || kmemfs_reserve_add(k, leave))
-			return 0;
-		kmemfs_unplan(inode, runs);
-		if (!again || !kmemfs_make_space(k))
-			return -ENOSPC;
-		again = false;
-	}
-}
-
-void kmemfs_unplan(struct inode *inode, unsigned long runs)
-{
-	kmemfs_trees_add(KMEMFS_I(inode), 0, -(long)(runs + 1));
-}
-
-static void kmemfs_hold_up_commits(struct kmemfs_inode *ki)
-{
-	down_read(&kmemfs_of(&ki->vfs)->commit_sem);
-	spin_lock(&ki->lock);
-	ki->max_runs = min(ki->max_runs, ki->nr_pages);
-	spin_unlock(&ki->lock);
-}
-
-/* Make a change that has been planned: commits are held up until kmemfs_end() */
-void kmemfs_begin_planned(struct inode *inode, unsigned long runs)
-{
-	kmemfs_hold_up_commits(KMEMFS_I(inode));
-	kmemfs_trees_add(KMEMFS_I(inode), runs + 1, -(long)(runs + 1));
-}
-
-/* The same without a plan; 0 or -ENOSPC. No commit comes between, so less is needed. */
-int kmemfs_begin(struct inode *inode, unsigned long runs, enum kmemfs_change what)
-{
-	unsigned long leave = what == KMEMFS_ADDS ? KMEMFS_RESERVE_MIN : 0;
-	struct kmemfs_inode *ki = KMEMFS_I(inode);
-	struct kmemfs *k = kmemfs_of(inode);
-	bool enough, again = true;
-	unsigned int flags;
-
-	for (;;) {
-		kmemfs_hold_up_commits(ki);
-		flags = memalloc_nofs_save();
-		enough = !kmemfs_trees_add(ki, runs + 1, 0) ||
-			 kmemfs_reserve_add(k, leave);
-		memalloc_nofs_restore(flags);
-		if (enough)
-			return 0;
-		kmemfs_trees_add(ki, -(long)(runs + 1), 0);
-		up_read(&k->commit_sem);
-		if (!again || !kmemfs_make_space(k))
-			return -ENOSPC;
-		again = false;
-	}
-}
-
-void kmemfs_end(struct inode *inode, unsigned long runs)
-{
-	struct kmemfs_inode *ki = KMEMFS_I(inode);
-
-	spin_lock(&ki->lock);
-	ki->new_runs -= runs + 1;
-	ki->max_runs += kmemfs_real_runs(runs) + 1;
-	ki->changes = min(ki->changes + runs + 1, KMEMFS_MOVES);
-	kmemfs_trees_count(ki);
-	spin_unlock(&ki->lock);
-	up_read(&kmemfs_of(inode)->commit_sem);
-}
-
-/* The file is not changed any more: @tree is on media, or will not be. Commits are held up. */
-void kmemfs_trees_done(struct kmemfs_inode *ki, const struct kmemfs_tree_ref *tree)
-{
-	spin_lock(&ki->lock);
-	ki->tree = *tree;
-	ki->max_runs = tree->nr_runs;
-	ki->data_dirty = false;
-	ki->changes = 0;
-	kmemfs_trees_count(ki);
-	spin_unlock(&ki->lock);
-}
-
-/* The file has no name any more: no commit has it */
-void kmemfs_trees_forget(struct kmemfs_inode *ki)
-{
-	spin_lock(&ki->lock);
-	kmemfs_trees_count(ki);
-	spin_unlock(&ki->lock);
-}
-
-/*
- * A file that never had a name is given one, and i_nlink says so already: what commits
- * of it need is needed from now on. 0 or -ENOSPC. Caller holds commit_sem for reading.
- */
-int kmemfs_trees_adopt(struct kmemfs_inode *ki)
-{
-	unsigned int flags = memalloc_nofs_save();
-	bool enough = !kmemfs_trees_add(ki, 0, 0) ||
-		      kmemfs_reserve_add(kmemfs_of(&ki->vfs), KMEMFS_RESERVE_MIN);
-
-	memalloc_nofs_restore(flags);
-	return enough ? 0 : -ENOSPC;
 }
 
 /* Have @nr pages more for trees, until kmemfs_unreserve_trees(). 0 or -ENOSPC. */
@@ -544,62 +304,4 @@ void kmemfs_unreserve_trees(struct kmemfs *k, unsigned long nr)
 	k->reserve.trees -= nr;
 	spin_unlock(&k->reserve.lock);
 	kmemfs_reserve_trim(k);
-}
-
-/* ---- extended attributes --------------------------------------------------- */
-
-/* Returns what was set before */
-static unsigned int kmemfs_set_xattr_pages(struct kmemfs_inode *ki, unsigned int pages, bool *more)
-{
-	unsigned int old;
-
-	spin_lock(&ki->lock);
-	old = ki->xattr_pages;
-	ki->xattr_pages = pages;
-	*more = kmemfs_trees_count(ki);
-	spin_unlock(&ki->lock);
-	return old;
-}
-
-/**
- * kmemfs_begin_xattrs() - see to it that a change of attributes can be committed
- * @inode: whose
- * @pages: that they take besides the inode's record: 0 or 1
- * @what: what makes space may use what is kept back for that
- *
- * Return: 0 with commit_sem held for reading, until the change is made; or -ENOSPC
- * without it.
- */
-int kmemfs_begin_xattrs(struct inode *inode, unsigned int pages, enum kmemfs_change what)
-{
-	unsigned long leave = what == KMEMFS_ADDS ? KMEMFS_RESERVE_MIN : 0;
-	struct kmemfs_inode *ki = KMEMFS_I(inode);
-	struct kmemfs *k = kmemfs_of(inode);
-	bool more, enough, again = true;
-	unsigned int flags, old;
-
-	for (;;) {
-		down_read(&k->commit_sem);
-		old = kmemfs_set_xattr_pages(ki, pages, &more);
-		flags = memalloc_nofs_save();
-		enough = !more || kmemfs_reserve_add(k, leave);
-		memalloc_nofs_restore(flags);
-		if (enough)
-			return 0;
-		kmemfs_set_xattr_pages(ki, old, &more);
-		up_read(&k->commit_sem);
-		if (!again || !kmemfs_make_space(k))
-			return -ENOSPC;
-		again = false;
-	}
-}
-
-/* They are on media, in @page if not 0, or will not be. Commits are held up. */
-void kmemfs_xattrs_done(struct kmemfs_inode *ki, u64 page)
-{
-	bool more;
-
-	ki->xattr_page = page;
-	ki->xattrs_dirty = false;
-	kmemfs_set_xattr_pages(ki, 0, &more);
 }
