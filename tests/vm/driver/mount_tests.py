@@ -379,6 +379,31 @@ def tables(machine):
         fresh(machine, "commit=0")
 
 
+SUM_ALL = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.ioctl(fd, 0xdb44, 0)
+"""
+
+
+@test("Mount.ChecksumsForWhichThereIsNoMemoryAreLeftOut", timeout=600)
+def sums_left_out(machine):
+    """They are a page of kernel memory for each 1,008 of data, nearly as much as the page tables."""
+    limit = "/sys/module/kmemfs/parameters/max_tables"
+    fresh(machine, "commit=0")
+    machine.sh(f"head -c 560M /dev/zero >{POOL}/file")
+    machine.run("python3", "-c", SUM_ALL, POOL)
+    machine.sh(f"echo 1 >{limit}; dmesg -C")
+    try:
+        machine.remount("commit=0")
+        said = machine.sh("dmesg")
+        expect("there is no memory for the checksums of " in said, f"said: {said}")
+        machine.sh(f"cmp -n 560M {POOL}/file /dev/zero && rm {POOL}/file && sync -f {POOL}")
+    finally:
+        machine.sh(f"echo 0 >{limit}")
+        fresh(machine, "commit=0")
+
+
 @test("Mount.OtherOptionsOfASecondMountAreRefused", timeout=300)
 def second_mount(machine):
     fresh(machine, "commit=0,byref=off,size=64M")

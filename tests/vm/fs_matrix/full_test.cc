@@ -47,6 +47,12 @@ class FullPool : public FsTest {
     return ioctl(root_.get(), KMEMFS_IOC_SUM, 0) == 0 ? ""
                                                       : std::strerror(errno);
   }
+  kmemfs_info Info() const {
+    kmemfs_info info = {};
+    EXPECT_EQ(ioctl(root_.get(), KMEMFS_IOC_INFO, &info), 0)
+        << std::strerror(errno);
+    return info;
+  }
   // Of a file that holds: its pages that checksums say so of, and others.
   kmemfs_verify_range Verify(const std::string& name) {
     UniqueFd fd = Open(name, O_RDONLY);
@@ -170,6 +176,23 @@ TEST_F(FullPool, ChecksumsOutliveCommitsWithoutRoomForThem) {
   ASSERT_NO_FATAL_FAILURE(Remount());
   EXPECT_EQ(Verify("kept").pages_checked, kKept);
   EXPECT_EQ(Verify("reused").pages_without_sum, 0u);
+}
+
+// A commit holds up changes, so it writes no more than a part of the table.
+TEST_F(FullPool, ChecksumsOfMuchDataTakeSeveralCommits) {
+  constexpr size_t kPages = 180000, kPagesOfAPage = 1008;
+  ASSERT_EQ(fallocate(Open("large").get(), 0, 0, kPages * kPage), 0)
+      << std::strerror(errno);
+  ASSERT_EQ(Commit(), "");
+  const kmemfs_info before = Info();
+  ASSERT_EQ(MakeSums(), "");
+  const kmemfs_info after = Info();
+  EXPECT_GE(after.sums_pages, kPages / kPagesOfAPage);
+  EXPECT_LE(after.meta_written - before.meta_written,
+            80 * (after.generation - before.generation))
+      << after.generation - before.generation << " commits";
+  ASSERT_NO_FATAL_FAILURE(Remount());
+  EXPECT_EQ(Verify("large").pages_checked, kPages);
 }
 
 // Each attribute of these takes a page of its own in the next commit, each name

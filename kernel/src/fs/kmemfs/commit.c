@@ -534,10 +534,20 @@ int kmemfs_commit(struct kmemfs *k)
 	return kmemfs_commit_changes(k, false);
 }
 
-/* The same, but checksums alone are worth a commit, too, unless the mount is read-only */
+/*
+ * The same, but checksums alone are worth a commit, too, unless the mount is read-only, or
+ * some, as each writes a part of the table
+ */
 int kmemfs_commit_all(struct kmemfs *k)
 {
-	return kmemfs_commit_changes(k, !sb_rdonly(k->sb));
+	unsigned long more = kmemfs_sums_commits(k);
+	bool sums = !sb_rdonly(k->sb);
+	int r;
+
+	do {
+		r = kmemfs_commit_changes(k, sums);
+	} while (!r && sums && READ_ONCE(k->sums.dirty) && !READ_ONCE(k->sums.lacking) && --more);
+	return r;
 }
 
 int kmemfs_fsync(struct file *file, loff_t start, loff_t end, int datasync)

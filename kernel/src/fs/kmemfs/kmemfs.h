@@ -718,6 +718,7 @@ int kmemfs_sum_all(struct kmemfs *k);
 void kmemfs_sums_wanted(struct kmemfs *k, u32 page);
 void kmemfs_sums_kick(struct kmemfs *k);
 size_t kmemfs_sums_memory(void);
+unsigned long kmemfs_sums_commits(const struct kmemfs *k);
 int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums);
 void kmemfs_sums_count_for(struct kmemfs *k, u32 page, unsigned long count);
 int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count);

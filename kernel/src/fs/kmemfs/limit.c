@@ -20,6 +20,7 @@
  * Inodes and page tables of files are kernel memory of another kind, and all of them
  * are there while the device is mounted. Who needs more than half of what there is gets
  * no space; a mount may take two thirds. So what can be made can be mounted again.
+ * Checksums never get more than what is left of the half, so no mount fails for them.
  *
  * What was deleted is space again after a commit, and so is what the reserve keeps for
  * the commit of changed files; who lacks space makes one.

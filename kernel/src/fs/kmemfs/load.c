@@ -64,12 +64,18 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 	return kmemfs_load_index(&k->itable, level, le64_to_cpu(head->first), page);
 }
 
+/* Those for which there is no memory are left out, so that files can be changed all the same */
 static int kmemfs_load_sums_page(void *ctx, __u64 leaf, __u64 page, const struct kmemfs_sums *sums)
 {
 	struct kmemfs_loading *l = ctx;
 
-	return kmemfs_load_charge(l, kmemfs_sums_memory()) ?:
-	       kmemfs_load_sums(l->k, leaf, page, sums);
+	if (!kmemfs_charge_table(l->k, kmemfs_sums_memory())) {
+		if (!kmemfs_load_sums(l->k, leaf, page, sums))
+			return 0;
+		kmemfs_uncharge_table(l->k, kmemfs_sums_memory());
+	}
+	l->sums_left_out++;
+	return l->k->rescue ? 0 : kmemfs_lose_sums(l->k, leaf, 1);
 }
 
 /* A page of the tree of l->ki, of which the runs come if @level is 0 */
@@ -221,14 +227,11 @@ static int kmemfs_load_damage(void *ctx, __u64 page, __u64 ino, __u64 file_page,
 			      const char *why)
 {
 	struct kmemfs_loading *l = ctx;
-	int r;
 
 	if (ino != KMEMFS_INO_SUMS)
 		return -EUCLEAN;
-	r = kmemfs_load_charge(l, count * sizeof(void *));
-	if (!r)
-		r = kmemfs_rescue_damage(ctx, page, ino, file_page, count, why);
-	return r ?: kmemfs_lose_sums(l->k, file_page, count);
+	return kmemfs_rescue_damage(ctx, page, ino, file_page, count, why) ?:
+	       kmemfs_lose_sums(l->k, file_page, count);
 }
 
 static const struct kmemfs_visitor kmemfs_load_visitor = {
@@ -466,6 +469,10 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 	r = k->rescue ? kmemfs_load_rescue(&l, &why) : kmemfs_load_tree(&l, &why);
 	kmemfs_sums_loaded(k, r);
 	kmemfs_rescue_done(&l);
+	if (!r && l.sums_left_out)
+		pr_warn("%s: there is no memory for the checksums of %lu MiB: not known in this mount, and made anew as far as there is\n",
+			k->kp->name,
+			(l.sums_left_out * KMEMFS_SUMS_PER_PAGE) >> (20 - PAGE_SHIFT));
 	if (r == -EUCLEAN)
 		pr_err("%s: %s\n", k->kp->name, why.text);
 	if (r)

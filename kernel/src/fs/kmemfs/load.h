@@ -21,6 +21,7 @@
  * @lost: kmemfs.rescue: number of a directory that cannot be reached ->
  *	struct kmemfs_inode of what is there in its place
  * @told: lines in the log about damage, and those that were too many
+ * @sums_left_out: pages of checksums for which there was no memory
  */
 struct kmemfs_loading {
 	struct kmemfs *k;
@@ -34,6 +35,7 @@ struct kmemfs_loading {
 	u64 most;
 	struct xarray lost;
 	unsigned long told;
+	unsigned long sums_left_out;
 };
 
 /* load.c */

@@ -24,10 +24,14 @@
  *
  * What a commit must not fail for is not allowed to take pages of the reserve, nor the
  * last ones of the node. If there are no others, the commit has the table of the one
- * before. If that has sums that have been cleared since, the root says of which generation
- * the table is (@sums_generation): after a crash its sums count for what older segments
- * lead to, and others are made anew. So damage of what did not change is seen however full
- * a pool is.
+ * before. Nor may it hold up changes for long: it writes some leaves, those first that say
+ * what does not hold any more, and leaves the others to the commits that follow. If the
+ * table has sums then that have been cleared, the root says of which generation it is
+ * (@sums_generation): after a crash its sums count for what older segments lead to, and
+ * others are made anew. So damage of what did not change is seen however full a pool is.
+ *
+ * Nor does a mount fail for them: those for which there is no memory are left out, and the
+ * next commit has a table without them.
  */
 
 #define pr_fmt(fmt) "kmemfs: " fmt
@@ -41,6 +45,12 @@
 /* Pages of which sums are made at once */
 #define KMEMFS_SUMS_BATCH	64
 
+/* Leaves that a commit writes */
+#define KMEMFS_SUMS_LEAVES	64
+
+/* On leaves of the table: media has sums of it that are here no more. As KMEMFS_LEAF_DIRTY. */
+#define KMEMFS_LEAF_CLEARED	XA_MARK_2
+
 /* Free pages of the node that are left to others */
 #define KMEMFS_SUMS_SPARED	1024
 
@@ -49,12 +59,9 @@
 
 /**
  * struct kmemfs_sums_leaf - a leaf of the table of checksums in memory
- * @cleared: media may have sums that are here no more. Set with kmemfs.commit_sem held;
- *	commits are the others that look at it.
  * @sum: as in struct kmemfs_sums, in host order
  */
 struct kmemfs_sums_leaf {
-	bool cleared;
 	u32 sum[KMEMFS_SUMS_PER_PAGE];
 };
 
@@ -64,6 +71,16 @@ static void kmemfs_sums_dirty(struct kmemfs *k, unsigned long leaf)
 {
 	xa_set_mark(&k->sums.table.leaves, leaf, KMEMFS_LEAF_DIRTY);
 	WRITE_ONCE(k->sums.dirty, true);
+}
+
+/* A sum is here no more. Caller holds commit_sem, or mounts. */
+static void kmemfs_sums_cleared(struct kmemfs *k, unsigned long leaf)
+{
+	struct xarray *leaves = &k->sums.table.leaves;
+
+	kmemfs_sums_dirty(k, leaf);
+	if (xa_to_value(xa_load(leaves, leaf)))
+		xa_set_mark(leaves, leaf, KMEMFS_LEAF_CLEARED);
 }
 
 /* Leaf @n, which comes into being if it was not there; leaves do not go. NULL: no memory. */
@@ -119,8 +136,7 @@ void kmemfs_clear_sums(struct kmemfs *k, const u32 *pages, unsigned long nr)
 		if (!READ_ONCE(*sum))
 			continue;
 		WRITE_ONCE(*sum, 0);
-		WRITE_ONCE(leaf->cleared, true);
-		kmemfs_sums_dirty(k, n);
+		kmemfs_sums_cleared(k, n);
 	}
 }
 
@@ -325,47 +341,53 @@ static int kmemfs_write_sums_leaf(struct kmemfs_commit *c, unsigned long n, u32 
 	return r ?: xa_err(xa_store(&c->sums.leaves, n, xa_mk_value(page), GFP_NOFS));
 }
 
-static int kmemfs_write_sums_leaves(struct kmemfs_commit *c)
+/* Write *@most of those with @mark that have not been written. 1: there are more; 0; or an error */
+static int kmemfs_write_sums_marked(struct kmemfs_commit *c, xa_mark_t mark, unsigned int *most)
 {
 	unsigned long n;
 	void *v;
 	int r;
 
-	xa_for_each_marked(&c->k->sums.table.leaves, n, v, KMEMFS_LEAF_DIRTY) {
+	xa_for_each_marked(&c->k->sums.table.leaves, n, v, mark) {
+		if (xa_load(&c->sums.leaves, n))
+			continue;
+		if (!*most)
+			return 1;
 		r = kmemfs_write_sums_leaf(c, n, xa_to_value(v));
 		if (r)
 			return r;
+		(*most)--;
 		cond_resched();
 	}
-	return kmemfs_write_table(c, &c->sums);
+	return 0;
 }
 
-/* Are there sums on media that do not hold any more? */
-static bool kmemfs_sums_stale(struct kmemfs *k)
+/* 1: the table on media will have sums that do not hold any more; 0: it has none; or an error */
+static int kmemfs_write_sums_leaves(struct kmemfs_commit *c)
 {
-	const struct kmemfs_sums_leaf *leaf;
-	unsigned long n;
-	void *v;
+	unsigned int most = KMEMFS_SUMS_LEAVES;
+	int stale, r;
 
-	xa_for_each_marked(&k->sums.table.leaves, n, v, KMEMFS_LEAF_DIRTY) {
-		leaf = xa_load(&k->sums.held, n);
-		if (leaf && leaf->cleared && xa_to_value(v))
-			return true;
-	}
-	return false;
+	stale = kmemfs_write_sums_marked(c, KMEMFS_LEAF_CLEARED, &most);
+	r = stale < 0 ? stale : kmemfs_write_sums_marked(c, KMEMFS_LEAF_DIRTY, &most);
+	if (r >= 0)
+		r = kmemfs_write_table(c, &c->sums);
+	return r ?: stale;
 }
 
 /**
  * kmemfs_commit_sums() - write what has changed of the table of checksums
  * @c: a commit that has written all else; commit_sem is held for writing
  *
- * If there are no pages for that, the table is the one of the commit before.
+ * If there are no pages for that, the table is the one of the commit before. What is more
+ * than a commit writes is as it was there.
  */
 void kmemfs_commit_sums(struct kmemfs_commit *c)
 {
 	const u64 nr_meta_pages = c->sink.nr_meta_pages;
 	const size_t fresh = c->fresh.nr, old = c->old.nr;
 	struct kmemfs *k = c->k;
+	bool stale;
 	int r;
 
 	c->sums_written = false;
@@ -374,13 +396,17 @@ void kmemfs_commit_sums(struct kmemfs_commit *c)
 	c->spare_reserve = true;
 	r = kmemfs_free_pages(k) < KMEMFS_SUMS_SPARED ? -ENOSPC : kmemfs_write_sums_leaves(c);
 	c->spare_reserve = false;
-	WRITE_ONCE(k->sums.lacking, !!r);
-	if (!r) {
+	WRITE_ONCE(k->sums.lacking, r < 0);
+	stale = r > 0 || (r && xa_marked(&k->sums.table.leaves, KMEMFS_LEAF_CLEARED));
+	if (stale)
+		c->root.sums_generation = kmemfs_sums_hold_to(&k->root);
+	else if (!r)
+		c->root.sums_generation = 0;
+	if (r >= 0) {
 		c->sums_written = true;
 		c->root.sums = c->sums.top;
 		c->root.sums_height = c->sums.height;
 		c->root.nr_sums_pages = c->sums.span;
-		c->root.sums_generation = 0;
 		c->sums_pages = k->sums.nr_pages + c->sink.nr_meta_pages - nr_meta_pages -
 				(c->old.nr - old);
 		return;
@@ -388,19 +414,16 @@ void kmemfs_commit_sums(struct kmemfs_commit *c)
 	kmemfs_unwrite(c, fresh);
 	c->old.nr = old;
 	c->sink.nr_meta_pages = nr_meta_pages;
-	if (kmemfs_sums_stale(k))
-		c->root.sums_generation = kmemfs_sums_hold_to(&k->root);
 }
 
 /* Leaf @n of the table in memory is on media as it is. Overwrites: does not allocate. */
 static void kmemfs_sums_leaf_written(struct kmemfs *k, unsigned long n, void *page)
 {
-	struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, n);
+	struct xarray *leaves = &k->sums.table.leaves;
 
-	xa_store(&k->sums.table.leaves, n, page, GFP_NOFS);
-	xa_clear_mark(&k->sums.table.leaves, n, KMEMFS_LEAF_DIRTY);
-	if (leaf)
-		leaf->cleared = false;
+	xa_store(leaves, n, page, GFP_NOFS);
+	xa_clear_mark(leaves, n, KMEMFS_LEAF_DIRTY);
+	xa_clear_mark(leaves, n, KMEMFS_LEAF_CLEARED);
 }
 
 /* All is written; commit_sem is held for writing */
@@ -415,7 +438,13 @@ void kmemfs_sums_committed(struct kmemfs_commit *c)
 		kmemfs_sums_leaf_written(c->k, n, v);
 	kmemfs_table_committed(&c->sums);
 	c->k->sums.nr_pages = c->sums_pages;
-	WRITE_ONCE(c->k->sums.dirty, false);
+	WRITE_ONCE(c->k->sums.dirty, xa_marked(&c->k->sums.table.leaves, KMEMFS_LEAF_DIRTY));
+}
+
+/* How many commits write all of the table at most? */
+unsigned long kmemfs_sums_commits(const struct kmemfs *k)
+{
+	return k->region.end / (KMEMFS_SUMS_PER_PAGE * KMEMFS_SUMS_LEAVES) + 1;
 }
 
 /* ---- mounting -------------------------------------------------------------- */
@@ -440,6 +469,7 @@ int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct k
 {
 	const unsigned long first = n * KMEMFS_SUMS_PER_PAGE;
 	struct kmemfs_sums_leaf *leaf = kmemfs_sums_make_leaf(k, n);
+	bool cleared = false;
 	unsigned int i;
 
 	if (!leaf ||
@@ -453,15 +483,15 @@ int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct k
 			leaf->sum[i] = le32_to_cpu(sums->sum[i]);
 			__clear_bit(first + i, k->sums.unsummed);
 		} else {
-			leaf->cleared = true;
+			cleared = true;
 		}
 	}
-	if (leaf->cleared)
-		kmemfs_sums_dirty(k, n);
+	if (cleared)
+		kmemfs_sums_cleared(k, n);
 	return 0;
 }
 
-/* While mounting: nothing can be read of leaf @n and those behind it */
+/* While mounting: nothing can be read of leaf @n and those behind it, or is there room for */
 int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count)
 {
 	int r = 0;
@@ -504,6 +534,7 @@ static void kmemfs_leave_table(struct kmemfs *k)
 
 	xa_for_each(&t->leaves, n, v) {
 		xa_store(&t->leaves, n, xa_mk_value(0), GFP_KERNEL);	/* overwrites */
+		xa_clear_mark(&t->leaves, n, KMEMFS_LEAF_CLEARED);
 		kmemfs_sums_dirty(k, n);
 	}
 	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
