@@ -422,5 +422,57 @@ TEST(DamageOfExtents, ReachesUpToTheNextRunThatIsThere) {
                   leaf_pages + 11}));
 }
 
+// A tree that leads to the same pages again and again loses what is too much,
+// and no other tree anything.
+TEST(DamageOfSharedTrees, LosesWhatIsReachedTooOften) {
+  struct Light {
+    std::set<uint64_t> seen;
+    std::map<uint64_t, uint64_t> pages;
+    uint64_t lost = 0;
+  };
+  Image image(64, 2);
+  uint64_t length = 1;
+  uint64_t page = image.WriteRope({{0, 1, image.Allocate()}}).top;
+  constexpr uint32_t kHeight = 4;
+  for (uint32_t level = 1; level <= kHeight; level++) {
+    const std::vector<kmemfs_child_info> children(
+        level < kHeight ? KMEMFS_CHILDREN_PER_PAGE : 5,
+        {static_cast<__u32>(page), length});
+    page = image.WriteNode(level, children);
+    length *= children.size();
+  }
+  Inode file = File(2, "file", {});
+  file.rope = {
+      .top = page, .height = kHeight, .nr_runs = length, .nr_pages = length};
+  file.size = length * KMEMFS_PAGE_SIZE;
+  const kmemfs_root_info root = image.Commit(
+      {RootDirectory(), file, File(3, "whole", {{0, 1, image.Allocate()}})});
+  kmemfs_visitor visitor = {};
+  visitor.meta = [](void* ctx, __u64 at, kmemfs_page_kind kind, __u32) {
+    const bool first = static_cast<Light*>(ctx)->seen.insert(at).second;
+    const bool shared = kind == KMEMFS_KIND_SEGMENT || kind == KMEMFS_KIND_NODE;
+    return shared && !first ? KMEMFS_SEEN : 0;
+  };
+  visitor.run = [](void* ctx, __u64 ino, __u64, __u64 count, __u64) {
+    static_cast<Light*>(ctx)->pages[ino] += count;
+    return 0;
+  };
+  visitor.damage = [](void* ctx, __u64, __u64 ino, __u64, __u64 count,
+                      const char* why) {
+    EXPECT_EQ(ino, 2u);
+    EXPECT_THAT(why, testing::HasSubstr("too many pages of shared trees"));
+    static_cast<Light*>(ctx)->lost += count;
+    return 0;
+  };
+  Light light;
+  kmem_persist_why why = {};
+  EXPECT_EQ(kmemfs_walk(&image.media(), &root, &visitor, &light, &why), 0)
+      << why.text;
+  EXPECT_GT(light.pages[2], 0u);
+  EXPECT_GT(light.lost, 0u);
+  EXPECT_EQ(light.pages[2] + light.lost, length);
+  EXPECT_EQ(light.pages[3], 1u);
+}
+
 }  // namespace
 }  // namespace daxsnap::format

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a damaged pool can be read, and what damage is named."""
 
+import re
 import struct
 import subprocess
 
@@ -38,12 +39,12 @@ if VERSION == 2:
         self.vm.cut()
         self.vm.up()
 
-    def fill(self, version):
+    def fill(self, version, script=FILL):
         """A pool with something of each kind, in one commit, and what is in it."""
         subprocess.run([WRITE_HEAD, self.vm.image, str(self.vm.data), str(self.size), str(version)], check=True)
         self.attach()
         self.vm.shell(f"mkdir -p /mnt/pool && mount -t kmemfs -o commit=0 dax0.0 /mnt/pool &&"
-                      f" python3 -c 'VERSION = {version}\n{self.FILL}' && umount /mnt/pool &&"
+                      f" python3 -c 'VERSION = {version}\n{script}' && umount /mnt/pool &&"
                       f" mount -r -t kmemfs dax0.0 /mnt/pool")
         self.whole = self.vm.guest("content")
         self.assertEqual(self.vm.guest("info_flags"), 0)
@@ -162,6 +163,28 @@ if VERSION == 2:
         for directory, now in moved.items():
             for f in range(12):
                 self.assertEqual(found["files"][f"{now}/f{f}"], self.whole["files"][f"{directory}/f{f}"])
+
+    def test_many_names_that_are_the_same(self):
+        """Each gets a number of its own at once: a mount does not try all those before."""
+        self.fill(2, """import os
+os.chdir("/mnt/pool")
+with open("file", "w") as file: file.write("content")
+for i in range(3000): os.link("file", f"l{i:04}")
+""")
+        changed = {}
+        for page in self.tree[b"INOD"]:
+            new = bytearray(self.vm.read(page))
+            for name in range(64 + 320, PAGE, 576):
+                if new[name:name + 1] == b"l":
+                    new[name:name + 5] = b"l0000"
+            new[4:8] = mutation.crc_of(bytes(new)).to_bytes(4, "little")
+            if new != self.vm.read(page):
+                changed[page] = bytes(new)
+        found = self.rescue(changed, "inode ")
+        names = set(found["files"])
+        self.assertEqual(len(names), 3001)
+        self.assertEqual({name for name in names if not re.fullmatch(r"file|l0000(#\d+)?", name)}, set())
+        self.assertEqual(set(map(str, found["files"].values())), {str(found["files"]["file"])})
 
 
 class Checksums(DeviceTest):

@@ -495,10 +495,9 @@ struct kmemfs_visitor {
  * reports it, and that each file tree has the runs and pages that its inode
  * says. Stack is bounded and time linear in pages and runs whatever the media
  * says: no page of a table or an extent tree can stand at two places, because each
- * says which place is its own; pages of version 2 file trees can, and the walk ends
- * with -EUCLEAN, also if @v->damage is there, when it has been at
- * KMEMFS_MAX_VISITS more than the device has, or, if @v->meta says KMEMFS_SEEN of those it
- * knows, at KMEMFS_MAX_AGAIN entries again.
+ * says which place is its own; pages of version 2 file trees can, and those count as damaged
+ * that come when the walk has been at KMEMFS_MAX_VISITS more than the device has, or, if
+ * @v->meta says KMEMFS_SEEN of those it knows, at KMEMFS_MAX_AGAIN entries again.
  *
  * Return: 0, -EUCLEAN, or what a callback returned.
  */

@@ -382,6 +382,15 @@ static void rope_enter(struct rope *r, u64 page, const struct kmemfs_node *node,
 	};
 }
 
+/* One more page is reached; what follows is lost if those before were too many */
+static int too_many_check(struct kmemfs_walk *w, u64 ino)
+{
+	if (w->again > KMEMFS_MAX_AGAIN || w->visits > KMEMFS_MAX_VISITS + w->m->nr_pages)
+		return kmemfs_refuse(w->why, "inode %llu: too many pages of shared trees", ino);
+	w->visits++;
+	return 0;
+}
+
 /* The next page on the way; @length of it is what the node above says; 0: it is the top */
 static int rope_page(struct rope *r, u64 page, u32 level, u64 length, bool seen)
 {
@@ -389,10 +398,9 @@ static int rope_page(struct rope *r, u64 page, u32 level, u64 length, bool seen)
 	u64 lost;
 	int err;
 
-	if (r->w->visits++ == KMEMFS_MAX_VISITS + r->w->m->nr_pages)
-		return kmemfs_refuse(r->w->why, "inode %llu: too many pages of shared trees",
-				     r->ino);
-	err = rope_reach(r, page, level, length, &seen, &head);
+	err = too_many_check(r->w, r->ino);
+	if (!err)
+		err = rope_reach(r, page, level, length, &seen, &head);
 	if (err == -EUCLEAN) {
 		lost = length ? length : r->end;
 		r->damaged = true;
@@ -404,9 +412,6 @@ static int rope_page(struct rope *r, u64 page, u32 level, u64 length, bool seen)
 		return err;
 	if (seen)
 		r->w->again += le32_to_cpu(head->nr);
-	if (r->w->again > KMEMFS_MAX_AGAIN)
-		return kmemfs_refuse(r->w->why, "inode %llu: too many pages of shared trees",
-				     r->ino);
 	if (level) {
 		rope_enter(r, page, (const struct kmemfs_node *)head, seen);
 		return 0;

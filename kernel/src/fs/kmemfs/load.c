@@ -8,7 +8,16 @@
 #include <linux/dcache.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
+#include <linux/vmalloc.h>
 #include "load.h"
+
+static bool kmemfs_load_fits(struct kmemfs_loading *l, u64 bytes, u64 most)
+{
+	if (atomic64_add_return(bytes, &l->k->table_bytes) <= most)
+		return true;
+	kmemfs_uncharge_table(l->k, bytes);
+	return false;
+}
 
 /*
  * Account for memory that is about to be taken. What a device leads to may be more than
@@ -16,7 +25,7 @@
  */
 int kmemfs_load_charge(struct kmemfs_loading *l, u64 bytes)
 {
-	if (atomic64_add_return(bytes, &l->k->table_bytes) <= l->most)
+	if (kmemfs_load_fits(l, bytes, l->most))
 		return 0;
 	pr_err("%s: not mounted: inodes and page tables of its files need more than %llu MiB of memory\n",
 	       l->k->kp->name, l->most >> 20);
@@ -134,6 +143,9 @@ static int kmemfs_load_meta_rescue(void *ctx, __u64 page, enum kmemfs_page_kind 
 {
 	struct kmemfs_loading *l = ctx;
 
+	/* so that the walk knows when it has come the same ways too often */
+	if (kind == KMEMFS_KIND_SEGMENT || kind == KMEMFS_KIND_NODE)
+		return l->reached && __test_and_set_bit(page, l->reached) ? KMEMFS_SEEN : 0;
 	if (kind != KMEMFS_KIND_XATTRS)
 		return 0;
 	return kmemfs_load_xattr_page(l, l->media.page(&l->media, page));
@@ -206,13 +218,18 @@ static int kmemfs_load_visit_run(void *ctx, __u64 ino, __u64 file_page, __u64 co
 	u64 end_chunk = ((file_page + count - 1) >> KMEMFS_CHUNK_SHIFT) + 1;
 	u64 first_chunk = file_page >> KMEMFS_CHUNK_SHIFT;
 	struct kmemfs_loading *l = ctx;
+	u64 bytes;
 	int r;
 
 	if (l->rope)
 		l->rope->level[0].piece[l->rope->level[0].nr - 1].runs++;
 	first_chunk = max(first_chunk, l->next_chunk);
+	bytes = (end_chunk - first_chunk) * sizeof(struct kmemfs_chunk);
+	/* a quarter is for inodes */
+	if (l->k->rescue && !kmemfs_load_fits(l, bytes, l->most / 4 * 3))
+		return kmemfs_rescue_no_memory(l, file_page);
 	l->next_chunk = end_chunk;
-	r = kmemfs_load_charge(l, (end_chunk - first_chunk) * sizeof(struct kmemfs_chunk));
+	r = l->k->rescue ? 0 : kmemfs_load_charge(l, bytes);
 	if (!r)
 		r = kmemfs_load_run(l->ki, file_page, count, page);
 	if (!r)
@@ -430,8 +447,11 @@ static void kmemfs_drop_nameless(struct kmemfs *k)
 /* What there is of a tree that does not hold */
 static int kmemfs_load_rescue(struct kmemfs_loading *l, struct kmem_persist_why *why)
 {
-	int r = kmemfs_walk(&l->media, &l->k->root, &kmemfs_rescue_visitor, l, why);
+	int r;
 
+	l->reached = vzalloc(BITS_TO_LONGS(l->k->region.end) * sizeof(long));
+	r = kmemfs_walk(&l->media, &l->k->root, &kmemfs_rescue_visitor, l, why);
+	vfree(l->reached);
 	if (!r && !xa_load(&l->k->inodes, KMEMFS_ROOT_INO))
 		r = kmemfs_load_root(l);
 	return r ?: kmemfs_load_names(l);

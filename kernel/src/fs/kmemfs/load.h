@@ -20,6 +20,7 @@
  * @most: memory that all may take
  * @lost: kmemfs.rescue: number of a directory that cannot be reached ->
  *	struct kmemfs_inode of what is there in its place
+ * @reached: kmemfs.rescue: bit per device page: of a file's tree, and visited; or NULL
  * @told: lines in the log about damage, and those that were too many
  * @sums_left_out: pages of checksums for which there was no memory
  */
@@ -34,6 +35,7 @@ struct kmemfs_loading {
 	bool summed;
 	u64 most;
 	struct xarray lost;
+	unsigned long *reached;
 	unsigned long told;
 	unsigned long sums_left_out;
 };
@@ -52,6 +54,7 @@ static inline bool kmemfs_has_name(const struct kmemfs_inode *ki)
 int kmemfs_rescue_damage(void *ctx, __u64 page, __u64 ino, __u64 file_page, __u64 count,
 			 const char *why);
 struct kmemfs_inode *kmemfs_rescue_parent(struct kmemfs_loading *l, struct kmemfs_name *n);
+int kmemfs_rescue_no_memory(struct kmemfs_loading *l, u64 file_page);
 int kmemfs_rescue_name(struct kmemfs_loading *l, struct dentry *parent, struct kmemfs_name *n);
 void kmemfs_rescue_no_target(struct kmemfs_loading *l, const struct kmemfs_name *n);
 void kmemfs_rescue_done(struct kmemfs_loading *l);

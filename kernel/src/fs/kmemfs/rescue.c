@@ -17,7 +17,9 @@
  *   the root directory, by the number of the directory's inode. If the root
  *   directory itself is lost, there is another one.
  * - Of names used twice in a directory the later one gets ``#NUMBER`` behind it, by the
- *   number of its inode.
+ *   number of its record: that of the inode, if it is its first name.
+ * - A file for whose page table there is no memory has the pages before. So has one whose
+ *   tree is reached too often.
  *
  * What only the tree as a whole tells, such as a page that two files of version 1 own, or
  * counts that are wrong, takes nothing away. Nothing is read of trees but what a mount
@@ -87,6 +89,18 @@ int kmemfs_rescue_damage(void *ctx, __u64 page, __u64 ino, __u64 file_page, __u6
 	return 0;
 }
 
+/* Pages of the inode that was visited last which are left out. Returns 0: go on. */
+int kmemfs_rescue_no_memory(struct kmemfs_loading *l, u64 file_page)
+{
+	struct kmemfs_inode *ki = l->ki;
+
+	if (!ki->damaged)
+		kmemfs_tell(l, "inode %lu (%s): pages from %llu on are left out: no memory",
+			    ki->vfs.i_ino, kmemfs_name_of(ki), file_page);
+	ki->damaged = true;
+	return 0;
+}
+
 /* What is there in the place of directory @ino */
 static struct kmemfs_inode *kmemfs_lost_directory(struct kmemfs_loading *l, u64 ino)
 {
@@ -145,15 +159,15 @@ static bool kmemfs_name_used(struct dentry *parent, const char *name)
 /* Change a name so that its directory has none like it. 0 or -ENOMEM. */
 int kmemfs_rescue_name(struct kmemfs_loading *l, struct dentry *parent, struct kmemfs_name *n)
 {
-	unsigned long ino = n->ki->vfs.i_ino;
 	const char *name = n->name;
 	unsigned int nr = 1;
 	char *fresh = NULL;
 	char tail[40];
 
 	while (kmemfs_name_used(parent, name)) {
-		int len = nr == 1 ? scnprintf(tail, sizeof(tail), "#%lu", ino) :
-				    scnprintf(tail, sizeof(tail), "#%lu#%u", ino, nr);
+		/* a name of its own, unless another one looks like it on purpose */
+		int len = nr == 1 ? scnprintf(tail, sizeof(tail), "#%lu", n->slot) :
+				    scnprintf(tail, sizeof(tail), "#%lu#%u", n->slot, nr);
 
 		kfree(fresh);
 		fresh = kasprintf(GFP_KERNEL, "%.*s%s", KMEMFS_NAME_MAX - len, n->name, tail);
@@ -165,7 +179,8 @@ int kmemfs_rescue_name(struct kmemfs_loading *l, struct dentry *parent, struct k
 	}
 	if (!fresh)
 		return 0;
-	kmemfs_tell(l, "inode %lu: %s is there already, it is %s now", ino, n->name, fresh);
+	kmemfs_tell(l, "inode %lu: %s is there already, it is %s now", n->ki->vfs.i_ino, n->name,
+		    fresh);
 	kfree(n->name);
 	n->name = fresh;
 	return 0;
