@@ -3,11 +3,15 @@
 
 #include <fcntl.h>
 #include <linux/kmemfs.h>
+#include <linux/mount.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include <cerrno>
 #include <filesystem>
+#include <map>
+#include <string>
 #include <system_error>
 #include <utility>
 
@@ -26,22 +30,71 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Of a pool's root directory.
+constexpr ino_t kRootInode = 1;
+
+// A mounted pool.
+struct OpenPool {
+  // Where it is mounted: it is not unmounted meanwhile.
+  UniqueFd place;
+  // A mount of its own, in no place: what is mounted below the other hides
+  // nothing of this one.
+  UniqueFd root;
+  pool::Mount mount;
+  kmemfs_info info = {};
+};
+
+// Whether the directory is the root of a kmemfs, which a place that only shows
+// a part of one is not, nor something that was mounted on top.
+bool IsRoot(const UniqueFd& place, kmemfs_info* info) {
+  struct stat found;
+  return place.valid() && fstat(place.get(), &found) == 0 &&
+         found.st_ino == kRootInode &&
+         ioctl(place.get(), KMEMFS_IOC_INFO, info) == 0;
+}
+
+absl::StatusOr<OpenPool> Open(const pool::Device& device) {
+  absl::StatusOr<pool::Mount> first = pool::FindMount(device);
+  if (!first.ok()) return first.status();
+  const absl::StatusOr<std::vector<pool::Mount>> mounts = pool::ListMounts();
+  if (!mounts.ok()) return mounts.status();
+  // Of two on one place the later one is on top.
+  std::map<std::string, pool::Mount> tops;
+  for (const pool::Mount& mount : *mounts) tops[mount.mount_point] = mount;
+  for (const auto& [place, mount] : tops) {
+    if (mount.device != device.name) continue;
+    OpenPool pool;
+    pool.mount = mount;
+    pool.place.reset(
+        open(place.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!IsRoot(pool.place, &pool.info)) continue;
+    pool.root.reset(static_cast<int>(
+        syscall(SYS_open_tree, pool.place.get(), "",
+                OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)));
+    if (pool.root.valid()) return pool;
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", place));
+  }
+  return absl::FailedPreconditionError(absl::StrCat(
+      "no mount of ", device.name, " shows all of it: on ", first->mount_point,
+      " is a part of the pool, or something else on top of it; "
+      "mount it elsewhere, too"));
+}
+
 // One walk over a mounted pool. Used once.
 class PoolVerifier {
  public:
-  PoolVerifier(pool::Mount mount, dev_t device, ProgressLine* line,
-               VerifyReport* report)
-      : mount_(std::move(mount)),
-        device_(device),
+  PoolVerifier(const OpenPool& pool, ProgressLine* line, VerifyReport* report)
+      : mount_(pool.mount),
+        top_(absl::StrCat("/proc/self/fd/", pool.root.get(), "/")),
         line_(line),
         report_(report) {}
 
   absl::Status Run() {
     std::error_code error;
-    fs::recursive_directory_iterator at(mount_.mount_point, error);
+    fs::recursive_directory_iterator at(top_, error);
     const fs::recursive_directory_iterator end;
     while (!error && at != end) {
-      absl::Status status = Look(&at);
+      absl::Status status = Look(at->path());
       if (!status.ok()) return status;
       at.increment(error);
     }
@@ -51,18 +104,12 @@ class PoolVerifier {
   }
 
  private:
-  absl::Status Look(fs::recursive_directory_iterator* at) {
-    const fs::path& path = (*at)->path();
+  absl::Status Look(const fs::path& path) {
     struct stat info;
     if (lstat(path.c_str(), &info) != 0) {
       if (errno == ENOENT) return absl::OkStatus();
       return absl::ErrnoToStatus(
           errno, absl::StrCat("cannot look at ", path.string()));
-    }
-    // Something else is mounted there.
-    if (info.st_dev != device_) {
-      at->disable_recursion_pending();
-      return absl::OkStatus();
     }
     return S_ISREG(info.st_mode) ? Verify(path) : absl::OkStatus();
   }
@@ -91,7 +138,7 @@ class PoolVerifier {
              check->bytes_damaged;
     v1::FileVerification& file = report_->files.emplace_back();
     file.set_path(
-        ToPrintableUtf8(path.lexically_relative(mount_.mount_point).string()));
+        ToPrintableUtf8(path.lexically_relative(top_).string()));
     file.set_size(static_cast<std::uint64_t>(info.st_size));
     file.set_bytes_verified(check->bytes_verified);
     file.set_bytes_without_checksum(check->bytes_without_checksum);
@@ -104,8 +151,8 @@ class PoolVerifier {
     return absl::OkStatus();
   }
 
-  const pool::Mount mount_;
-  const dev_t device_;
+  const pool::Mount& mount_;
+  const std::string top_;
   ProgressLine* const line_;
   VerifyReport* const report_;
   std::uint64_t done_ = 0;
@@ -150,32 +197,22 @@ absl::Status VerifyPool(const std::string& pool, bool make_checksums,
                         const Context& context) {
   const absl::StatusOr<pool::Device> device = pool::FindPool(pool);
   if (!device.ok()) return device.status();
-  absl::StatusOr<pool::Mount> mount = pool::FindMount(*device);
-  if (!mount.ok()) return mount.status();
-  const UniqueFd root(
-      open(mount->mount_point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  struct stat info;
-  kmemfs_info kmemfs = {};
-  if (!root.valid() || fstat(root.get(), &info) != 0 ||
-      ioctl(root.get(), KMEMFS_IOC_INFO, &kmemfs) != 0) {
-    return absl::ErrnoToStatus(
-        errno, absl::StrCat("cannot read ", mount->mount_point));
-  }
+  const absl::StatusOr<OpenPool> open = Open(*device);
+  if (!open.ok()) return open.status();
   VerifyReport report;
   report.name = device->name;
   {
-    ProgressLine line(context,
-                      absl::StrCat("making checksums of ", mount->mount_point));
+    ProgressLine line(
+        context, absl::StrCat("making checksums of ", open->mount.mount_point));
     // Of a pool that cannot have any the verdict says so.
-    if (make_checksums && kmemfs.version >= 2) {
-      absl::Status made = pool::MakeChecksums(root.get());
+    if (make_checksums && open->info.version >= 2) {
+      absl::Status made = pool::MakeChecksums(open->place.get());
       if (!made.ok()) return made;
     }
-    absl::Status status =
-        PoolVerifier(*mount, info.st_dev, &line, &report).Run();
+    absl::Status status = PoolVerifier(*open, &line, &report).Run();
     if (!status.ok()) return status;
   }
-  report.status = Verdict(device->name, report, kmemfs);
+  report.status = Verdict(device->name, report, open->info);
   PrintReports({report}, context);
   return report.status;
 }

@@ -17,18 +17,16 @@ constexpr std::uint64_t kPage = KMEM_PERSIST_PAGE_SIZE;
 // Of which the kernel compares some GiB a second.
 constexpr std::uint64_t kStep = std::uint64_t{16} << 20;
 
-void AddDamagedPage(std::uint64_t offset, FileCheck* file) {
-  file->bytes_damaged += kPage;
+void AddDamage(const ByteRange& range, FileCheck* file) {
+  file->bytes_damaged += range.length;
   if (!file->damaged.empty()) {
     ByteRange& last = file->damaged.back();
-    if (last.offset + last.length == offset) {
-      last.length += kPage;
+    if (last.offset + last.length == range.offset) {
+      last.length += range.length;
       return;
     }
   }
-  if (file->damaged.size() < kMaxDamagedRanges) {
-    file->damaged.push_back({.offset = offset, .length = kPage});
-  }
+  if (file->damaged.size() < kMaxDamagedRanges) file->damaged.push_back(range);
 }
 
 }  // namespace
@@ -42,7 +40,8 @@ absl::StatusOr<RangeCheck> CheckRange(int file, std::uint64_t offset,
   RangeCheck result = {.done = range.done,
                        .pages_checked = range.pages_checked,
                        .pages_without_sum = range.pages_without_sum,
-                       .first_bad = std::nullopt};
+                       .first_bad = std::nullopt,
+                       .bad_length = kPage};
   switch (error) {
     case 0:
     case EINTR:
@@ -50,6 +49,10 @@ absl::StatusOr<RangeCheck> CheckRange(int file, std::uint64_t offset,
     case EIO:
       if (range.first_bad == ~std::uint64_t{0}) break;
       result.first_bad = range.first_bad;
+      // Older kernels tell of one page at a time.
+      if ((range.flags & KMEMFS_VERIFY_BAD_LEN) != 0) {
+        result.bad_length = range.len;
+      }
       return result;
     case ENOTTY:
       result.done = length;
@@ -99,8 +102,9 @@ absl::StatusOr<FileCheck> CheckFile(
     file.bytes_without_checksum += range->pages_without_sum * kPage;
     at += range->done;
     if (range->first_bad.has_value()) {
-      AddDamagedPage(*range->first_bad, &file);
-      at = *range->first_bad + kPage;
+      AddDamage({.offset = *range->first_bad, .length = range->bad_length},
+                &file);
+      at = *range->first_bad + range->bad_length;
     }
     if (!step(file.bytes_verified + file.bytes_without_checksum +
               file.bytes_damaged)) {

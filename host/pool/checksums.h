@@ -22,6 +22,8 @@ struct RangeCheck {
   std::uint64_t pages_without_sum = 0;
   // Offset of the page behind `done`, if that is damaged.
   std::optional<std::uint64_t> first_bad = {};
+  // Bytes from there on that are damaged in the same way, in whole pages.
+  std::uint64_t bad_length = 4096;
 };
 
 // Of [offset, offset+length) of a regular file that is open for reading, both

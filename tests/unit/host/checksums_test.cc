@@ -57,6 +57,30 @@ TEST(CheckFileTest, CountsAllDamageAndListsTheFirst) {
   EXPECT_EQ(file->bytes_damaged, 150 * kPage);
 }
 
+TEST(CheckFileTest, ALongDamageIsAskedForOnce) {
+  constexpr std::uint64_t kLost = std::uint64_t{1} << 40;
+  int calls = 0;
+  const auto file = CheckFile(
+      [&](std::uint64_t offset, std::uint64_t length) {
+        ++calls;
+        RangeCheck range;
+        if (offset == 0) {
+          range.first_bad = 0;
+          range.bad_length = kLost;
+        } else {
+          range.done = length;
+          range.pages_checked = length / kPage;
+        }
+        return absl::StatusOr<RangeCheck>(range);
+      },
+      kLost + kPage, GoOn);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(calls, 2);
+  EXPECT_THAT(file->damaged, ElementsAre(ByteRange{0, kLost}));
+  EXPECT_EQ(file->bytes_damaged, kLost);
+  EXPECT_EQ(file->bytes_verified, kPage);
+}
+
 TEST(CheckFileTest, EmptyFileIsNotAskedFor) {
   const auto file = CheckFile(
       [](std::uint64_t, std::uint64_t) -> absl::StatusOr<RangeCheck> {

@@ -91,13 +91,14 @@ def names_damage(machine):
 def whole_pool(machine):
     machine.remount("commit=0")
     path = f"{POOL}/file that no snapshot has"
-    machine.sh(f"head -c 1M /dev/urandom >'{path}'; mkdir -p {POOL}/elsewhere; mount -t tmpfs none {POOL}/elsewhere;"
-               f" echo x >{POOL}/elsewhere/file")
+    machine.sh(f"head -c 1M /dev/urandom >'{path}'; mkdir -p {POOL}/elsewhere; echo x >{POOL}/elsewhere/hidden;"
+               f" mount -t tmpfs none {POOL}/elsewhere; echo x >{POOL}/elsewhere/file")
     try:
         status, told = verify(machine, "--pool=daxsnap-test", "--sum")
         expect(status == 0 and told["name"] == "dax0.0", f"exit {status}: {told['error']} {told['verification']}")
         names = [file["path"] for file in told["files"]]
         expect("file that no snapshot has" in names and "elsewhere/file" not in names, f"looked at {names}")
+        expect("elsewhere/hidden" in names, f"what another mount hides is not looked at: {names}")
         with damage(machine, f"'{path}'", range(10, 250, 50)) as offset:
             status, told = verify(machine, "--pool=dax0.0")
             found = {file["path"]: file["damaged"] for file in told["files"] if file["damaged"]}
@@ -109,8 +110,18 @@ def whole_pool(machine):
         expect(status == 8 and told["error"]["reason"] == "CHECKSUMS_MISSING", f"exit {status}: {told['error']}")
         expect(told["verification"]["bytes_without_checksum"] >= 64 << 10, f"told: {told['verification']}")
     finally:
-        machine.sh(f"umount {POOL}/elsewhere; rmdir {POOL}/elsewhere; rm '{path}'; sync -f {POOL}")
-    machine.sh(f"umount {POOL}")
+        machine.sh(f"umount {POOL}/elsewhere; rm -r {POOL}/elsewhere; rm '{path}'; sync -f {POOL}")
+    # A place that shows a part of the pool, or something else, is none to look at all of it.
+    machine.sh(f"mkdir -p {POOL}/part /run/part; echo x >{POOL}/part/file; mount --bind {POOL}/part /run/part")
+    for hide in ("true", f"mount -t tmpfs none {POOL}"):
+        machine.sh(hide)
+        done = machine.snapctl("-o", "json", "verify", "--pool=dax0.0", check=False)
+        if hide == "true":
+            names = [file["path"] for file in json.loads(done.stdout)["verified"][0]["files"]]
+            expect("part/file" in names, f"looked at {names}")
+        else:
+            expect(done.returncode == 8 and "shows all of it" in done.stderr, f"exit {done.returncode}: {done.stderr}")
+    machine.sh(f"umount {POOL}; umount /run/part; rm -r {POOL}/part; umount {POOL}")
     done = machine.snapctl("verify", "--pool=dax0.0", check=False)
     expect(done.returncode == 8 and "attach" in done.stderr, f"exit {done.returncode}: {done.stderr}")
     machine.ensure_snapd()

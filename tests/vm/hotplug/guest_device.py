@@ -269,14 +269,16 @@ def content():
 
 
 def verify_file(path):
-    """[errno or 0, pages that are what their checksums say, pages without one, first bad page or None]"""
+    """[errno or 0, pages that are what their checksums say, pages without one, first bad page or None, and how
+    many from there on are bad alike]"""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         argument = bytearray(VERIFY.pack(0, max(size, 1), 0, 0, 0, 0, 0))
         error = errno_of(fcntl.ioctl, file.fileno(), KMEMFS_IOC_VERIFY, argument)
-        _, length, _, done, checked, without, bad = VERIFY.unpack(argument)
+        _, length, flags, done, checked, without, bad = VERIFY.unpack(argument)
+        assert flags == bool(error), (path, argument.hex())
         assert (bad == (1 << 64) - 1) == (not error) and done == (bad if error else length), (path, argument.hex())
-        return [error, checked, without, bad // 4096 if error else None]
+        return [error, checked, without, *((bad // 4096, length // 4096) if error else (None, None))]
 
 
 def verify():

@@ -117,6 +117,8 @@ if VERSION == 2:
         bad = {name: (there[0], there[3]) for name, there in found["verify"].items() if there[0]}
         first = min(set(range(there["size"] // PAGE)) - set(map(int, there["pages"])))
         self.assertEqual(bad, {"sparse": ("EIO", first)})
+        if nothing_left:
+            self.assertEqual(found["verify"]["sparse"][4], there["size"] // PAGE, "more than one damage")
         self.assertIn("(sparse): pages ", self.log)
 
     def check_table(self):
@@ -223,7 +225,7 @@ fill("second")
         self.assertEqual(self.vm.guest("sums"), {"sums": 0})
         self.assertEqual(self.vm.guest("verify"), self.good)
 
-    good = {"first": [0, PAGES, 0, None], "second": [0, PAGES, 0, None]}
+    good = {"first": [0, PAGES, 0, None, None], "second": [0, PAGES, 0, None, None]}
 
     def pages_of(self, name, number):
         """Where media has a page of a file, and what is left of it in memory that a process had"""
@@ -251,16 +253,17 @@ fill("second")
                 self.flip(page)
         self.mount()
         found = self.vm.guest("verify")
-        self.assertEqual(found, {"first": self.good["first"], "second": ["EIO", 7, 0, 7], "late": [0, 0, 100, None]})
+        self.assertEqual(found, {"first": self.good["first"], "second": ["EIO", 7, 0, 7, 1],
+                                 "late": [0, 0, 100, None, None]})
         # Only what it says is bad: with that page anew the other one shows, and the damage is not covered up by
         # checksums that are made afterwards.
         self.vm.shell("mount -o remount,rw /mnt/pool && cd /mnt/pool && cp --reflink=always second clone &&"
                       " printf 'second 7 %4087s' '' | tr ' ' . | dd of=second bs=4096 seek=7 conv=notrunc status=none")
         self.assertEqual(self.vm.guest("sums"), {"sums": 0})
         found = self.vm.guest("verify")
-        self.assertEqual((found["second"], found["clone"]), (["EIO", 1400, 0, 1400], ["EIO", 7, 0, 7]))
+        self.assertEqual((found["second"], found["clone"]), (["EIO", 1400, 0, 1400, 1], ["EIO", 7, 0, 7, 1]))
         # Of what was damaged before it had a checksum nobody can know.
-        self.assertEqual((found["first"], found["late"]), (self.good["first"], [0, 100, 0, None]))
+        self.assertEqual((found["first"], found["late"]), (self.good["first"], [0, 100, 0, None, None]))
         self.reboot()
 
     def sums_pages(self):
@@ -331,7 +334,7 @@ fill("second")
         self.assertEqual(self.vm.guest("bind")["bind"], 0)
         self.vm.shell("mkdir -p /mnt/pool && mount -r -t kmemfs dax0.0 /mnt/pool")
         self.assertEqual(self.vm.guest("info_flags"), 1)
-        self.assertEqual(self.vm.guest("verify"), {"first": ["EIO", 2, 0, 2], "second": self.good["second"]})
+        self.assertEqual(self.vm.guest("verify"), {"first": ["EIO", 2, 0, 2, 1], "second": self.good["second"]})
         self.assertEqual(self.vm.guest("sums"), {"sums": "EROFS"})
         self.assertEqual(self.vm.digest(), digest, "written to")
         self.reboot()

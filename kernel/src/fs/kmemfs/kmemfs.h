@@ -600,6 +600,7 @@ struct kmemfs_scan {
 };
 
 /* table.c */
+unsigned long kmemfs_next_chunk(struct kmemfs_inode *ki, unsigned long index);
 bool kmemfs_any_entry(struct kmemfs_inode *ki, unsigned long index, unsigned long nr);
 unsigned long kmemfs_get_pages(struct kmemfs_inode *ki, unsigned long index, unsigned long nr,
 			       u32 *pages);

@@ -44,6 +44,17 @@ u32 *kmemfs_entry_locked(struct kmemfs_inode *ki, unsigned long index)
 	return &chunk->entry[kmemfs_slot(index)];
 }
 
+/* The first page of the next chunk that is there, of @index or behind it; ULONG_MAX: none is */
+unsigned long kmemfs_next_chunk(struct kmemfs_inode *ki, unsigned long index)
+{
+	unsigned long ci = index >> KMEMFS_CHUNK_SHIFT;
+	void *chunk = xa_find(&ki->chunks, &ci, ULONG_MAX, XA_PRESENT);
+
+	while (chunk && xa_is_value(chunk))
+		chunk = xa_find_after(&ki->chunks, &ci, ULONG_MAX, XA_PRESENT);
+	return chunk ? ci << KMEMFS_CHUNK_SHIFT : ULONG_MAX;
+}
+
 /* Is anything but a hole in [index, index + nr), which are of one chunk? Caller holds i_rwsem. */
 bool kmemfs_any_entry(struct kmemfs_inode *ki, unsigned long index, unsigned long nr)
 {

@@ -28,13 +28,35 @@ static int kmemfs_verify_page(struct kmemfs *k, u32 page, void *buffer)
 	return kmemfs_page_sum(buffer) == sum ? 1 : -EIO;
 }
 
+/*
+ * What is lost looks like a hole: where does it end? Where something is lost the mount is
+ * read-only, so nothing of it changes.
+ */
+static unsigned long kmemfs_lost_pages(struct kmemfs_inode *ki, unsigned long first)
+{
+	unsigned long end = DIV_ROUND_UP_ULL(i_size_read(&ki->vfs), PAGE_SIZE), index = first;
+
+	spin_lock(&ki->lock);
+	while (index < end && !kmemfs_entry_locked(ki, index)) {
+		index++;
+		if (kmemfs_slot(index))
+			continue;
+		spin_unlock(&ki->lock);
+		index = min(end, kmemfs_next_chunk(ki, index));
+		cond_resched();
+		spin_lock(&ki->lock);
+	}
+	spin_unlock(&ki->lock);
+	return index - first;
+}
+
 /* As many of [*index, end) as there are in a batch. 0 or -EIO; *index is where to go on. */
 static int kmemfs_verify_batch(struct inode *inode, unsigned long *index, unsigned long end,
 			       struct kmemfs_verify_range *v, void *buffer)
 {
 	struct kmemfs *k = kmemfs_of(inode);
 	u32 pages[KMEMFS_VERIFY_BATCH];
-	unsigned long i, nr;
+	unsigned long i, nr, bad = 1;
 	int r = 0;
 
 	inode_lock_shared(inode);
@@ -45,11 +67,15 @@ static int kmemfs_verify_batch(struct inode *inode, unsigned long *index, unsign
 		if (pages[i])
 			r = kmemfs_verify_page(k, pages[i], buffer);
 		else if (KMEMFS_I(inode)->damaged)
-			r = -EIO;	/* what is lost looks like a hole */
+			r = -EIO;
 		else
 			continue;
 		if (r < 0) {
 			v->first_bad = (u64)(*index + i) << PAGE_SHIFT;
+			if (!pages[i])
+				bad = kmemfs_lost_pages(KMEMFS_I(inode), *index + i);
+			v->len = (u64)bad << PAGE_SHIFT;
+			v->flags = KMEMFS_VERIFY_BAD_LEN;
 			break;
 		}
 		v->pages_checked += r;
@@ -62,7 +88,7 @@ static int kmemfs_verify_batch(struct inode *inode, unsigned long *index, unsign
 
 static int kmemfs_verify_pages(struct inode *inode, struct kmemfs_verify_range *v)
 {
-	const u64 size = i_size_read(inode);
+	const u64 size = i_size_read(inode), len = v->len;
 	unsigned long index = v->offset >> PAGE_SHIFT;
 	unsigned long end = DIV_ROUND_UP_ULL(min(v->offset + v->len, size), PAGE_SIZE);
 	void *buffer = (void *)__get_free_page(GFP_KERNEL);
@@ -76,9 +102,9 @@ static int kmemfs_verify_pages(struct inode *inode, struct kmemfs_verify_range *
 		cond_resched();
 	}
 	free_page((unsigned long)buffer);
-	v->done = min((u64)index << PAGE_SHIFT, v->offset + v->len) - v->offset;
+	v->done = min((u64)index << PAGE_SHIFT, v->offset + len) - v->offset;
 	if (!r)
-		v->done = v->len;
+		v->done = len;
 	return r;
 }
 

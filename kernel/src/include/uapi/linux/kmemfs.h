@@ -119,8 +119,10 @@ struct kmemfs_info {
 /**
  * struct kmemfs_verify_range - argument of KMEMFS_IOC_VERIFY
  * @offset: in: where in the file to begin; a multiple of the page size
- * @len: in: bytes, not zero; what is behind the end of the file holds
- * @flags: in: must be zero
+ * @len: in: bytes, not zero; what is behind the end of the file holds. Out, with
+ *	KMEMFS_VERIFY_BAD_LEN: bytes from @first_bad on that do not hold, all for one reason,
+ *	in whole pages; they may reach beyond what was asked for
+ * @flags: in: must be zero; out: KMEMFS_VERIFY_*
  * @done: out: bytes from @offset on that hold, or of which nobody knows
  * @pages_checked: out: pages among them that are what their checksums say
  * @pages_without_sum: out: pages that can be read and have no checksum (yet)
@@ -135,6 +137,8 @@ struct kmemfs_verify_range {
 	__u64 pages_without_sum;
 	__u64 first_bad;
 };
+
+#define KMEMFS_VERIFY_BAD_LEN	1	/* set with EIO by kernels that tell how much is bad */
 
 /*
  * Compare stored pages of a file with their checksums; what was stored through a mapping
