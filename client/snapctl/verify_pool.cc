@@ -137,8 +137,7 @@ class PoolVerifier {
     done_ += check->bytes_verified + check->bytes_without_checksum +
              check->bytes_damaged;
     v1::FileVerification& file = report_->files.emplace_back();
-    file.set_path(
-        ToPrintableUtf8(path.lexically_relative(top_).string()));
+    file.set_path(ToPrintableUtf8(path.lexically_relative(top_).string()));
     file.set_size(static_cast<std::uint64_t>(info.st_size));
     file.set_bytes_verified(check->bytes_verified);
     file.set_bytes_without_checksum(check->bytes_without_checksum);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/engine/criu_images.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <map>
 #include <set>
@@ -33,6 +35,9 @@ constexpr uint32_t kTcpEstablished = 1;
 constexpr uint32_t kTcpListen = 10;
 
 constexpr size_t kMaxImage = size_t{256} << 20;
+
+// Of the plugin.
+constexpr char kPageCountsFile[] = "daxsnap-stats.img";
 
 absl::Status Damaged(const std::string& name) {
   return absl::DataLossError(absl::StrCat("image ", name, " does not parse"));
@@ -145,6 +150,23 @@ absl::Status ReadFiles(int images, ImageSet* set) {
 
 }  // namespace
 
+absl::StatusOr<std::map<std::string, uint64_t>> ListImages(int images) {
+  auto entries = ListDirectory(images);
+  if (!entries.ok()) return entries.status();
+  std::map<std::string, uint64_t> sizes;
+  for (const std::string& entry : *entries) {
+    struct stat info;
+    if (entry == kPageCountsFile) continue;
+    if (fstatat(images, entry.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+      return ErrnoError(errno, absl::StrCat("cannot stat ", entry));
+    }
+    if (S_ISREG(info.st_mode)) {
+      sizes[entry] = static_cast<uint64_t>(info.st_size);
+    }
+  }
+  return sizes;
+}
+
 absl::StatusOr<ImageSet> ReadImageSet(int images) {
   ImageSet set;
   if (absl::Status status = ReadTasks(images, &set); !status.ok()) {
@@ -172,7 +194,7 @@ absl::StatusOr<DumpTimes> ReadDumpTimes(int work_directory) {
 }
 
 absl::StatusOr<std::optional<PageCounts>> ReadPageCounts(int images) {
-  const std::string name = "daxsnap-stats.img";
+  const std::string name = kPageCountsFile;
   auto content = ReadFileAt(images, name, kMaxImage);
   if (absl::IsNotFound(content.status())) return std::nullopt;
   if (!content.ok()) return content.status();

@@ -7,6 +7,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,6 +47,10 @@ struct ImageSet {
   std::vector<ImageFile> files;  // by path, each once
   ImageNetwork network;
 };
+
+// Regular files among the images in a directory, but for statistics: their
+// sizes in bytes, by name.
+absl::StatusOr<std::map<std::string, uint64_t>> ListImages(int images);
 
 // Reads the images in a directory. DATA_LOSS if one is missing or does not
 // parse.

@@ -388,6 +388,9 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
   input.labels.insert(request_.labels().begin(), request_.labels().end());
   input.written_files = written_files_;
+  auto sizes = ListImages(staged.images.get());
+  if (!sizes.ok()) return sizes.status();
+  input.image_sizes = *std::move(sizes);
   auto manifest = MakeManifest(input, *images);
   if (!manifest.ok()) return manifest.status();
   manifest_ = *std::move(manifest);

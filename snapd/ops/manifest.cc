@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -324,6 +325,11 @@ absl::StatusOr<v1::Manifest> MakeManifest(const ManifestInput& input,
   network->set_udp(images.network.udp);
   network->set_unix_sockets(images.network.unix_sockets);
   manifest.set_memory_node(input.memory_node);
+  for (const auto& [image, size] : input.image_sizes) {
+    v1::ImageRecord* record = manifest.add_images();
+    record->set_name(image);
+    record->set_size(size);
+  }
   return manifest;
 }
 
@@ -374,6 +380,44 @@ absl::Status CheckFiles(const v1::Manifest& manifest, v1::FilesPolicy policy) {
       status = CheckFile(file, policy);
     }
     if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckImages(const v1::Manifest& manifest, const std::string& name,
+                         int images) {
+  for (const v1::ImageRecord& image : manifest.images()) {
+    struct stat info;
+    const std::string path = absl::StrCat("images/", image.name());
+    const int error =
+        fstatat(images, image.name().c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0
+            ? 0
+            : errno;
+    if (error != 0 && error != ENOENT) {
+      return MakeError({.code = absl::StatusCode::kUnavailable,
+                        .reason = reason::kSnapshotUnreadable,
+                        .message = absl::StrCat("snapshot ", name,
+                                                " cannot be read now: ", path,
+                                                ": ", std::strerror(error)),
+                        .hint = "the snapshot may be whole: check the device "
+                                "and the kernel log, and try again",
+                        .metadata = {{"name", name},
+                                     {"path", path},
+                                     {"error", strerrorname_np(error)}}});
+    }
+    const bool there = error == 0 && S_ISREG(info.st_mode);
+    const auto size = static_cast<uint64_t>(there ? info.st_size : 0);
+    if (there && size == image.size()) continue;
+    return MakeError(
+        {.code = absl::StatusCode::kDataLoss,
+         .reason = reason::kSnapshotDamaged,
+         .message = absl::StrCat(
+             "snapshot ", name, " is damaged: ", path,
+             there ? absl::StrCat(" has ", size, " bytes instead of ",
+                                  image.size())
+                   : std::string(" is missing")),
+         .hint = "restore an older one",
+         .metadata = {{"name", name}, {"path", path}}});
   }
   return absl::OkStatus();
 }

@@ -38,6 +38,8 @@ struct ManifestInput {
   std::map<std::string, std::string> labels;
   // As of the freeze.
   std::map<std::string, WrittenFile> written_files;
+  // From ListImages().
+  std::map<std::string, uint64_t> image_sizes;
 };
 
 // Everything but times, page counts and the commit's generation. Stats the
@@ -68,6 +70,12 @@ absl::Status CheckPidsFree(const v1::Manifest& manifest, const ProcFs& proc);
 // LINK_REMAPPED if a file whose name was removed had a second name, which the
 // dump made or found, and that is gone too: used up by another restore.
 absl::Status CheckRemappedLinks(const v1::Manifest& manifest);
+
+// SNAPSHOT_DAMAGED if an image of snapshot `name` is missing or has another size
+// than it had; SNAPSHOT_UNREADABLE if that cannot be told. OK if the snapshot is
+// one of a version that kept no list.
+absl::Status CheckImages(const v1::Manifest& manifest, const std::string& name,
+                         int images);
 
 // All PIDs and thread IDs of the snapshot.
 std::vector<pid_t> PidsOf(const v1::Manifest& manifest);

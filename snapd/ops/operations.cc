@@ -272,6 +272,8 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
   if (!status.ok()) return status;
   auto images = catalog.OpenImages(name);
   if (!images.ok()) return images.status();
+  status = CheckImages(*manifest, name, images->get());
+  if (!status.ok()) return status;
   auto verified =
       VerifyBeforeRestore(**open, request, verify_events, *cancellation);
   if (!verified.ok()) return verified.status();

@@ -20,6 +20,7 @@
 #include "daxsnap/v1/manifest.pb.h"
 #include "host/pool/checksums.h"
 #include "snapd/engine/criu_images.h"
+#include "snapd/ops/manifest.h"
 
 namespace daxsnap {
 namespace {
@@ -249,6 +250,8 @@ Metadata CheckMetadata(const Catalog& catalog, const Caller& caller,
   if (!allowed.ok()) return {allowed, absl::OkStatus()};
   auto images = catalog.OpenImages(name);
   if (!images.ok()) return {absl::OkStatus(), images.status()};
+  absl::Status complete = CheckImages(*manifest, name, images->get());
+  if (!complete.ok()) return {absl::OkStatus(), complete};
   auto set = ReadImageSet(images->get());
   if (absl::IsDataLoss(set.status())) {
     return {

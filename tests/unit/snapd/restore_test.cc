@@ -118,6 +118,27 @@ TEST_F(RestoreTest, MissingImagesAreDamage) {
   EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotDamaged);
 }
 
+TEST_F(RestoreTest, ImagesAreThereInFull) {
+  Change([](v1::Manifest* manifest) {
+    v1::ImageRecord* image = manifest->add_images();
+    image->set_name("pages-1.img");
+    image->set_size(10);
+  });
+  const auto damaged = [&](const std::string& what) {
+    const absl::Status status = Restore("a").status();
+    EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotDamaged) << status;
+    EXPECT_EQ(ErrorMetadataOf(status)["path"], "images/pages-1.img");
+    EXPECT_TRUE(absl::StrContains(status.message(), what)) << status;
+  };
+  auto images = catalog().OpenImages("a");
+  ASSERT_TRUE(images.ok());
+  damaged("pages-1.img is missing");
+  ASSERT_TRUE(ReplaceFileAt(images->get(), "pages-1.img", "123456789").ok());
+  damaged("has 9 bytes instead of 10");
+  ASSERT_TRUE(ReplaceFileAt(images->get(), "pages-1.img", "1234567890").ok());
+  EXPECT_TRUE(Restore("a").ok());
+}
+
 TEST_F(RestoreTest, WhatCannotBeReadIsNotDamage) {
   for (const auto& [call, name] :
        {std::pair{"open", "manifest.pb"}, std::pair{"stat", "inventory.img"},

@@ -115,6 +115,23 @@ TEST_F(VerifyTest, LooksAtEveryFileOfASnapshot) {
                                    v1::PROGRESS_PHASE_VERIFYING));
 }
 
+TEST_F(VerifyTest, AnImageThatIsMissingIsDamage) {
+  auto manifest = catalog().Read("a");
+  ASSERT_TRUE(manifest.ok());
+  for (const auto& [name, size] : {std::pair{"pages-1.img", 10 * kPage},
+                                   std::pair{"pages-2.img", kPage}}) {
+    v1::ImageRecord* image = manifest->add_images();
+    image->set_name(name);
+    image->set_size(size);
+  }
+  ASSERT_TRUE(
+      catalog().WriteManifest(catalog().Open("a")->get(), *manifest).ok());
+  const absl::Status status = Verify("a");
+  EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotDamaged) << status;
+  EXPECT_EQ(ErrorMetadataOf(status)["path"], "images/pages-2.img");
+  EXPECT_EQ(files_.size(), 6u) << "what is there was not looked at";
+}
+
 TEST_F(VerifyTest, NamesWhatIsDamagedAndGoesOnBehindIt) {
   damaged_ = {2, 3, 7};
   const absl::Status status = Verify("a");
