@@ -179,6 +179,8 @@ int OpenRegularFile(const char* path, struct stat* info) {
       // The file that was looked at, whatever the path leads to by now. Nobody
       // waits for the end of a lease.
       fd = open(link, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+      // Its file system's own EINVAL does not say what it is.
+      if (fd < 0 && errno == EINVAL) errno = EIO;
     }
   }
   const int error = errno;

@@ -171,7 +171,9 @@ absl::Status Failed(const std::string& mount_point, int error) {
       .hint = "check the device of that file system and the kernel log",
       .metadata = {{"path", mount_point}, {"error", text}}};
   if (error == ENOSPC || error == EDQUOT) {
-    details.hint = "make room on that file system and try again";
+    details.hint =
+        "make room on that file system, and have the program write again what "
+        "it could not";
   } else if (error == ENOENT) {
     details.hint =
         "it was unmounted, or is hidden by another mount, and no task has it "
@@ -289,6 +291,14 @@ absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
     if (*error != 0) return Failed(target.mount_point, *error);
   }
   return absl::OkStatus();
+}
+
+bool MayHaveLostData(const absl::Status& status) {
+  if (ErrorReasonOf(status) != reason::kSyncFailed) return false;
+  const std::string error = ErrorMetadataOf(status)["error"];
+  // Others are of reaching the file system.
+  return error == std::strerror(EIO) || error == std::strerror(ENOSPC) ||
+         error == std::strerror(EDQUOT);
 }
 
 }  // namespace daxsnap

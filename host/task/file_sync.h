@@ -56,6 +56,10 @@ absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
                              absl::Duration timeout,
                              const Cancellation& cancellation);
 
+// Whether an error of SyncFileSystems() says that something could not be
+// written: the next sync may succeed without it.
+bool MayHaveLostData(const absl::Status& status);
+
 }  // namespace daxsnap
 
 #endif  // DAXSNAP_HOST_TASK_FILE_SYNC_H_

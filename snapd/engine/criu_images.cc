@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "base/errors.h"
 #include "base/files.h"
 #include "daxsnap-stats.pb.h"
 #include "daxsnap/internal/criu.pb.h"

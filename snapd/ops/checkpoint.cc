@@ -172,6 +172,10 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   tmpfiles_ = *std::move(rules);
   auto targets = CheckFiles();
   if (!targets.ok()) return targets.status();
+  if (!request_.force()) {
+    absl::Status lost = parts_.sync_failures->Check(tree_);
+    if (!lost.ok()) return lost;
+  }
   // What is on its way to the disks already is not waited for while the tasks
   // stand still.
   absl::Status synced = Sync(*targets, &sync_us_);
@@ -212,6 +216,7 @@ absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
       targets, seconds == 0 ? kSyncTimeout : absl::Seconds(seconds),
       *cancellation_);
   *time_us += MicrosecondsSince(start);
+  parts_.sync_failures->Add(*parts_.proc, tree_, synced);
   return synced;
 }
 

@@ -23,6 +23,7 @@
 #include "snapd/ops/access.h"
 #include "snapd/ops/claims.h"
 #include "snapd/ops/operations.h"
+#include "snapd/ops/sync_failures.h"
 #include "snapd/store/catalog.h"
 #include "snapd/store/pool.h"
 
@@ -44,6 +45,7 @@ class Checkpoint {
     Pool* pool;
     Catalog* catalog;
     Claims* claims;
+    SyncFailures* sync_failures;
     std::string criu_version;
   };
 

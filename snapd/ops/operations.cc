@@ -221,6 +221,7 @@ absl::StatusOr<v1::CreateSnapshotResult> Operations::Create(
                          .pool = (*open)->pool.get(),
                          .catalog = &(*open)->catalog,
                          .claims = &claims_,
+                         .sync_failures = &sync_failures_,
                          .criu_version = CriuVersion()},
                         caller, request, progress, cancellation);
   auto result = checkpoint.Run();

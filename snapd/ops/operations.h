@@ -28,6 +28,7 @@
 #include "snapd/ops/claims.h"
 #include "snapd/ops/findings.h"
 #include "snapd/ops/pool_holder.h"
+#include "snapd/ops/sync_failures.h"
 #include "snapd/ops/verify.h"
 
 namespace daxsnap {
@@ -100,6 +101,7 @@ class Operations {
   const HostActions host_;
   const absl::Time start_ = absl::Now();
   Claims claims_;
+  SyncFailures sync_failures_;
   std::mutex mutex_;
   std::string criu_version_;  // guarded by mutex_; empty until known
   ChecksumMaker checksums_;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <future>
 #include <utility>
 
@@ -140,6 +141,43 @@ TEST_F(CheckpointTest, FilesThatCannotBeSyncedLeaveNoSnapshotOfARunningTask) {
   EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kSyncTimeout);
   EXPECT_EQ(syncs, 2);
   ExpectNothingHappened();
+}
+
+absl::Status SyncFailed(int error) {
+  return MakeError(
+      {.code = absl::StatusCode::kUnavailable,
+       .reason = reason::kSyncFailed,
+       .message = "not synced",
+       .hint = "h",
+       .metadata = {{"path", "/mnt/x"}, {"error", std::strerror(error)}}});
+}
+
+// The kernel tells of lost data once.
+TEST_F(CheckpointTest, DataThatASyncHasLostIsNotForgotten) {
+  int syncs = 0;
+  on_sync = [&](const std::vector<SyncTarget>&, absl::Duration) {
+    return ++syncs == 1 ? SyncFailed(EIO) : absl::OkStatus();
+  };
+  v1::CreateSnapshotRequest request = Request("a");
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kSyncFailed);
+  const absl::Status again = Create(request).status();
+  EXPECT_EQ(ErrorReasonOf(again), reason::kSyncFailed) << again;
+  EXPECT_EQ(ErrorMetadataOf(again)["path"], "/mnt/x");
+  EXPECT_EQ(syncs, 1);
+  ExpectNothingHappened();
+  request.set_force(true);
+  const absl::Status forced = Create(request).status();
+  EXPECT_TRUE(forced.ok()) << forced;
+}
+
+TEST_F(CheckpointTest, WhatASyncDidNotReachIsNotLost) {
+  int syncs = 0;
+  on_sync = [&](const std::vector<SyncTarget>&, absl::Duration) {
+    return ++syncs == 1 ? SyncFailed(ENOENT) : absl::OkStatus();
+  };
+  EXPECT_EQ(ErrorReasonOf(Create(Request("a")).status()), reason::kSyncFailed);
+  const absl::Status again = Create(Request("a")).status();
+  EXPECT_TRUE(again.ok()) << again;
 }
 
 std::vector<v1::Finding> LostFile() {
