@@ -712,7 +712,7 @@ int kmemfs_pages_add(struct kmemfs_pages *list, u32 page);
 void kmemfs_pages_free(struct kmemfs_pages *list);
 
 /* sums.c */
-void kmemfs_clear_sums(struct kmemfs *k, const u32 *pages, unsigned long nr);
+void kmemfs_clear_sum(struct kmemfs *k, u32 page);
 u32 kmemfs_get_sum(struct kmemfs *k, u32 page);
 int kmemfs_make_sums(struct kmemfs *k);
 int kmemfs_sum_all(struct kmemfs *k);

@@ -12,15 +12,14 @@
  * the next one, or one of their own when the worker is done (not with commit=0).
  *
  * A stored page does not change as long as a commit has it, and kmemfs.durable says so:
- * whoever gives a page new content clears its bit there, then its sum, both before the
- * commit that has the page is collected. So a sum counts while the bit is set. What is
- * left of a page that went, or belongs to a process now, counts for nobody: before a commit
- * writes it back its sum is cleared. Nothing looks for such sums.
+ * whoever gives a page new content clears its bit there, be it a file or a process. So a sum
+ * counts while the bit is set. What is left of what the page held before counts for nobody:
+ * a commit that writes the page back clears its sum as it is collected, before it sets the
+ * bit again. Nothing else looks for such sums.
  *
  * The worker computes without locks. kmemfs.sums.unsummed tells whether what it saw is
  * still there: it clears the bit first, and a commit that writes the page back sets it
- * again. It stores sums with commit_lock held, when no commit is written, and then looks
- * whether the page is still durable; so does, the other way round, who clears a sum.
+ * again. It stores sums with commit_lock held, when no commit is written.
  *
  * What a commit must not fail for is not allowed to take pages of the reserve, nor the
  * last ones of the node. If there are no others, the commit has the table of the one
@@ -73,7 +72,7 @@ static void kmemfs_sums_dirty(struct kmemfs *k, unsigned long leaf)
 	WRITE_ONCE(k->sums.dirty, true);
 }
 
-/* A sum is here no more. Caller holds commit_sem, or mounts. */
+/* A sum is here no more. Caller collects a commit, or mounts. */
 static void kmemfs_sums_cleared(struct kmemfs *k, unsigned long leaf)
 {
 	struct xarray *leaves = &k->sums.table.leaves;
@@ -104,40 +103,17 @@ static struct kmemfs_sums_leaf *kmemfs_sums_make_leaf(struct kmemfs *k, unsigned
 	return leaf;
 }
 
-/**
- * kmemfs_clear_sums() - pages get, or have got, other content
- * @k: the pool
- * @pages: of those with POOL_PAGE_NEW; their bits in kmemfs.durable are clear already
- * @nr: entries of @pages
- *
- * Does not sleep. Caller holds commit_sem.
- */
-void kmemfs_clear_sums(struct kmemfs *k, const u32 *pages, unsigned long nr)
+/* A commit that is being collected writes the page back, and then it is durable again */
+void kmemfs_clear_sum(struct kmemfs *k, u32 page)
 {
-	struct kmemfs_sums_leaf *leaf = NULL;
-	unsigned long i, n, last = ULONG_MAX;
+	unsigned long n = page / KMEMFS_SUMS_PER_PAGE;
+	struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, n);
+	u32 *sum = leaf ? &leaf->sum[page % KMEMFS_SUMS_PER_PAGE] : NULL;
 
-	/* pairs with kmemfs_store_sum() */
-	smp_mb();
-	if (xa_empty(&k->sums.held))
+	if (!sum || !READ_ONCE(*sum))
 		return;
-	for (i = 0; i < nr; i++) {
-		u32 page = KMEMFS_PAGE(pages[i]), *sum;
-
-		if (!(pages[i] & POOL_PAGE_NEW))
-			continue;
-		n = page / KMEMFS_SUMS_PER_PAGE;
-		if (n != last)
-			leaf = xa_load(&k->sums.held, n);
-		last = n;
-		if (!leaf)
-			continue;
-		sum = &leaf->sum[page % KMEMFS_SUMS_PER_PAGE];
-		if (!READ_ONCE(*sum))
-			continue;
-		WRITE_ONCE(*sum, 0);
-		kmemfs_sums_cleared(k, n);
-	}
+	WRITE_ONCE(*sum, 0);
+	kmemfs_sums_cleared(k, n);
 }
 
 /* The checksum of a page that a file has, on which the caller has a reference; 0: not known */
@@ -184,12 +160,7 @@ static void kmemfs_store_sum(struct kmemfs *k, u32 page, u32 value)
 	if (test_bit(page, k->sums.unsummed) || !test_bit(page, k->durable))
 		return;
 	WRITE_ONCE(*sum, value);
-	/* pairs with kmemfs_clear_sums(): it sees the sum, or this one that it is not durable */
-	smp_mb();
-	if (test_bit(page, k->durable))
-		kmemfs_sums_dirty(k, page / KMEMFS_SUMS_PER_PAGE);
-	else
-		WRITE_ONCE(*sum, 0);
+	kmemfs_sums_dirty(k, page / KMEMFS_SUMS_PER_PAGE);
 }
 
 /* Have leaf @n, and account for its memory. 0, -ENOSPC or -ENOMEM. Caller holds sums.lock. */

@@ -246,7 +246,6 @@ static void kmemfs_not_durable(struct kmemfs *k, const u32 *pages, unsigned long
 	for (i = 0; i < nr; i++)
 		if ((pages[i] & POOL_PAGE_NEW) && test_bit(KMEMFS_PAGE(pages[i]), k->durable))
 			clear_bit(KMEMFS_PAGE(pages[i]), k->durable);
-	kmemfs_clear_sums(k, pages, nr);
 }
 
 /* The same for one page, which is about to be written in place. Caller holds ki->lock. */
@@ -256,16 +255,11 @@ void kmemfs_rewrites(struct kmemfs *k, u32 page)
 	kmemfs_not_durable(k, &page, 1);
 }
 
-/*
- * A commit writes the page back. A sum that it still has is one of other content: it became
- * a pool page for somebody who did not keep it, was changed, and is no new one for whoever
- * has it now.
- */
+/* A commit writes the page back: a sum that it has is one of other content */
 static void kmemfs_will_flush(struct kmemfs *k, u32 page)
 {
 	__set_bit(page, k->flushing);
-	page |= POOL_PAGE_NEW;
-	kmemfs_clear_sums(k, &page, 1);
+	kmemfs_clear_sum(k, page);
 }
 
 /* Four pages whose content is not new? Subtracting 1 gives holes the top bit, too. */
