@@ -35,8 +35,8 @@ bool CanSync(mode_t mode) { return S_ISREG(mode) || S_ISDIR(mode); }
 struct Job {
   int fd;
   int root;
-  pid_t pid;
-  int descriptor;
+  const TaskDescriptor* descriptors;
+  size_t descriptor_count;
   // Ends with a null pointer.
   const char* const* mount_points;
 };
@@ -100,20 +100,25 @@ int OpenMountPoint(const Job& job, const struct statx& used) {
   return -1;
 }
 
-// The task's own descriptor of what is `used`: opens nothing.
+// A task's own descriptor of something where `used` is: opens nothing. One that
+// was opened with O_PATH cannot be synced.
 int TakeDescriptor(const Job& job, const struct statx& used) {
-  if (job.descriptor < 0) return -1;
-  const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, job.pid, 0));
-  if (pidfd < 0) return -1;
-  const int fd =
-      static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, job.descriptor, 0));
-  close(pidfd);
-  struct statx info;
-  if (fd < 0 || (Look(fd, &info) && info.stx_ino == used.stx_ino &&
-                 IsOnSameDevice(info, used))) {
-    return fd;
+  for (size_t i = 0; i < job.descriptor_count; ++i) {
+    const TaskDescriptor& descriptor = job.descriptors[i];
+    const int pidfd =
+        static_cast<int>(syscall(SYS_pidfd_open, descriptor.pid, 0));
+    if (pidfd < 0) continue;
+    const int fd =
+        static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, descriptor.number, 0));
+    close(pidfd);
+    if (fd < 0) continue;
+    struct statx info;
+    if (Look(fd, &info) && IsOnSameDevice(info, used) &&
+        (fcntl(fd, F_GETFL) & O_PATH) == 0) {
+      return fd;
+    }
+    close(fd);
   }
-  close(fd);
   return -1;
 }
 
@@ -225,8 +230,6 @@ absl::StatusOr<std::optional<SyncTarget>> MakeTarget(const ProcFs& proc,
   if (absl::IsNotFound(fd.status())) return std::nullopt;
   if (!fd.ok()) return fd.status();
   target.fd = *std::move(fd);
-  target.pid = file.pid;
-  target.descriptor = DescriptorOf(file);
   auto root = OpenPath(task + "/root");
   if (absl::IsNotFound(root.status())) return std::nullopt;
   if (!root.ok()) return root.status();
@@ -242,17 +245,31 @@ absl::StatusOr<std::optional<SyncTarget>> MakeTarget(const ProcFs& proc,
 
 absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
     const ProcFs& proc, const std::vector<UsedFile>& files) {
-  std::map<dev_t, const UsedFile*> best;
+  std::map<dev_t, std::vector<const UsedFile*>> by_device;
   for (const UsedFile& file : files) {
-    if (!CanSync(file.mode)) continue;
-    const UsedFile*& chosen = best[file.device];
-    if (chosen == nullptr || RankOf(file) < RankOf(*chosen)) chosen = &file;
+    if (CanSync(file.mode)) by_device[file.device].push_back(&file);
   }
   std::vector<SyncTarget> targets;
-  for (const auto& [device, file] : best) {
-    auto target = MakeTarget(proc, *file);
-    if (!target.ok()) return target.status();
-    if (target->has_value()) targets.push_back(**std::move(target));
+  for (auto& [device, used] : by_device) {
+    std::stable_sort(used.begin(), used.end(),
+                     [](const UsedFile* a, const UsedFile* b) {
+                       return RankOf(*a) < RankOf(*b);
+                     });
+    // The first may be gone with its task.
+    for (const UsedFile* file : used) {
+      auto target = MakeTarget(proc, *file);
+      if (!target.ok()) return target.status();
+      if (!target->has_value()) continue;
+      for (const UsedFile* other : used) {
+        const int number = DescriptorOf(*other);
+        if (number >= 0) {
+          (*target)->descriptors.push_back(
+              {.pid = other->pid, .number = number});
+        }
+      }
+      targets.push_back(**std::move(target));
+      break;
+    }
   }
   return targets;
 }
@@ -273,8 +290,8 @@ absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
     pointers.push_back(nullptr);
     jobs.push_back({.fd = target.fd.get(),
                     .root = target.root.get(),
-                    .pid = target.pid,
-                    .descriptor = target.descriptor,
+                    .descriptors = target.descriptors.data(),
+                    .descriptor_count = target.descriptors.size(),
                     .mount_points = pointers.data()});
     kept.push_back(target.fd.get());
     if (target.root.valid()) kept.push_back(target.root.get());

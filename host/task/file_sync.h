@@ -27,15 +27,20 @@
 
 namespace daxsnap {
 
+// A descriptor of a task.
+struct TaskDescriptor {
+  pid_t pid = 0;
+  int number = -1;
+};
+
 // One file system; while this exists it can be synced, whatever its tasks do.
 struct SyncTarget {
   // Something on it, opened with O_PATH.
   UniqueFd fd;
   // Its mount point, for people.
   std::string mount_point;
-  // Which descriptor of which task it is; -1 if it is none.
-  pid_t pid = 0;
-  int descriptor = -1;
+  // What the tasks have open there.
+  std::vector<TaskDescriptor> descriptors = {};
   // Where the file system is mounted, below the root directory of the task,
   // which is opened with O_PATH.
   UniqueFd root = UniqueFd();

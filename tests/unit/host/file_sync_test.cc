@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <set>
@@ -201,6 +202,38 @@ TEST(SyncFileSystems, WhatNoPathLeadsToIsReachedByTheTasksOwnDescriptor) {
       EXPECT_EQ(umount2(path, MNT_DETACH), 0);
     }
   }
+}
+
+// One that was opened with O_PATH is none.
+TEST(SyncFileSystems, AnyDescriptorThatCanBeSyncedWillDo) {
+  const FuseTree tree([](const std::string& path) {
+    if (open((path + "/file").c_str(), O_PATH) < 0 ||
+        open((path + "/other").c_str(), O_RDWR) < 0) {
+      _exit(1);
+    }
+  });
+  ASSERT_EQ(umount2(tree.path().c_str(), MNT_DETACH), 0);
+  const absl::Status status = Sync(TargetsOf(tree));
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(tree.Requests(FUSE_FLUSH), 1u) << "what else was synced?";
+}
+
+TEST(CollectSyncTargets, WhoIsGoneDoesNotStandForOthers) {
+  Child gone("cd /dev/shm; echo >&3; exec sleep infinity");
+  const Child stays(
+      "cd /; f=/dev/shm/daxsnap-sync-test.$$; exec 5>$f; rm $f; echo >&3; "
+      "exec sleep infinity");
+  const ProcFs proc;
+  const auto files = ReadUsedFiles(
+      proc, {*proc.ReadTask(gone.pid()), *proc.ReadTask(stays.pid())});
+  ASSERT_TRUE(files.ok()) << files.status();
+  gone.Kill();
+  gone.Reap();
+  const auto targets = CollectSyncTargets(proc, *files);
+  ASSERT_TRUE(targets.ok()) << targets.status();
+  EXPECT_TRUE(std::any_of(
+      targets->begin(), targets->end(),
+      [](const SyncTarget& t) { return t.mount_point == "/dev/shm"; }));
 }
 
 TEST(SyncFileSystems, WhatCannotBeReachedIsNamed) {
