@@ -8,6 +8,7 @@ find_package(absl CONFIG REQUIRED)
 # The module, not a config package: Debian's protobuf 3.21 ships none.
 find_package(Protobuf MODULE REQUIRED)
 find_package(gRPC CONFIG REQUIRED)
+find_package(CLI11 CONFIG REQUIRED)
 find_program(DAXSNAP_GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
 
 # The device and namespace library of ndctl: PkgConfig::daxctl.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/service/options.h"
 
-#include <getopt.h>
 #include <grp.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -16,90 +16,20 @@
 namespace daxsnap {
 namespace {
 
-constexpr char kHelp[] =
+constexpr char kDescription[] =
     R"(snapd - keeps snapshots of processes in a pool of persistent memory
 
-Usage: snapd [OPTION]...
+Without --pool and --pool-device snapd serves the pool that is mounted on
+/run/daxsnap/pool, as soon as there is one.)";
 
-The pool (at most one of these; without one snapd serves the pool that is
-mounted on /run/daxsnap/pool, as soon as there is one):
-  --pool-device=DEVICE  bring up the DAX device DEVICE, for example dax0.0, or
-                        that of the pool with this label or UUID: bind it to
-                        kmem, put its memory online, mount its kmemfs on
-                        /run/daxsnap/pool, and use that
-  --pool=DIRECTORY      use DIRECTORY. On kmemfs pages are taken by reference;
-                        on any other file system they are copied
-
-Options:
-  --socket=PATH         listen on this UNIX socket
-                        (default /run/daxsnap/snapd.sock)
-  --socket-group=GROUP  let the members of GROUP, a name or a number, use the
-                        socket, too; they must be trusted like root (default:
-                        root only)
-  --criu=PATH           CRIU program (default: sbin/criu beside snapd's bin)
-  --criu-libdir=PATH    directory of daxsnap_plugin.so
-                        (default: lib/criu beside snapd's bin)
-  --criu-log-level=N    0 (least) to 4; messages are written while tasks stand
-                        still (default 2)
-  --work-dir=PATH       scratch space (default /run/daxsnap/work)
-  --log-dir=PATH        where the logs of failed CRIU runs are kept, the newest
-                        hundred (default /var/log/daxsnap)
-  --log-level=LEVEL     error, warning, info or debug (default info); the log
-                        goes to standard error
-  --help                print this and exit
-  --version             print the version and exit
-
-SIGTERM and SIGINT end snapd: calls that run get 30 seconds to end, then they
+constexpr char kFooter[] =
+    R"(SIGTERM and SIGINT end snapd: calls that run get 30 seconds to end, then they
 are cancelled. Tasks never notice. Exit status: 0 after a signal, 1 if snapd
 cannot start, 2 if the command line is wrong.
 
-snapd needs root. See snapd(8) and snapctl(1).
-)";
+snapd needs root. See snapd(8) and snapctl(1).)";
 
-enum Option {
-  kSocket = 256,
-  kSocketGroup,
-  kPoolDevice,
-  kPool,
-  kCriu,
-  kCriuLibdir,
-  kCriuLogLevel,
-  kWorkDir,
-  kLogDir,
-  kLogLevel,
-  kHelpOption,
-  kVersionOption,
-};
-
-constexpr option kOptions[] = {
-    {"socket", required_argument, nullptr, kSocket},
-    {"socket-group", required_argument, nullptr, kSocketGroup},
-    {"pool-device", required_argument, nullptr, kPoolDevice},
-    {"pool", required_argument, nullptr, kPool},
-    {"criu", required_argument, nullptr, kCriu},
-    {"criu-libdir", required_argument, nullptr, kCriuLibdir},
-    {"criu-log-level", required_argument, nullptr, kCriuLogLevel},
-    {"work-dir", required_argument, nullptr, kWorkDir},
-    {"log-dir", required_argument, nullptr, kLogDir},
-    {"log-level", required_argument, nullptr, kLogLevel},
-    {"help", no_argument, nullptr, kHelpOption},
-    {"version", no_argument, nullptr, kVersionOption},
-    {nullptr, 0, nullptr, 0},
-};
-
-absl::StatusOr<LogLevel> ParseLogLevel(const std::string& text) {
-  static const auto& levels =
-      *new std::map<std::string, LogLevel>{{"error", LogLevel::kError},
-                                           {"warning", LogLevel::kWarning},
-                                           {"info", LogLevel::kInfo},
-                                           {"debug", LogLevel::kDebug}};
-  const auto found = levels.find(text);
-  if (found != levels.end()) return found->second;
-  return absl::InvalidArgumentError(absl::StrCat(
-      "--log-level is ", text, ", not error, warning, info or debug"));
-}
-
-absl::StatusOr<gid_t> ParseGroup(const std::string& text) {
+gid_t ParseGroup(const std::string& text) {
   // The command line is parsed before there are threads.
   // NOLINTNEXTLINE(concurrency-mt-unsafe)
   if (const group* entry = getgrnam(text.c_str())) return entry->gr_gid;
@@ -108,8 +38,11 @@ absl::StatusOr<gid_t> ParseGroup(const std::string& text) {
   if (absl::SimpleAtoi(text, &number) && number != static_cast<gid_t>(-1)) {
     return number;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--socket-group is ", text, ", which is no group"));
+  throw CLI::ValidationError("--socket-group", text + " is no group");
+}
+
+std::string CheckAbsolute(const std::string& path) {
+  return absl::StartsWith(path, "/") ? "" : path + " is not an absolute path";
 }
 
 // The directory above the one that holds this program.
@@ -125,55 +58,44 @@ std::string InstallPrefix() {
   return path;
 }
 
-absl::Status Apply(int code, const std::string& value, Options* options) {
-  switch (code) {
-    case kSocket:
-      options->socket = value;
-      return absl::OkStatus();
-    case kSocketGroup: {
-      auto group = ParseGroup(value);
-      if (group.ok()) options->socket_group = *group;
-      return group.status();
-    }
-    case kPoolDevice:
-      options->pool_device = value;
-      return absl::OkStatus();
-    case kPool:
-      options->pool = value;
-      return absl::OkStatus();
-    case kCriu:
-      options->criu.criu_path = value;
-      return absl::OkStatus();
-    case kCriuLibdir:
-      options->criu.plugin_directory = value;
-      return absl::OkStatus();
-    case kWorkDir:
-      options->criu.work_directory = value;
-      return absl::OkStatus();
-    case kLogDir:
-      options->criu.log_directory = value;
-      return absl::OkStatus();
-    case kCriuLogLevel:
-      if (absl::SimpleAtoi(value, &options->criu.log_level) &&
-          options->criu.log_level >= 0 && options->criu.log_level <= 4) {
-        return absl::OkStatus();
-      }
-      return absl::InvalidArgumentError(
-          absl::StrCat("--criu-log-level is ", value, ", not 0 to 4"));
-    case kLogLevel: {
-      auto level = ParseLogLevel(value);
-      if (level.ok()) options->log_level = *level;
-      return level.status();
-    }
-    case kHelpOption:
-      std::fputs(kHelp, stdout);
-      std::exit(0);
-    case kVersionOption:
-      std::printf("snapd %s\n", kVersion);
-      std::exit(0);
-    default:
-      return absl::InvalidArgumentError("unknown option");
-  }
+// The name of the pool goes with that of where it lies.
+void AddPoolOptions(CLI::App* app, Options* options) {
+  CLI::Option* device =
+      app->add_option("--pool-device", options->pool_device,
+                      "Bring up the DAX device DEVICE, for example dax0.0, or "
+                      "that of the pool with this label or UUID: bind it to "
+                      "kmem, put its memory online, mount its kmemfs on "
+                      "/run/daxsnap/pool, and use that")
+          ->option_text("DEVICE");
+  app->add_option("--pool", options->pool,
+                  "Use DIRECTORY. On kmemfs pages are taken by reference; on "
+                  "any other file system they are copied")
+      ->option_text("DIRECTORY")
+      ->excludes(device);
+}
+
+void AddCriuOptions(CLI::App* app, CriuOptions* criu) {
+  app->add_option("--criu", criu->criu_path,
+                  "CRIU program (default: sbin/criu beside snapd's bin)")
+      ->option_text("PATH");
+  app->add_option("--criu-libdir", criu->plugin_directory,
+                  "Directory of daxsnap_plugin.so (default: lib/criu beside "
+                  "snapd's bin)")
+      ->option_text("PATH");
+  app->add_option("--criu-log-level", criu->log_level,
+                  "0 (least) to 4; messages are written while tasks stand "
+                  "still (default 2)")
+      ->option_text("N")
+      ->check(CLI::Range(0, 4));
+  app->add_option("--work-dir", criu->work_directory,
+                  "Scratch space (default /run/daxsnap/work)")
+      ->option_text("PATH")
+      ->check(CheckAbsolute);
+  app->add_option("--log-dir", criu->log_directory,
+                  "Where the logs of CRIU runs that failed are kept, the "
+                  "newest hundred (default /var/log/daxsnap)")
+      ->option_text("PATH")
+      ->check(CheckAbsolute);
 }
 
 }  // namespace
@@ -184,29 +106,42 @@ absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
   options.socket = "/run/daxsnap/snapd.sock";
   options.criu.criu_path = absl::StrCat(prefix, "/sbin/criu");
   options.criu.plugin_directory = absl::StrCat(prefix, "/lib/criu");
-  for (;;) {
-    // The command line is parsed before there are threads.
-    const int code = getopt_long(argc, argv, "", kOptions, nullptr);
-    if (code == -1) break;
-    // getopt has said what is wrong with it.
-    if (code == '?') return absl::InvalidArgumentError("see snapd --help");
-    absl::Status status =
-        Apply(code, optarg == nullptr ? "" : optarg, &options);
-    if (!status.ok()) return status;
-  }
-  if (optind != argc) {
+
+  CLI::App app(kDescription, "snapd");
+  app.footer(kFooter);
+  app.set_help_flag("--help", "Print this and exit");
+  app.set_version_flag("--version", absl::StrCat("snapd ", kVersion),
+                       "Print the version and exit");
+  AddPoolOptions(&app, &options);
+  app.add_option("--socket", options.socket,
+                 "Listen on this UNIX socket (default /run/daxsnap/snapd.sock)")
+      ->option_text("PATH")
+      ->check(CheckAbsolute);
+  app.add_option_function<std::string>(
+         "--socket-group",
+         [&options](const std::string& text) {
+           options.socket_group = ParseGroup(text);
+         },
+         "Let the members of GROUP, a name or a number, use the socket, too; "
+         "they must be trusted like root (default: root only)")
+      ->option_text("GROUP");
+  AddCriuOptions(&app, &options.criu);
+  app.add_option("--log-level", options.log_level,
+                 "error, warning, info or debug (default info); the log goes "
+                 "to standard error")
+      ->option_text("LEVEL")
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, LogLevel>{{"error", LogLevel::kError},
+                                          {"warning", LogLevel::kWarning},
+                                          {"info", LogLevel::kInfo},
+                                          {"debug", LogLevel::kDebug}}));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    // --help and --version.
+    if (error.get_exit_code() == 0) std::exit(app.exit(error));
     return absl::InvalidArgumentError(
-        absl::StrCat("unexpected argument ", argv[optind]));
-  }
-  if (!options.pool.empty() && !options.pool_device.empty()) {
-    return absl::InvalidArgumentError(
-        "--pool and --pool-device exclude each other");
-  }
-  for (const std::string& path : {options.socket, options.criu.work_directory,
-                                  options.criu.log_directory}) {
-    if (absl::StartsWith(path, "/")) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, " is not an absolute path"));
+        absl::StrCat(error.what(), "; see snapd --help"));
   }
   return options;
 }

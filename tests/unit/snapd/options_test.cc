@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/service/options.h"
 
-#include <getopt.h>
 #include <grp.h>
 
 #include <string>
@@ -22,8 +21,6 @@ absl::StatusOr<Options> Parse(std::vector<std::string> arguments) {
   argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
-  // Makes getopt_long(3) begin anew.
-  optind = 0;
   return ParseOptions(static_cast<int>(arguments.size()), argv.data());
 }
 
@@ -69,18 +66,20 @@ TEST(ParseOptions, RefusesWhatItDoesNotUnderstand) {
     const char* says;
   };
   for (const Case& c : {
+           Case{{"--no-such-option"}, "--no-such-option"},
            Case{{"--no-such-option"}, "snapd --help"},
-           Case{{"--socket"}, "snapd --help"},
-           Case{{"dax0.0"}, "unexpected argument dax0.0"},
-           Case{{"--pool=/a", "--pool-device=dax0.0"}, "exclude each other"},
+           Case{{"--socket"}, "--socket"},
+           Case{{"dax0.0"}, "dax0.0"},
+           Case{{"--pool=/a", "--pool-device=dax0.0"}, "excludes"},
+           Case{{"--pool=/a", "--pool=/b"}, "--pool"},
            Case{{"--socket=sock"}, "sock is not an absolute path"},
            Case{{"--work-dir=d"}, "d is not an absolute path"},
-           Case{{"--log-dir="}, "is not an absolute path"},
-           Case{{"--criu-log-level=5"}, "5, not 0 to 4"},
-           Case{{"--criu-log-level=-1"}, "-1, not 0 to 4"},
-           Case{{"--criu-log-level=2x"}, "2x, not 0 to 4"},
-           Case{{"--log-level=loud"}, "loud, not error"},
-           Case{{"--socket-group="}, "no group"},
+           Case{{"--log-dir="}, "--log-dir"},
+           Case{{"--criu-log-level=5"}, "--criu-log-level"},
+           Case{{"--criu-log-level=-1"}, "--criu-log-level"},
+           Case{{"--criu-log-level=2x"}, "--criu-log-level"},
+           Case{{"--log-level=loud"}, "--log-level"},
+           Case{{"--socket-group="}, "--socket-group"},
            Case{{"--socket-group=no such group"}, "no group"},
            Case{{"--socket-group=-1"}, "no group"},
            Case{{"--socket-group=4294967295"}, "no group"},
