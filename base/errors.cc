@@ -19,19 +19,36 @@ constexpr absl::string_view kErrorInfoUrl =
     "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr absl::string_view kDomain = "daxsnap";
 
-std::optional<google::rpc::ErrorInfo> InfoOf(const absl::Status& status) {
+}  // namespace
+
+std::optional<google::rpc::ErrorInfo> ErrorInfoOf(const absl::Status& status) {
   const auto payload = status.GetPayload(kErrorInfoUrl);
-  if (!payload.has_value()) return std::nullopt;
   google::rpc::ErrorInfo info;
-  if (!info.ParseFromString(std::string(*payload))) return std::nullopt;
+  if (!payload.has_value() || !info.ParseFromString(std::string(*payload)) ||
+      info.domain() != kDomain) {
+    return std::nullopt;
+  }
   return info;
 }
 
-}  // namespace
+std::optional<google::rpc::ErrorInfo> ErrorInfoIn(
+    const std::string& rpc_status) {
+  google::rpc::Status rpc;
+  if (!rpc.ParseFromString(rpc_status)) return std::nullopt;
+  for (const google::protobuf::Any& any : rpc.details()) {
+    google::rpc::ErrorInfo info;
+    if (any.UnpackTo(&info) && info.domain() == kDomain) return info;
+  }
+  return std::nullopt;
+}
+
+void SetErrorInfo(google::rpc::ErrorInfo info, absl::Status* status) {
+  info.set_domain(std::string(kDomain));
+  status->SetPayload(kErrorInfoUrl, absl::Cord(info.SerializeAsString()));
+}
 
 absl::Status MakeError(const ErrorDetails& details) {
   google::rpc::ErrorInfo info;
-  info.set_domain(std::string(kDomain));
   info.set_reason(std::string(details.reason));
   // Names of tasks and files are any bytes.
   for (const auto& [key, value] : details.metadata) {
@@ -39,18 +56,18 @@ absl::Status MakeError(const ErrorDetails& details) {
   }
   (*info.mutable_metadata())["hint"] = ToPrintableUtf8(details.hint);
   absl::Status status(details.code, ToPrintableUtf8(details.message));
-  status.SetPayload(kErrorInfoUrl, absl::Cord(info.SerializeAsString()));
+  SetErrorInfo(std::move(info), &status);
   return status;
 }
 
 std::string ErrorReasonOf(const absl::Status& status) {
-  const auto info = InfoOf(status);
+  const auto info = ErrorInfoOf(status);
   return info.has_value() ? info->reason() : std::string();
 }
 
 std::map<std::string, std::string> ErrorMetadataOf(const absl::Status& status) {
   std::map<std::string, std::string> metadata;
-  if (const auto info = InfoOf(status); info.has_value()) {
+  if (const auto info = ErrorInfoOf(status); info.has_value()) {
     metadata.insert(info->metadata().begin(), info->metadata().end());
   }
   return metadata;
@@ -60,7 +77,7 @@ std::string SerializedRpcStatus(const absl::Status& status) {
   google::rpc::Status rpc;
   rpc.set_code(static_cast<int>(status.code()));
   rpc.set_message(ToPrintableUtf8(status.message()));
-  auto info = InfoOf(status);
+  auto info = ErrorInfoOf(status);
   if (!info.has_value() && status.code() != absl::StatusCode::kCancelled) {
     info.emplace();
     info->set_domain(std::string(kDomain));

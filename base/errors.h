@@ -7,54 +7,18 @@
 #define DAXSNAP_BASE_ERRORS_H_
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "base/reasons.h"
+
+namespace google::rpc {
+class ErrorInfo;
+}
 
 namespace daxsnap {
-
-// Names of daxsnap.v1.ErrorReason without their prefix.
-namespace reason {
-inline constexpr absl::string_view kPidInUse = "PID_IN_USE";
-inline constexpr absl::string_view kTcpEstablished = "TCP_ESTABLISHED";
-inline constexpr absl::string_view kExternalUnixSocket = "EXTERNAL_UNIX_SOCKET";
-inline constexpr absl::string_view kFileChanged = "FILE_CHANGED";
-inline constexpr absl::string_view kCpuFeatureMissing = "CPU_FEATURE_MISSING";
-inline constexpr absl::string_view kIoUring = "IO_URING";
-inline constexpr absl::string_view kMappedDevice = "MAPPED_DEVICE";
-inline constexpr absl::string_view kPoolMissing = "POOL_MISSING";
-inline constexpr absl::string_view kNoSpace = "NO_SPACE";
-inline constexpr absl::string_view kKernelUnsupported = "KERNEL_UNSUPPORTED";
-inline constexpr absl::string_view kCriuFailed = "CRIU_FAILED";
-inline constexpr absl::string_view kNameTaken = "NAME_TAKEN";
-inline constexpr absl::string_view kNameInvalid = "NAME_INVALID";
-inline constexpr absl::string_view kSnapshotMissing = "SNAPSHOT_MISSING";
-inline constexpr absl::string_view kTaskMissing = "TASK_MISSING";
-inline constexpr absl::string_view kTaskUnsupported = "TASK_UNSUPPORTED";
-inline constexpr absl::string_view kPermissionDenied = "PERMISSION_DENIED";
-inline constexpr absl::string_view kBusy = "BUSY";
-inline constexpr absl::string_view kSnapshotDamaged = "SNAPSHOT_DAMAGED";
-inline constexpr absl::string_view kVersionUnsupported = "VERSION_UNSUPPORTED";
-inline constexpr absl::string_view kCommitFailed = "COMMIT_FAILED";
-inline constexpr absl::string_view kLabelInvalid = "LABEL_INVALID";
-inline constexpr absl::string_view kPageSizeInvalid = "PAGE_SIZE_INVALID";
-inline constexpr absl::string_view kPageTokenInvalid = "PAGE_TOKEN_INVALID";
-inline constexpr absl::string_view kExternalTerminal = "EXTERNAL_TERMINAL";
-inline constexpr absl::string_view kExternalSession = "EXTERNAL_SESSION";
-inline constexpr absl::string_view kSyncTimeout = "SYNC_TIMEOUT";
-inline constexpr absl::string_view kSyncFailed = "SYNC_FAILED";
-inline constexpr absl::string_view kVolatileFile = "VOLATILE_FILE";
-inline constexpr absl::string_view kLinkRemapped = "LINK_REMAPPED";
-inline constexpr absl::string_view kNamespace = "NAMESPACE";
-inline constexpr absl::string_view kPidNotReserved = "PID_NOT_RESERVED";
-inline constexpr absl::string_view kSysvIpc = "SYSV_IPC";
-inline constexpr absl::string_view kInternal = "INTERNAL";
-inline constexpr absl::string_view kSnapshotUnreadable = "SNAPSHOT_UNREADABLE";
-inline constexpr absl::string_view kOverloaded = "OVERLOADED";
-inline constexpr absl::string_view kOptionInvalid = "OPTION_INVALID";
-inline constexpr absl::string_view kChecksumsMissing = "CHECKSUMS_MISSING";
-}  // namespace reason
 
 // What went wrong, in the terms of the API. `message` says what happened and to
 // what, `hint` what to do, in one sentence.
@@ -75,6 +39,16 @@ std::string ErrorReasonOf(const absl::Status& status);
 
 // The metadata of a status made by MakeError, "hint" included.
 std::map<std::string, std::string> ErrorMetadataOf(const absl::Status& status);
+
+// The ErrorInfo of a status, if it is of our domain.
+std::optional<google::rpc::ErrorInfo> ErrorInfoOf(const absl::Status& status);
+
+// The first of our domain in the google.rpc.Status that gRPC carries.
+std::optional<google::rpc::ErrorInfo> ErrorInfoIn(
+    const std::string& rpc_status);
+
+// Puts `info`, under our domain, in the place of the one that `status` has.
+void SetErrorInfo(google::rpc::ErrorInfo info, absl::Status* status);
 
 // The bytes of the google.rpc.Status that gRPC carries in its status details.
 // A status without ErrorInfo gets the reason INTERNAL, except CANCELLED.

@@ -21,7 +21,9 @@
 namespace daxsnap {
 namespace {
 
+#ifdef DAXSNAP_FAULT_POINTS
 std::atomic<const ScopedFileFault::Fault*> file_fault = nullptr;
+#endif
 
 // Whether the call is to be made; else errno is set.
 bool May(absl::string_view call, const std::string& name) {
@@ -34,6 +36,16 @@ UniqueFd OpenAt(int parent, const std::string& name, int flags,
                 mode_t mode = 0) {
   if (!May("open", name)) return UniqueFd();
   return UniqueFd(openat(parent, name.c_str(), flags | O_CLOEXEC, mode));
+}
+
+bool UnlinkAt(int parent, const std::string& name, int flags) {
+  return May("unlink", name) && unlinkat(parent, name.c_str(), flags) == 0;
+}
+
+// Whether it is there now.
+bool MakeDirectoryAt(int parent, const std::string& name, mode_t mode) {
+  return May("mkdir", name) &&
+         (mkdirat(parent, name.c_str(), mode) == 0 || errno == EEXIST);
 }
 
 int StatAt(int parent, const std::string& name, int flags, struct stat* info) {
@@ -62,9 +74,11 @@ absl::StatusOr<DirStream> OpenStream(int directory) {
   return stream;
 }
 
-absl::Status WriteAll(int fd, absl::string_view content) {
+absl::Status WriteAll(int fd, absl::string_view content,
+                      const std::string& name) {
   while (!content.empty()) {
-    const ssize_t written = write(fd, content.data(), content.size());
+    const ssize_t written =
+        May("write", name) ? write(fd, content.data(), content.size()) : -1;
     if (written < 0) {
       if (errno == EINTR) continue;
       return ErrnoError(errno, "cannot write");
@@ -87,9 +101,7 @@ absl::Status RemoveContents(int directory, dev_t device) {
 }
 
 absl::Status RemoveTreeOn(int parent, const std::string& name, dev_t device) {
-  if (unlinkat(parent, name.c_str(), 0) == 0 || errno == ENOENT) {
-    return absl::OkStatus();
-  }
+  if (UnlinkAt(parent, name, 0) || errno == ENOENT) return absl::OkStatus();
   if (errno != EISDIR && errno != EPERM) {
     return ErrnoError(errno, absl::StrCat("cannot remove ", name));
   }
@@ -104,7 +116,7 @@ absl::Status RemoveTreeOn(int parent, const std::string& name, dev_t device) {
   }
   absl::Status emptied = RemoveContents(directory->get(), device);
   if (!emptied.ok()) return emptied;
-  if (unlinkat(parent, name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT) {
+  if (!UnlinkAt(parent, name, AT_REMOVEDIR) && errno != ENOENT) {
     return ErrnoError(errno, absl::StrCat("cannot remove directory ", name));
   }
   return absl::OkStatus();
@@ -119,30 +131,30 @@ absl::StatusOr<UniqueFd> OpenDirectory(int parent, const std::string& path) {
 }
 
 absl::StatusOr<UniqueFd> EnsureDirectory(int parent, const std::string& name) {
-  if (mkdirat(parent, name.c_str(), 0700) != 0 && errno != EEXIST) {
+  if (!MakeDirectoryAt(parent, name, 0700)) {
     return ErrnoError(errno, absl::StrCat("cannot make directory ", name));
   }
   return OpenDirectory(parent, name);
 }
 
-absl::StatusOr<UniqueFd> EnsureDirectories(const std::string& path) {
-  UniqueFd at(open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!at.valid()) return ErrnoError(errno, "cannot open /");
-  for (const absl::string_view part :
-       absl::StrSplit(path, '/', absl::SkipEmpty())) {
-    const std::string name(part);
-    if (mkdirat(at.get(), name.c_str(), 0700) != 0 && errno != EEXIST) {
-      return ErrnoError(errno, absl::StrCat("cannot make directory ", path));
-    }
+UniqueFd MakeDirectories(const std::string& path, mode_t mode) {
+  UniqueFd at = OpenAt(AT_FDCWD, "/", O_RDONLY | O_DIRECTORY);
+  const std::vector<std::string> parts =
+      absl::StrSplit(path, '/', absl::SkipEmpty());
+  for (size_t i = 0; at.valid() && i < parts.size(); ++i) {
+    const mode_t its = i + 1 == parts.size() ? mode : 0755;
+    if (!MakeDirectoryAt(at.get(), parts[i], its)) return UniqueFd();
     // Parts above ours may be symlinks, such as /var/run.
-    UniqueFd next(
-        openat(at.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!next.valid()) {
-      return ErrnoError(errno, absl::StrCat("cannot open directory ", path));
-    }
-    at = std::move(next);
+    at = OpenAt(at.get(), parts[i], O_RDONLY | O_DIRECTORY);
   }
   return at;
+}
+
+absl::StatusOr<UniqueFd> EnsureDirectories(const std::string& path,
+                                           mode_t mode) {
+  UniqueFd directory = MakeDirectories(path, mode);
+  if (directory.valid()) return directory;
+  return ErrnoError(errno, absl::StrCat("cannot make directory ", path));
 }
 
 absl::StatusOr<bool> Exists(int parent, const std::string& name) {
@@ -232,6 +244,8 @@ absl::StatusOr<std::string> ReadLink(const std::string& path) {
   return FileError(errno, absl::StrCat("cannot read link ", path));
 }
 
+#ifdef DAXSNAP_FAULT_POINTS
+
 ScopedFileFault::ScopedFileFault(Fault fault) : fault_(std::move(fault)) {
   file_fault = &fault_;
 }
@@ -241,6 +255,19 @@ ScopedFileFault::~ScopedFileFault() { file_fault = nullptr; }
 int FileFault(absl::string_view call, const std::string& name) {
   const ScopedFileFault::Fault* fault = file_fault.load();
   return fault == nullptr ? 0 : (*fault)(call, name);
+}
+
+#endif  // DAXSNAP_FAULT_POINTS
+
+absl::Status FaultPoint(const std::string& name) {
+  const int error = FileFault("point", name);
+  return error == 0 ? absl::OkStatus() : ErrnoError(error, name);
+}
+
+bool RenameNoReplace(int from_parent, const std::string& from, int to_parent,
+                     const std::string& to) {
+  return May("rename", to) && renameat2(from_parent, from.c_str(), to_parent,
+                                        to.c_str(), RENAME_NOREPLACE) == 0;
 }
 
 absl::StatusOr<std::vector<std::string>> ListDirectory(int directory) {
@@ -287,15 +314,19 @@ absl::StatusOr<std::string> ReadFileAt(int parent, const std::string& name,
 absl::Status ReplaceFileAt(int parent, const std::string& name,
                            absl::string_view content) {
   const std::string temporary = absl::StrCat(name, ".new");
-  UniqueFd fd(openat(parent, temporary.c_str(),
-                     O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-                     0600));
+  UniqueFd fd;
+  if (May("create", temporary)) {
+    fd = UniqueFd(openat(parent, temporary.c_str(),
+                         O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                         0600));
+  }
   if (!fd.valid()) {
     return ErrnoError(errno, absl::StrCat("cannot create ", temporary));
   }
-  absl::Status status = WriteAll(fd.get(), content);
+  absl::Status status = WriteAll(fd.get(), content, name);
   if (status.ok() &&
-      renameat(parent, temporary.c_str(), parent, name.c_str()) != 0) {
+      (!May("rename", name) ||
+       renameat(parent, temporary.c_str(), parent, name.c_str()) != 0)) {
     status = ErrnoError(errno, absl::StrCat("cannot rename to ", name));
   }
   if (!status.ok()) unlinkat(parent, temporary.c_str(), 0);
@@ -304,7 +335,7 @@ absl::Status ReplaceFileAt(int parent, const std::string& name,
 
 absl::Status RemoveTree(int parent, const std::string& name) {
   struct stat info;
-  if (fstatat(parent, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+  if (StatAt(parent, name, AT_SYMLINK_NOFOLLOW, &info) != 0) {
     if (errno == ENOENT) return absl::OkStatus();
     return ErrnoError(errno, absl::StrCat("cannot stat ", name));
   }

@@ -29,9 +29,13 @@ absl::StatusOr<UniqueFd> OpenDirectory(int parent, const std::string& path);
 // opens it.
 absl::StatusOr<UniqueFd> EnsureDirectory(int parent, const std::string& name);
 
-// Makes the absolute directory `path` and those above it, mode 0700, and opens
-// it.
-absl::StatusOr<UniqueFd> EnsureDirectories(const std::string& path);
+// Makes the absolute directory `path`, unless it exists, those above it with
+// mode 0755, and opens it.
+absl::StatusOr<UniqueFd> EnsureDirectories(const std::string& path,
+                                           mode_t mode = 0700);
+
+// The system calls of EnsureDirectories(): no descriptor, and errno.
+UniqueFd MakeDirectories(const std::string& path, mode_t mode);
 
 // Whether `name` exists below `parent`, whatever it is.
 absl::StatusOr<bool> Exists(int parent, const std::string& name);
@@ -89,10 +93,19 @@ absl::Status StatError(int error, const std::string& path);
 // What the symlink `path` says. NOT_FOUND if there is none.
 absl::StatusOr<std::string> ReadLink(const std::string& path);
 
+// Renames in one step, and never over something. False, and errno: EEXIST if
+// there is something.
+bool RenameNoReplace(int from_parent, const std::string& from, int to_parent,
+                     const std::string& to);
+
+#ifdef DAXSNAP_FAULT_POINTS
+
 // For tests: while the object lives, the system calls behind the functions of
 // this file, of all threads, fail with the errno that `fault` returns for
-// ("open", "read", "stat", "list" or "link", name); 0 lets them be made. One at
-// a time.
+// ("open", "read", "stat", "list", "link", "mkdir", "create", "write", "rename"
+// or "unlink", name); 0 lets them be made. Likewise ("commit", path) and
+// ("statfs", path) of a pool, and ("point", name) of FaultPoint(). One at a
+// time.
 class ScopedFileFault {
  public:
   using Fault =
@@ -109,6 +122,18 @@ class ScopedFileFault {
 // For what makes these calls elsewhere: the errno that a ScopedFileFault has
 // for one, 0 if it may be made.
 int FileFault(absl::string_view call, const std::string& name);
+
+#else
+
+inline int FileFault(absl::string_view /*call*/, const std::string& /*name*/) {
+  return 0;
+}
+
+#endif  // DAXSNAP_FAULT_POINTS
+
+// Stands where an operation goes from one state to the next, so that tests can
+// make it end there; OK outside of them.
+absl::Status FaultPoint(const std::string& name);
 
 // Sum of the sizes of the regular files directly in a directory, in bytes.
 absl::StatusOr<uint64_t> BytesInDirectory(int directory);

@@ -28,6 +28,9 @@ elseif(NOT DAXSNAP_SANITIZER STREQUAL "")
   message(FATAL_ERROR "DAXSNAP_SANITIZER: ${DAXSNAP_SANITIZER} is neither address nor thread")
 endif()
 
+# Where tests make system calls fail and operations end: see base/files.h.
+option(DAXSNAP_FAULT_POINTS "Fault points, which most unit tests need" ON)
+
 find_program(DAXSNAP_CCACHE ccache)
 if(DAXSNAP_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_C_COMPILER_LAUNCHER ${DAXSNAP_CCACHE})

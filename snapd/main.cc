@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fcntl.h>
 #include <pthread.h>
-#include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -79,12 +77,8 @@ PoolHolder::Opener MakeOpener(const Options& options) {
 
 absl::Status MakeSocketDirectory(const std::string& socket) {
   const std::string directory = socket.substr(0, socket.rfind('/'));
-  auto made = EnsureDirectories(directory);
-  if (!made.ok()) return made.status();
-  if (directory != "/run/daxsnap") return absl::OkStatus();
   // Others must reach the socket.
-  if (fchmod(made->get(), 0755) == 0) return absl::OkStatus();
-  return ErrnoError(errno, absl::StrCat("cannot chmod ", directory));
+  return EnsureDirectories(directory, 0755).status();
 }
 
 sigset_t BlockSignals() {
@@ -108,9 +102,7 @@ absl::Status Serve(const Options& options) {
   CriuOptions criu = options.criu;
   criu.child_pids = launch::PidRange();
   CriuEngine engine(std::move(criu));
-  PoolHolder pools(MakeOpener(options), proc, [&proc](const TaskId& id) {
-    return CriuEngine::EndOrphan(proc, id);
-  });
+  PoolHolder pools(MakeOpener(options), proc, &engine);
   if (auto open = pools.Get(); !open.ok()) {
     LogError(absl::StrCat("no pool: ", open.status().message()));
   }

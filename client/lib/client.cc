@@ -16,6 +16,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/reasons.h"
 #include "base/unique_fd.h"
 #include "client/lib/status_mapping.h"
 #include "daxsnap/error.h"
@@ -49,7 +50,7 @@ absl::Status ProbeSocket(const std::string& path) {
   if (errno == EACCES || errno == EPERM) {
     status = absl::PermissionDeniedError(
         absl::StrCat("no permission to use ", path));
-    details.reason = "PERMISSION_DENIED";
+    details.reason = std::string(reason::kPermissionDenied);
     details.hint = "Run as root or as a user that may use the socket.";
   } else if (errno == ENOENT || errno == ECONNREFUSED) {
     status = absl::UnavailableError(
@@ -61,6 +62,35 @@ absl::Status ProbeSocket(const std::string& path) {
   SetErrorDetails(details, &status);
   return status;
 }
+
+// An older snapd, which may run on while its packages are upgraded, knows the
+// options by the fields that they had before. It must not kill the tasks of who
+// asked to leave them running.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
+v1::CreateSnapshotRequest ForAnySnapd(v1::CreateSnapshotRequest request) {
+  const v1::CheckpointOptions& options = request.options();
+  if (options.leave_running()) request.set_leave_running(true);
+  if (options.force()) request.set_force(true);
+  if (options.sync_timeout_seconds() != 0) {
+    request.set_sync_timeout_seconds(options.sync_timeout_seconds());
+  }
+  return request;
+}
+
+v1::RestoreSnapshotRequest ForAnySnapd(v1::RestoreSnapshotRequest request) {
+  const v1::RestoreOptions& options = request.options();
+  if (options.files() != v1::FILES_POLICY_UNSPECIFIED) {
+    request.set_files(options.files());
+  }
+  if (options.verify() != v1::VERIFY_POLICY_UNSPECIFIED) {
+    request.set_verify(options.verify());
+  }
+  return request;
+}
+
+#pragma GCC diagnostic pop
 
 // Keeps gRPC up until the process ends. Its shutdown with the last channel can
 // take ten seconds after a cancelled call (1.51: a poller that is not woken).
@@ -203,7 +233,7 @@ absl::StatusOr<v1::CreateSnapshotResult> Client::CreateSnapshot(
     const v1::CreateSnapshotRequest& request, const CallOptions& options) {
   return Impl::Long<v1::CreateSnapshotResult, v1::CreateSnapshotResponse>(
       options, [&](grpc::ClientContext* context) {
-        return impl_->snapshots->CreateSnapshot(context, request);
+        return impl_->snapshots->CreateSnapshot(context, ForAnySnapd(request));
       });
 }
 
@@ -211,7 +241,7 @@ absl::StatusOr<v1::RestoreSnapshotResult> Client::RestoreSnapshot(
     const v1::RestoreSnapshotRequest& request, const CallOptions& options) {
   return Impl::Long<v1::RestoreSnapshotResult, v1::RestoreSnapshotResponse>(
       options, [&](grpc::ClientContext* context) {
-        return impl_->snapshots->RestoreSnapshot(context, request);
+        return impl_->snapshots->RestoreSnapshot(context, ForAnySnapd(request));
       });
 }
 

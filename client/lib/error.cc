@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daxsnap/error.h"
 
-#include "absl/strings/cord.h"
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "base/errors.h"
 #include "client/lib/status_mapping.h"
 #include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 
 namespace daxsnap::client {
 namespace {
 
-constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
-constexpr char kDomain[] = "daxsnap";
 constexpr char kHintKey[] = "hint";
 
 // What gRPC itself says: "Socket closed".
@@ -31,12 +30,10 @@ absl::Status ConnectionLost(const std::string& why) {
 
 ErrorDetails GetErrorDetails(const absl::Status& status) {
   ErrorDetails details;
-  const auto payload = status.GetPayload(kErrorInfoUrl);
-  google::rpc::ErrorInfo info;
-  if (!payload.has_value() || !info.ParseFromString(std::string(*payload)))
-    return details;
-  details.reason = info.reason();
-  details.metadata = {info.metadata().begin(), info.metadata().end()};
+  const auto info = ErrorInfoOf(status);
+  if (!info.has_value()) return details;
+  details.reason = info->reason();
+  details.metadata = {info->metadata().begin(), info->metadata().end()};
   if (const auto hint = details.metadata.find(kHintKey);
       hint != details.metadata.end()) {
     details.hint = hint->second;
@@ -48,12 +45,11 @@ ErrorDetails GetErrorDetails(const absl::Status& status) {
 void SetErrorDetails(const ErrorDetails& details, absl::Status* status) {
   google::rpc::ErrorInfo info;
   info.set_reason(details.reason);
-  info.set_domain(kDomain);
   for (const auto& [key, value] : details.metadata)
     (*info.mutable_metadata())[key] = value;
   if (!details.hint.empty())
     (*info.mutable_metadata())[kHintKey] = details.hint;
-  status->SetPayload(kErrorInfoUrl, absl::Cord(info.SerializeAsString()));
+  SetErrorInfo(std::move(info), status);
 }
 
 absl::Status FromGrpc(const grpc::Status& status) {
@@ -64,12 +60,8 @@ absl::Status FromGrpc(const grpc::Status& status) {
   }
   absl::Status result(static_cast<absl::StatusCode>(status.error_code()),
                       status.error_message());
-  google::rpc::Status full;
-  if (!full.ParseFromString(status.error_details())) return result;
-  for (const google::protobuf::Any& any : full.details()) {
-    google::rpc::ErrorInfo info;
-    if (!any.UnpackTo(&info) || info.domain() != kDomain) continue;
-    result.SetPayload(kErrorInfoUrl, absl::Cord(info.SerializeAsString()));
+  if (auto info = ErrorInfoIn(status.error_details()); info.has_value()) {
+    SetErrorInfo(*std::move(info), &result);
   }
   return result;
 }

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/reasons.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
 #include "client/snapctl/progress.h"
@@ -26,9 +27,10 @@ absl::StatusOr<v1::CreateSnapshotRequest> Request(const Options& options) {
   v1::CreateSnapshotRequest request;
   request.set_pid(options.pid);
   request.set_name(options.name);
-  request.set_leave_running(options.leave_running);
-  request.set_force(options.force);
-  request.set_sync_timeout_seconds(options.sync_timeout_seconds);
+  v1::CheckpointOptions* how = request.mutable_options();
+  how->set_leave_running(options.leave_running);
+  how->set_force(options.force);
+  how->set_sync_timeout_seconds(options.sync_timeout_seconds);
   for (const std::string& label : options.labels) {
     const std::size_t equals = label.find('=');
     if (equals == std::string::npos) {
@@ -48,7 +50,7 @@ absl::Status AlreadyExisted(const v1::Snapshot& snapshot) {
       "snapshot ", snapshot.name(), " of this task exists already, taken at ",
       FormatTime(snapshot.create_time()), "; nothing was done"));
   client::ErrorDetails details;
-  details.reason = "NAME_TAKEN";
+  details.reason = std::string(reason::kNameTaken);
   details.hint = "Use another --name.";
   details.metadata["name"] = snapshot.name();
   client::SetErrorDetails(details, &status);

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/ascii.h"
+#include "base/reasons.h"
+#include "base/utf8.h"
 #include "client/snapctl/output.h"
 #include "daxsnap/error.h"
 
@@ -13,7 +15,7 @@ namespace {
 // Reasons that deserve an exit code of their own although their status code is
 // shared with others.
 int ExitCodeOfPrecondition(const client::ErrorDetails& details) {
-  return details.reason == "PID_IN_USE" ? kExitTaken : kExitRefused;
+  return details.reason == reason::kPidInUse ? kExitTaken : kExitRefused;
 }
 
 std::string CodeName(absl::StatusCode code) {
@@ -82,7 +84,7 @@ void PrintError(const absl::Status& status, const Context& context) {
     PrintJson(status, details, err);
     return;
   }
-  err << "snapctl: " << Printable(std::string(status.message())) << "\n";
+  err << "snapctl: " << ToPrintableUtf8(status.message()) << "\n";
   // The message names most facts already; these two are for reading on.
   for (const char* key : {"criu_error", "criu_log"}) {
     const auto fact = details.metadata.find(key);
@@ -90,10 +92,10 @@ void PrintError(const absl::Status& status, const Context& context) {
     if (absl::string_view(status.message()).find(fact->second) !=
         absl::string_view::npos)
       continue;
-    err << "  " << key << ": " << Printable(fact->second) << "\n";
+    err << "  " << key << ": " << ToPrintableUtf8(fact->second) << "\n";
   }
   if (!details.hint.empty())
-    err << "  hint: " << Printable(details.hint) << "\n";
+    err << "  hint: " << ToPrintableUtf8(details.hint) << "\n";
 }
 
 }  // namespace daxsnap::snapctl

@@ -2,8 +2,6 @@
 #ifndef DAXSNAP_CLIENT_SNAPCTL_LOCAL_POOL_H_
 #define DAXSNAP_CLIENT_SNAPCTL_LOCAL_POOL_H_
 
-#include <linux/kmemfs.h>
-
 #include <optional>
 
 #include "absl/status/statusor.h"
@@ -15,9 +13,6 @@ namespace daxsnap::snapctl {
 // default mount point if there are several; nullopt if there is none.
 // snapshot_count is not filled in.
 absl::StatusOr<std::optional<v1::Pool>> ReadLocalPool();
-
-// What the kernel tells, as the API puts it.
-v1::Pool ToPool(const kmemfs_info& info);
 
 }  // namespace daxsnap::snapctl
 

@@ -2,6 +2,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/utf8.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
 #include "client/snapctl/snapshot_output.h"
@@ -19,8 +20,8 @@ absl::Status Ls(const Context& context) {
   if (context.format != Format::kJson) {
     PrintList(*list, *context.out);
     for (const v1::UnlistedSnapshot& one : list->unlisted) {
-      *context.err << "snapctl: " << Printable(one.message())
-                   << "\n  hint: " << Printable(one.hint()) << "\n";
+      *context.err << "snapctl: " << ToPrintableUtf8(one.message())
+                   << "\n  hint: " << ToPrintableUtf8(one.hint()) << "\n";
     }
     if (list->incomplete) {
       *context.err << "snapctl: there are snapshots of which it cannot be told "

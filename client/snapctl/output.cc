@@ -153,14 +153,6 @@ std::string FormatTime(const google::protobuf::Timestamp& time) {
                           absl::UTCTimeZone());
 }
 
-std::string Printable(absl::string_view text) {
-  std::string safe(text);
-  for (char& c : safe) {
-    if (absl::ascii_iscntrl(c)) c = '?';
-  }
-  return safe;
-}
-
 std::string EnumName(const google::protobuf::EnumValueDescriptor& value) {
   return std::string(
       absl::StripPrefix(value.name(), EnumPrefix(*value.type())));

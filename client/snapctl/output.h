@@ -29,10 +29,6 @@ std::string FormatMicroseconds(std::uint64_t us);
 // "2025-01-31 23:59:59 UTC"; "-" for a time of 0.
 std::string FormatTime(const google::protobuf::Timestamp& time);
 
-// The text with control characters replaced by '?', so that a process's name
-// cannot play with the terminal.
-std::string Printable(absl::string_view text);
-
 // Name of an enum value without the prefix that its type gives it:
 // SNAPSHOT_MODE_COPIED → "COPIED".
 std::string EnumName(const google::protobuf::EnumValueDescriptor& value);

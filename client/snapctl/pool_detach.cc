@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/utf8.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
 #include "client/snapctl/progress.h"
@@ -20,7 +21,7 @@ absl::Status Detach(const std::string& mount_point, const Context& context) {
   if (context.format == Format::kJson) {
     PrintJson({{"detached", mount_point}}, *context.out);
   } else {
-    *context.out << "detached " << Printable(mount_point)
+    *context.out << "detached " << ToPrintableUtf8(mount_point)
                  << "; all of it is durable. The memory stays system memory "
                     "until the next boot.\n";
   }

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/utf8.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
 #include "host/pool/kexec.h"
@@ -41,7 +42,7 @@ absl::Status Check(const Options& options, const Context& context) {
     return absl::OkStatus();
   }
   Fields fields;
-  fields.Add("kernel", Printable(kernel->release));
+  fields.Add("kernel", ToPrintableUtf8(kernel->release));
   fields.Add("finds", devices.empty() ? "- (there is no pool)"
                                       : absl::StrJoin(devices, ", "));
   fields.Print(*context.out);

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "base/utf8.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/local_pool.h"
 #include "client/snapctl/output.h"
@@ -101,7 +102,8 @@ absl::Status ShowDevice(const std::string& name, const Context& context) {
     const pool::Header& found = **header;
     fields.Add("pool type", std::string(pool::PoolTypeName(found.type)));
     fields.Add("uuid", found.uuid);
-    fields.Add("label", found.label.empty() ? "-" : Printable(found.label));
+    fields.Add("label",
+               found.label.empty() ? "-" : ToPrintableUtf8(found.label));
   } else {
     fields.Add("pool", device->driver == pool::Driver::kNone
                            ? "not readable while the device has no driver"

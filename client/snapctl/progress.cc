@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/utf8.h"
 #include "client/snapctl/errors.h"
 #include "client/snapctl/output.h"
 
@@ -83,7 +84,7 @@ void ProgressLine::Draw() {
   std::unique_lock lock(mutex_);
   if (changed_.wait_for(lock, kQuietAtFirst, [this] { return done_; })) return;
   do {
-    *err_ << kClearLine << Printable(what_) << ", "
+    *err_ << kClearLine << ToPrintableUtf8(what_) << ", "
           << FormatMicroseconds(absl::ToInt64Microseconds(absl::Now() - start_))
           << std::flush;
   } while (!changed_.wait_for(lock, kRedraw, [this] { return done_; }));

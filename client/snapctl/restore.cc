@@ -50,8 +50,8 @@ absl::Status Restore(const Options& options, const Context& context) {
   if (!client.ok()) return client.status();
   v1::RestoreSnapshotRequest request;
   request.set_name(options.name);
-  request.set_files(options.files);
-  request.set_verify(options.verify);
+  request.mutable_options()->set_files(options.files);
+  request.mutable_options()->set_verify(options.verify);
   absl::StatusOr<v1::RestoreSnapshotResult> result;
   {
     ProgressLine line(context, "waiting for snapd");

@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/reasons.h"
 #include "base/utf8.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/local_pool.h"
@@ -34,7 +35,7 @@ struct Options {
 absl::Status NoPool() {
   absl::Status status = absl::FailedPreconditionError("no pool is attached");
   client::ErrorDetails details;
-  details.reason = "POOL_MISSING";
+  details.reason = std::string(reason::kPoolMissing);
   details.hint =
       "Attach one (snapctl pool attach DEV, or start snapd), or pass "
       "--node=none to run the "

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "base/utf8.h"
 #include "client/snapctl/output.h"
 
 namespace daxsnap::snapctl {
@@ -19,7 +20,7 @@ std::string Bytes(std::uint64_t pages, const v1::Snapshot& snapshot) {
 }
 
 std::string OrDash(const std::string& text) {
-  return text.empty() ? "-" : Printable(text);
+  return text.empty() ? "-" : ToPrintableUtf8(text);
 }
 
 // Mode and pages, as summary and details have them in common.
@@ -53,9 +54,9 @@ void PrintSummary(const v1::Snapshot& snapshot, std::ostream& out) {
 
 void PrintWarnings(const v1::Snapshot& snapshot, std::ostream& err) {
   for (const v1::Finding& finding : snapshot.findings()) {
-    err << "snapctl: warning: " << Printable(finding.message()) << "\n";
+    err << "snapctl: warning: " << ToPrintableUtf8(finding.message()) << "\n";
     if (!finding.hint().empty())
-      err << "  hint: " << Printable(finding.hint()) << "\n";
+      err << "  hint: " << ToPrintableUtf8(finding.hint()) << "\n";
   }
 }
 
@@ -82,7 +83,7 @@ void PrintDetails(const v1::Snapshot& snapshot, std::ostream& out) {
   for (const v1::Finding& finding : snapshot.findings()) {
     const bool lost = finding.consequence() == v1::FINDING_CONSEQUENCE_LOST;
     fields.Add(lost ? "does not come back" : "limited",
-               Printable(finding.message()));
+               ToPrintableUtf8(finding.message()));
   }
   fields.Add("pool", OrDash(snapshot.pool_uuid()));
   fields.Add("generation", absl::StrCat(snapshot.pool_generation()));
@@ -93,7 +94,8 @@ void PrintDetails(const v1::Snapshot& snapshot, std::ostream& out) {
   const std::map<std::string, std::string> labels(snapshot.labels().begin(),
                                                   snapshot.labels().end());
   for (const auto& [key, value] : labels) {
-    fields.Add("label", absl::StrCat(Printable(key), "=", Printable(value)));
+    fields.Add("label",
+               absl::StrCat(ToPrintableUtf8(key), "=", ToPrintableUtf8(value)));
   }
   fields.Print(out);
 }
@@ -117,10 +119,11 @@ void PrintList(const client::Client::SnapshotList& list, std::ostream& out) {
                   Bytes(snapshot.pages().copied(), snapshot)});
   }
   for (const std::string& name : list.damaged) {
-    table.AddRow({Printable(name), "damaged", "-", "-", "-", "-", "-", "-"});
+    table.AddRow(
+        {ToPrintableUtf8(name), "damaged", "-", "-", "-", "-", "-", "-"});
   }
   for (const v1::UnlistedSnapshot& one : list.unlisted) {
-    table.AddRow({Printable(one.name()),
+    table.AddRow({ToPrintableUtf8(one.name()),
                   one.reason() == "VERSION_UNSUPPORTED" ? "newer format"
                                                         : "unreadable now",
                   "-", "-", "-", "-", "-", "-"});
@@ -131,7 +134,7 @@ void PrintList(const client::Client::SnapshotList& list, std::ostream& out) {
 void PrintPool(const v1::Pool& pool, std::ostream& out) {
   const std::uint32_t page = pool.page_size();
   Fields fields;
-  fields.Add("path", Printable(pool.path()));
+  fields.Add("path", ToPrintableUtf8(pool.path()));
   if (pool.kind() != v1::POOL_KIND_KMEMFS) {
     fields.Add("kind", "directory (snapshots are copied)");
   } else {

@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/reasons.h"
+#include "base/utf8.h"
 #include "client/snapctl/errors.h"
 #include "client/snapctl/output.h"
 #include "daxsnap/error.h"
@@ -16,8 +18,8 @@ namespace {
 std::string Verdict(const VerifyReport& report) {
   if (report.status.ok()) return "whole";
   if (absl::IsDataLoss(report.status)) return "DAMAGED";
-  const bool missing =
-      client::GetErrorDetails(report.status).reason == "CHECKSUMS_MISSING";
+  const bool missing = client::GetErrorDetails(report.status).reason ==
+                       reason::kChecksumsMissing;
   return missing ? "not known" : "-";
 }
 
@@ -26,14 +28,15 @@ void PrintDamage(const VerifyReport& report, std::ostream& err) {
     std::uint64_t told = 0;
     for (const v1::DamagedRange& range : file.damaged()) {
       err << absl::StrFormat("snapctl: %s: %s: %d bytes from %#x on\n",
-                             Printable(report.name), Printable(file.path()),
-                             range.length(), range.offset());
+                             ToPrintableUtf8(report.name),
+                             ToPrintableUtf8(file.path()), range.length(),
+                             range.offset());
       told += range.length();
     }
     if (file.bytes_damaged() > told) {
-      err << absl::StrFormat("snapctl: %s: %s: %d bytes more\n",
-                             Printable(report.name), Printable(file.path()),
-                             file.bytes_damaged() - told);
+      err << absl::StrFormat(
+          "snapctl: %s: %s: %d bytes more\n", ToPrintableUtf8(report.name),
+          ToPrintableUtf8(file.path()), file.bytes_damaged() - told);
     }
   }
 }
@@ -101,7 +104,7 @@ void PrintReports(const std::vector<VerifyReport>& reports,
                {"DAMAGED", Align::kRight}});
   for (const VerifyReport& report : reports) {
     const v1::Verification totals = report.Totals();
-    table.AddRow({Printable(report.name), Verdict(report),
+    table.AddRow({ToPrintableUtf8(report.name), Verdict(report),
                   absl::StrCat(totals.files()),
                   FormatBytes(totals.bytes_verified()),
                   FormatBytes(totals.bytes_without_checksum()),

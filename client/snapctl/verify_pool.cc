@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/kmemfs.h>
 #include <linux/mount.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -16,6 +15,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/reasons.h"
 #include "base/unique_fd.h"
 #include "base/utf8.h"
 #include "client/snapctl/output.h"
@@ -23,6 +23,7 @@
 #include "client/snapctl/verify_output.h"
 #include "daxsnap/error.h"
 #include "host/pool/checksums.h"
+#include "host/pool/info.h"
 #include "host/pool/pool.h"
 
 namespace daxsnap::snapctl {
@@ -50,7 +51,7 @@ bool IsRoot(const UniqueFd& place, kmemfs_info* info) {
   struct stat found;
   return place.valid() && fstat(place.get(), &found) == 0 &&
          found.st_ino == kRootInode &&
-         ioctl(place.get(), KMEMFS_IOC_INFO, info) == 0;
+         pool::ReadInfo(place.get(), info);
 }
 
 absl::StatusOr<OpenPool> Open(const pool::Device& device) {
@@ -181,7 +182,7 @@ absl::Status Verdict(const std::string& name, const VerifyReport& report,
                   : " have no checksum yet",
       "; whether they are what was stored is not known"));
   client::SetErrorDetails(
-      {.reason = "CHECKSUMS_MISSING",
+      {.reason = std::string(reason::kChecksumsMissing),
        .hint = version < 2 ? "`snapctl pool upgrade` gives it checksums"
                            : "the kernel makes them soon after a commit; --sum "
                              "has them made now",

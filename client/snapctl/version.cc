@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/utf8.h"
 #include "base/version.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
@@ -39,15 +40,15 @@ absl::Status Version(const Context& context) {
   fields.Add("snapctl", kVersion);
   fields.Add("kernel", system.release);
   if (daemon.ok()) {
-    fields.Add("snapd", absl::StrCat(Printable(daemon->version()), ", pid ",
-                                     daemon->pid()));
+    fields.Add("snapd", absl::StrCat(ToPrintableUtf8(daemon->version()),
+                                     ", pid ", daemon->pid()));
     fields.Add("CRIU", daemon->criu_version().empty()
                            ? "cannot be run"
-                           : Printable(daemon->criu_version()));
+                           : ToPrintableUtf8(daemon->criu_version()));
   } else {
-    fields.Add(
-        "snapd",
-        absl::StrCat("no answer (", Printable(daemon.status().message()), ")"));
+    fields.Add("snapd",
+               absl::StrCat("no answer (",
+                            ToPrintableUtf8(daemon.status().message()), ")"));
   }
   fields.Print(*context.out);
   return absl::OkStatus();

@@ -6,11 +6,11 @@
 
 #include <cerrno>
 #include <filesystem>
-#include <system_error>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "base/files.h"
 
 namespace daxsnap::launch {
 namespace {
@@ -29,14 +29,8 @@ absl::StatusOr<UniqueFd> OpenLog(const std::string& path) {
     return absl::InvalidArgumentError(
         absl::StrCat("log file ", path, ": the path must be absolute"));
   }
-  std::error_code error;
-  std::filesystem::create_directories(dir.parent_path(), error);
-  if (error) return LogError(error.value(), path, "make its directory");
-  if (mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
-    return LogError(errno, path, "make its directory");
-  }
-  UniqueFd dir_fd(open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!dir_fd.valid()) return LogError(errno, path, "open its directory");
+  const UniqueFd dir_fd = MakeDirectories(dir, 0700);
+  if (!dir_fd.valid()) return LogError(errno, path, "make its directory");
 
   const std::string name = std::filesystem::path(path).filename();
   // O_NONBLOCK: a FIFO somebody put there must not hang us.

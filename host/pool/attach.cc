@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <mntent.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "base/files.h"
 #include "host/pool/device.h"
 #include "host/pool/kernel_log.h"
 
@@ -102,12 +102,9 @@ std::string AsListed(absl::string_view mount_point) {
 absl::Status MountPool(const std::string& device,
                        const AttachOptions& options) {
   const std::filesystem::path path = options.mount_point;
-  std::error_code error;
-  std::filesystem::create_directories(path.parent_path(), error);
-  if (error || (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)) {
+  if (!MakeDirectories(path, 0700).valid()) {
     return absl::ErrnoToStatus(
-        error ? error.value() : errno,
-        absl::StrCat("cannot make directory ", options.mount_point));
+        errno, absl::StrCat("cannot make directory ", options.mount_point));
   }
   KernelLog log;
   if (mount(device.c_str(), path.c_str(), kFileSystem, MS_NOSUID | MS_NODEV,

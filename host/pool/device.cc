@@ -20,6 +20,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "base/files.h"
 #include "host/pool/kernel_log.h"
 
 namespace daxsnap::pool {
@@ -186,7 +187,7 @@ absl::Status BindTo(const Device& device, Driver driver) {
 }
 
 absl::StatusOr<UniqueFd> LockDevice(const Device& device) {
-  if (mkdir(kRunDir, 0755) != 0 && errno != EEXIST) {
+  if (!MakeDirectories(kRunDir, 0755).valid()) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", kRunDir));
   }
   const std::string path = absl::StrCat(kRunDir, "/", device.name, ".lock");

@@ -7,14 +7,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/unique_fd.h"
+#include "host/pool/info.h"
 #include "host/pool/pool.h"
 
 namespace daxsnap::pool {
 namespace {
 
 absl::StatusOr<std::uint32_t> FormatVersion(int fd, const Mount& mount) {
-  kmemfs_info info = {};
-  if (ioctl(fd, KMEMFS_IOC_INFO, &info) != 0) {
+  kmemfs_info info;
+  if (!ReadInfo(fd, &info)) {
     return absl::ErrnoToStatus(errno,
                                absl::StrCat("cannot read the state of the pool "
                                             "on ",

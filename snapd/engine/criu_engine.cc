@@ -23,9 +23,12 @@
 #include "base/errors.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/stopwatch.h"
 #include "daxsnap/internal/criu.pb.h"
 #include "host/task/machine.h"
+#include "snapd/engine/cgroup_tasks.h"
 #include "snapd/engine/criu_log.h"
+#include "snapd/engine/criu_options.h"
 #include "snapd/engine/criu_session.h"
 
 namespace daxsnap {
@@ -36,17 +39,9 @@ namespace pb = ::daxsnap::internal::criu;
 constexpr size_t kMaxLog = size_t{64} << 20;
 // How many logs of failed runs stay.
 constexpr size_t kKeptLogs = 100;
-// Deleted files that are still open are stored up to this size, in bytes.
-constexpr uint32_t kGhostLimit = 64u << 20;
 // How long the killed tasks of a restore that failed, and the CRIU of a snapd
 // that was killed, get to end.
 constexpr absl::Duration kEndTimeout = absl::Seconds(30);
-constexpr char kDumpLog[] = "criu-dump.log";
-constexpr char kRestoreLog[] = "criu-restore.log";
-
-uint64_t MicrosecondsSince(absl::Time start) {
-  return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
-}
 
 // From now on every write of that process to a file fails with EFBIG; it was
 // started with SIGXFSZ ignored.
@@ -57,53 +52,17 @@ void FailWrites(pid_t pid) {
   }
 }
 
-// The tasks in a cgroup, given relative to the cgroup2 mount.
-class CgroupTasks {
- public:
-  explicit CgroupTasks(const std::string& cgroup) : cgroup_(cgroup) {
-    if (cgroup.empty()) return;
-    for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
-      auto found = OpenDirectory(AT_FDCWD, absl::StrCat(mount, cgroup));
-      if (found.ok()) directory_ = *std::move(found);
-    }
-  }
-
-  void Kill() const {
-    const UniqueFd fd(
-        openat(directory_.get(), "cgroup.kill", O_WRONLY | O_CLOEXEC));
-    if (fd.valid() && write(fd.get(), "1", 1) == 1) return;
-    // systemd removes a cgroup whose tasks have ended.
-    if (faccessat(directory_.get(), "cgroup.events", F_OK, 0) != 0) return;
-    LogWarning(absl::StrCat("cannot kill what is in cgroup ", cgroup_));
-  }
-
-  // Waits until all have ended: a large one takes a while to free its memory.
-  void AwaitEnd() const {
-    const UniqueFd fd(
-        openat(directory_.get(), "cgroup.events", O_RDONLY | O_CLOEXEC));
-    const absl::Time deadline = absl::Now() + kEndTimeout;
-    char text[256];
-    for (;;) {
-      // Also what tells poll() which change has been seen.
-      const ssize_t size = pread(fd.get(), text, sizeof(text), 0);
-      if (size <= 0 ||
-          absl::StrContains(absl::string_view(text, size), "populated 0")) {
-        return;
-      }
-      pollfd poll_for = {.fd = fd.get(), .events = POLLPRI, .revents = 0};
-      const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
-      if (left_ms <= 0 || poll(&poll_for, 1, static_cast<int>(left_ms)) <= 0) {
-        LogWarning(
-            absl::StrCat("killed tasks in ", cgroup_, " have not ended yet"));
-        return;
-      }
-    }
-  }
-
- private:
-  const std::string cgroup_;
-  UniqueFd directory_;
-};
+// Waits for the CRIU of a snapd that was killed, once `urge` has been called.
+bool AwaitEndOf(const TaskId& criu, const std::function<void()>& urge) {
+  auto pidfd = OpenPidfd(ProcFs(), criu);
+  if (!pidfd.ok()) return absl::IsNotFound(pidfd.status());
+  LogInfo(absl::StrCat("waiting for CRIU (pid ", criu.pid,
+                       ") of an earlier snapd to end"));
+  urge();
+  pollfd poll_for = {.fd = pidfd->get(), .events = POLLIN, .revents = 0};
+  return poll(&poll_for, 1,
+              static_cast<int>(absl::ToInt64Milliseconds(kEndTimeout))) > 0;
+}
 
 // Children that a restored task makes from now on must not get PIDs that the
 // next boot uses itself, nor those next to it, which are other snapshots'.
@@ -111,23 +70,6 @@ void KeepPidsOfChildrenApart(const launch::PidRange& range) {
   const absl::Status status =
       launch::MovePidsTo(range, launch::RandomPid(range));
   if (!status.ok()) LogWarning(status.message());
-}
-
-pb::Request MakeRequest(pb::RequestType type, int images, int work,
-                        const char* log_file, int log_level) {
-  pb::Request request;
-  request.set_type(type);
-  pb::Options* opts = request.mutable_opts();
-  opts->set_images_dir_fd(images);
-  opts->set_work_dir_fd(work);
-  opts->set_log_file(log_file);
-  opts->set_log_level(log_level);
-  opts->set_notify_scripts(true);
-  opts->set_file_locks(true);
-  opts->set_link_remap(true);
-  opts->set_ghost_limit(kGhostLimit);
-  opts->set_manage_cgroups_mode(pb::IGNORE);
-  return request;
 }
 
 absl::Status CannotStart(const absl::Status& cause) {
@@ -158,7 +100,7 @@ constexpr char kLogTimeFormat[] = "%E4Y%m%dT%H%M%E3SZ";
 // When the log was kept, "20261128T134400.123Z"; empty if the name is not one
 // that Failure() gives: the directory holds the output of tasks, too.
 std::string KeptLogTime(const std::string& name) {
-  for (const char* file : {kDumpLog, kRestoreLog}) {
+  for (const char* file : {kCriuDumpLog, kCriuRestoreLog}) {
     absl::string_view stem = name;
     if (!absl::ConsumeSuffix(&stem, file) || !absl::ConsumeSuffix(&stem, ".")) {
       continue;
@@ -243,7 +185,7 @@ launch::LaunchSpec CriuEngine::Spec(absl::string_view purpose,
 absl::Status CriuEngine::Failure(absl::string_view action, pid_t pid,
                                  const std::string& name, int directory,
                                  const std::string& message) const {
-  const std::string file = action == "dump" ? kDumpLog : kRestoreLog;
+  const std::string file = action == "dump" ? kCriuDumpLog : kCriuRestoreLog;
   const std::string log = ReadFileAt(directory, file, kMaxLog).value_or("");
   const std::string kept_name = absl::StrCat(
       name, "-",
@@ -291,15 +233,11 @@ absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
     return status;
   }
 
-  pb::Request dump = MakeRequest(pb::DUMP, request.images, request.work,
-                                 kDumpLog, options_.log_level);
-  dump.mutable_opts()->set_pid(request.task.pid);
-  dump.mutable_opts()->set_leave_running(request.leave_running);
   DumpOutcome outcome;
   absl::Status complete;
   bool completed = false;
   auto response = session->Run(
-      dump,
+      ToCriu(request, options_.log_level),
       [&](const std::string& script) -> absl::Status {
         if (script != "post-dump") return absl::OkStatus();
         completed = true;
@@ -322,7 +260,8 @@ absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
 }
 
 absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
-    const RestoreRequest& request, Cancellation* cancellation) {
+    const RestoreRequest& request, const RestoreCallbacks& callbacks,
+    Cancellation* cancellation) {
   auto work = ScratchDirectory::Make(options_.work_directory);
   if (!work.ok()) return work.status();
   launch::LaunchSpec spec = Spec("restore", request.name);
@@ -332,49 +271,74 @@ absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
   auto session = CriuSession::Start(std::move(spec));
   if (!session.ok()) return CannotStart(session.status());
   RestoreOutcome outcome;
-  outcome.scope = session->task().scope;
-  outcome.cgroup = session->task().cgroup;
-  const CgroupTasks tasks(outcome.cgroup);
+  outcome.pid = request.root;
+  outcome.placement = {.scope = session->task().scope,
+                       .cgroup = session->task().cgroup};
+  auto criu = ProcFs().ReadTask(session->task().pid);
+  if (!criu.ok()) return criu.status();
+  if (absl::Status status = callbacks.started(criu->id, outcome.placement);
+      !status.ok()) {
+    return status;
+  }
 
+  const CgroupTasks tasks(outcome.placement.cgroup);
+  absl::Status resuming;
+  bool resumed = false;
   auto response = session->Run(
-      MakeRequest(pb::RESTORE, request.images, work->fd(), kRestoreLog,
-                  options_.log_level),
-      [](const std::string&) { return absl::OkStatus(); }, cancellation,
+      ToCriu(request, work->fd(), options_.log_level),
+      [&](const std::string& script) {
+        // The last one whose answer CRIU heeds.
+        if (script == "post-restore") {
+          resuming = callbacks.resuming();
+          if (resuming.ok()) session->IgnoreCancellation();
+        }
+        resumed = resumed || script == "post-resume";
+        return resuming;
+      },
+      cancellation,
       // A restore may be killed: its tasks have done nothing of their own yet.
       [&tasks] { tasks.Kill(); });
   outcome.restore_us = MicrosecondsSince(start);
-  if (response.ok() && response->success() && !cancellation->cancelled()) {
+  if (response.ok() && response->success()) {
     outcome.pid = response->restore().pid();
     return outcome;
   }
+  // What has run is not ended, whatever becomes of CRIU.
+  if (resumed) return outcome;
   tasks.Kill();
-  tasks.AwaitEnd();
+  tasks.AwaitEnd(kEndTimeout);
+  if (!resuming.ok()) return resuming;
   if (cancellation->cancelled()) return CancelledError();
   return Failure("restore", 0, request.name, work->fd(),
                  response.ok() ? response->cr_errmsg()
                                : std::string(response.status().message()));
 }
 
-bool CriuEngine::EndOrphan(const ProcFs& proc, const TaskId& criu) {
-  auto pidfd = OpenPidfd(proc, criu);
-  if (!pidfd.ok()) return absl::IsNotFound(pidfd.status());
-  LogInfo(absl::StrCat("waiting for CRIU (pid ", criu.pid,
-                       ") of an earlier snapd to roll back"));
-  FailWrites(criu.pid);
-  pollfd poll_for = {.fd = pidfd->get(), .events = POLLIN, .revents = 0};
-  return poll(&poll_for, 1,
-              static_cast<int>(absl::ToInt64Milliseconds(kEndTimeout))) > 0;
+bool CriuEngine::EndDump(const TaskId& criu) {
+  return AwaitEndOf(criu, [&criu] { FailWrites(criu.pid); });
+}
+
+bool CriuEngine::AwaitRestore(const TaskId& criu) {
+  return AwaitEndOf(criu, [] {});
+}
+
+bool CriuEngine::EndTasks(const Placement& placement) {
+  const CgroupTasks tasks(placement.cgroup);
+  tasks.Kill();
+  return tasks.AwaitEnd(kEndTimeout);
+}
+
+absl::StatusOr<bool> CriuEngine::HasTasks(const Placement& placement) {
+  return CgroupTasks(placement.cgroup).Any();
 }
 
 absl::StatusOr<std::string> CriuEngine::Version() {
   auto session = CriuSession::Start(Spec("version", "criu"));
   if (!session.ok()) return CannotStart(session.status());
-  pb::Request request;
-  request.set_type(pb::VERSION);
   Cancellation never;
   auto response = session->Run(
-      request, [](const std::string&) { return absl::OkStatus(); }, &never,
-      [] {});
+      CriuVersionRequest(), [](const std::string&) { return absl::OkStatus(); },
+      &never, [] {});
   if (!response.ok()) return response.status();
   const pb::Version& version = response->version();
   std::string text =

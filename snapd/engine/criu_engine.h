@@ -42,13 +42,14 @@ class CriuEngine : public Engine {
                                    const DumpCallbacks& callbacks,
                                    Cancellation* cancellation) override;
   absl::StatusOr<RestoreOutcome> Restore(const RestoreRequest& request,
+                                         const RestoreCallbacks& callbacks,
                                          Cancellation* cancellation) override;
+  // Its next write fails: else it would work on until it looks for its snapd.
+  bool EndDump(const TaskId& criu) override;
+  bool AwaitRestore(const TaskId& criu) override;
+  bool EndTasks(const Placement& placement) override;
+  absl::StatusOr<bool> HasTasks(const Placement& placement) override;
   absl::StatusOr<std::string> Version() override;
-
-  // Makes the CRIU that a killed snapd had started for a dump roll back as a
-  // cancelled one does, instead of working on until it looks for that snapd,
-  // and waits up to half a minute; returns whether it is gone.
-  static bool EndOrphan(const ProcFs& proc, const TaskId& criu);
 
  private:
   // How to start CRIU for `purpose` on snapshot `name`.

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/cancellation.h"
+#include "daxsnap/v1/snapshot.pb.h"
 #include "host/task/proc.h"
 
 namespace daxsnap {
@@ -23,7 +24,8 @@ struct DumpRequest {
   TaskId task;
   // Name of the snapshot, for scopes and logs.
   std::string name;
-  bool leave_running = false;
+  // As asked for.
+  v1::CheckpointOptions options;
   // Directories; the caller keeps them open. Image files go to `images`; log
   // and statistics to `work`.
   int images = -1;
@@ -49,15 +51,37 @@ struct DumpOutcome {
 
 struct RestoreRequest {
   std::string name;
+  // As asked for.
+  v1::RestoreOptions options;
+  // PID of the root task, which it will have again.
+  pid_t root = 0;
   int images = -1;
   // NUMA node that the tasks prefer for their memory.
   std::optional<int> memory_node;
 };
 
+// Where restored tasks are.
+struct Placement {
+  // systemd's; empty without it.
+  std::string scope;
+  // Relative to the cgroup2 mount. Nothing else is in it but the worker.
+  std::string cgroup;
+};
+
+// Called by the thread that called Restore.
+struct RestoreCallbacks {
+  // The process that will do the work exists and waits. An error ends the
+  // restore.
+  std::function<absl::Status(const TaskId& worker, const Placement&)> started;
+  // All tasks are there and stand still. OK: they will run, whatever becomes of
+  // this process or is cancelled. An error: they are ended, and Restore returns
+  // it.
+  std::function<absl::Status()> resuming;
+};
+
 struct RestoreOutcome {
   pid_t pid = 0;
-  std::string scope;
-  std::string cgroup;
+  Placement placement;
   uint64_t restore_us = 0;
 };
 
@@ -75,8 +99,23 @@ class Engine {
                                            Cancellation* cancellation) = 0;
 
   // Starts the tasks again. On error, CANCELLED included, none of them is left.
+  // Once `resuming` has agreed a cancellation has no effect any more.
   virtual absl::StatusOr<RestoreOutcome> Restore(
-      const RestoreRequest& request, Cancellation* cancellation) = 0;
+      const RestoreRequest& request, const RestoreCallbacks& callbacks,
+      Cancellation* cancellation) = 0;
+
+  // What follows is about the work of a snapd that was killed; `worker` is what
+  // `started` was told. Each waits up to half a minute.
+
+  // Makes a worker that is at a dump roll back, as if the dump were cancelled.
+  // Whether it is gone.
+  virtual bool EndDump(const TaskId& worker) = 0;
+  // Lets a worker that is at a restore come to its end. Whether it is gone.
+  virtual bool AwaitRestore(const TaskId& worker) = 0;
+  // Ends the tasks of a restore, and its worker. Whether they are gone.
+  virtual bool EndTasks(const Placement& placement) = 0;
+  // Whether a restore has tasks. An error if that cannot be told.
+  virtual absl::StatusOr<bool> HasTasks(const Placement& placement) = 0;
 
   // Version, "4.1.1".
   virtual absl::StatusOr<std::string> Version() = 0;

@@ -2,19 +2,22 @@
 #include "snapd/ops/checkpoint.h"
 
 #include <poll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errors.h"
+#include "base/files.h"
 #include "base/log.h"
-#include "daxsnap/internal/operation.pb.h"
-#include "host/task/machine.h"
+#include "base/stopwatch.h"
 #include "snapd/ops/manifest.h"
 #include "snapd/ops/preflight.h"
+#include "snapd/ops/request_options.h"
 #include "snapd/store/names.h"
 
 namespace daxsnap {
@@ -30,18 +33,14 @@ constexpr uint64_t kFullBelowBytes = uint64_t{16} << 20;
 
 constexpr absl::Duration kSyncTimeout = absl::Seconds(60);
 
-uint64_t MicrosecondsSince(absl::Time start) {
-  return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
-}
-
 absl::StatusOr<bool> SameRequest(const v1::Snapshot& snapshot,
                                  const v1::CreateSnapshotRequest& request,
-                                 const ProcFs& proc) {
+                                 bool leave_running, const ProcFs& proc) {
   auto boot_id = proc.BootId();
   if (!boot_id.ok()) return boot_id.status();
   const v1::Task& root = snapshot.root_task();
   if (root.pid() != request.pid() || root.boot_id() != *boot_id ||
-      snapshot.left_running() != request.leave_running()) {
+      snapshot.left_running() != leave_running) {
     return false;
   }
   auto task = proc.ReadTask(request.pid());
@@ -50,28 +49,16 @@ absl::StatusOr<bool> SameRequest(const v1::Snapshot& snapshot,
   return task->id.start_ticks == root.start_ticks();
 }
 
-internal::Operation MakeOperation(const std::string& uid,
-                                  const std::string& name, const TaskId& task,
-                                  const std::string& boot_id) {
-  internal::Operation operation;
-  operation.set_uid(uid);
-  operation.set_name(name);
-  operation.set_pid(task.pid);
-  operation.set_start_ticks(task.start_ticks);
-  operation.set_boot_id(boot_id);
-  return operation;
-}
-
 }  // namespace
 
-Checkpoint::Checkpoint(const Parts& parts, const Caller& caller,
+Checkpoint::Checkpoint(const OperationParts& parts, const Caller& caller,
                        const v1::CreateSnapshotRequest& request,
-                       const ProgressSink& progress, Cancellation* cancellation)
-    : parts_(parts),
-      caller_(caller),
+                       const ProgressSink& progress, Cancellation* cancellation,
+                       std::string criu_version)
+    : RecordedOperation(parts, caller, progress, cancellation),
       request_(request),
-      progress_(progress),
-      cancellation_(cancellation) {}
+      options_(OptionsOf(request)),
+      criu_version_(std::move(criu_version)) {}
 
 absl::Status Checkpoint::CheckRequest() {
   if (request_.pid() <= 0) {
@@ -101,7 +88,8 @@ Checkpoint::FindExisting() {
   // What does not parse, or is newer, is none of this call's.
   absl::StatusOr<bool> same = false;
   if (manifest.ok()) {
-    same = SameRequest(manifest->snapshot(), request_, *parts_.proc);
+    same = SameRequest(manifest->snapshot(), request_, options_.leave_running(),
+                       *parts_.proc);
   }
   if (!same.ok()) return same.status();
   if (!*same) {
@@ -148,16 +136,14 @@ absl::Status Checkpoint::CheckTasks() {
 absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   progress_(v1::PROGRESS_PHASE_CHECKING);
   if (absl::Status status = CheckRequest(); !status.ok()) return status;
-  if (!request_.name().empty()) {
-    name_ = request_.name();
-  } else {
+  std::string name = request_.name();
+  if (name.empty()) {
     auto root = parts_.proc->ReadTask(request_.pid());
     if (absl::IsNotFound(root.status())) return TaskMissing(request_.pid());
     if (!root.ok()) return root.status();
-    name_ = GenerateSnapshotName(root->comm, request_.pid(), absl::Now());
+    name = GenerateSnapshotName(root->comm, request_.pid(), absl::Now());
   }
-  auto claim = parts_.claims->ClaimName(name_);
-  if (!claim.ok()) return claim.status();
+  if (absl::Status claimed = ClaimName(name); !claimed.ok()) return claimed;
   auto existing = FindExisting();
   if (!existing.ok()) return existing.status();
   if (existing->has_value()) return **std::move(existing);
@@ -165,14 +151,14 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   if (absl::Status status = CheckTasks(); !status.ok()) return status;
   std::vector<pid_t> pids;
   for (const TaskInfo& task : tree_) pids.push_back(task.id.pid);
-  if (absl::Status status = claim->AddPids(pids); !status.ok()) return status;
+  if (absl::Status status = ClaimPids(pids); !status.ok()) return status;
 
   auto rules = TmpfilesRules::Read();
   if (!rules.ok()) return rules.status();
   tmpfiles_ = *std::move(rules);
   auto targets = CheckFiles();
   if (!targets.ok()) return targets.status();
-  if (!request_.force()) {
+  if (!options_.force()) {
     absl::Status lost = parts_.sync_failures->Check(tree_);
     if (!lost.ok()) return lost;
   }
@@ -182,11 +168,10 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   if (!synced.ok()) return synced;
   targets->clear();
 
-  auto boot_id = parts_.proc->BootId();
-  if (!boot_id.ok()) return boot_id.status();
-  boot_id_ = *std::move(boot_id);
-  auto staged = parts_.catalog->Begin(
-      MakeOperation(NewUuid(), name_, tree_.front().id, boot_id_));
+  absl::Status begun =
+      BeginRecord(internal::OPERATION_KIND_CHECKPOINT, tree_.front().id);
+  if (!begun.ok()) return begun;
+  auto staged = parts_.catalog->Begin(record_);
   if (!staged.ok()) return staged.status();
   return Take(*std::move(staged));
 }
@@ -196,11 +181,11 @@ absl::StatusOr<std::vector<SyncTarget>> Checkpoint::CheckFiles() {
   if (!files.ok()) return files.status();
   auto findings = parts_.host->find(
       *parts_.proc, tree_, *files,
-      {.tmpfiles = &tmpfiles_, .leave_running = request_.leave_running()});
+      {.tmpfiles = &tmpfiles_, .leave_running = options_.leave_running()});
   if (!findings.ok()) return findings.status();
   findings_ = *std::move(findings);
   // A running task loses nothing, and who forces it knows better.
-  if (!request_.leave_running() && !request_.force()) {
+  if (!options_.leave_running() && !options_.force()) {
     absl::Status refused = RefuseLosses(findings_);
     if (!refused.ok()) return refused;
   }
@@ -210,7 +195,7 @@ absl::StatusOr<std::vector<SyncTarget>> Checkpoint::CheckFiles() {
 absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
                               uint64_t* time_us) {
   progress_(v1::PROGRESS_PHASE_SYNCING);
-  const uint32_t seconds = request_.sync_timeout_seconds();
+  const uint32_t seconds = options_.sync_timeout_seconds();
   const absl::Time start = absl::Now();
   absl::Status synced = parts_.host->sync(
       targets, seconds == 0 ? kSyncTimeout : absl::Seconds(seconds),
@@ -223,13 +208,9 @@ absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
 absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
     StagedSnapshot staged) {
   const TaskId task = tree_.front().id;
-  internal::Operation operation =
-      MakeOperation(staged.uid, name_, task, boot_id_);
   DumpCallbacks callbacks;
-  callbacks.started = [&](const TaskId& worker) {
-    operation.set_criu_pid(worker.pid);
-    operation.set_criu_start_ticks(worker.start_ticks);
-    return parts_.catalog->Record(staged, operation);
+  callbacks.started = [this](const TaskId& worker) {
+    return RecordWorker(worker);
   };
   callbacks.images_complete = [&] { return OnImagesComplete(&staged); };
 
@@ -241,14 +222,16 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
   create_time_ = absl::Now();
   auto outcome = parts_.engine->Dump({.task = task,
                                       .name = name_,
-                                      .leave_running = request_.leave_running(),
+                                      .options = options_,
                                       .images = staged.images.get(),
                                       .work = staged.directory.get()},
                                      callbacks, cancellation_);
   if (!outcome.ok()) {
     return Abandon(std::move(staged), ExplainFailure(outcome.status()));
   }
-  if (request_.leave_running()) {
+  // Nothing fails any more; a snapd can be killed here.
+  (void)FaultPoint("checkpoint: dumped");
+  if (options_.leave_running()) {
     absl::Status status = Sync(sync_targets_, &sync_us_);
     sync_targets_.clear();
     if (status.ok()) status = MakeManifestOf(staged);
@@ -267,12 +250,12 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
 absl::Status Checkpoint::ExplainFailure(const absl::Status& failure) const {
   if (ErrorReasonOf(failure) != reason::kCriuFailed) return failure;
   auto pool = parts_.pool->Info();
-  if (!pool.ok() || pool->free_pages * pool->page_size >= kFullBelowBytes) {
+  if (!pool.ok() || pool->free_pages() * pool->page_size() >= kFullBelowBytes) {
     return failure;
   }
   // CRIU's log is in the pool too, so it may not have been able to say so.
   std::map<std::string, std::string> metadata = ErrorMetadataOf(failure);
-  metadata["free_bytes"] = absl::StrCat(pool->free_pages * pool->page_size);
+  metadata["free_bytes"] = absl::StrCat(pool->free_pages() * pool->page_size());
   return MakeError(
       {.code = absl::StatusCode::kResourceExhausted,
        .reason = reason::kNoSpace,
@@ -286,14 +269,14 @@ void Checkpoint::RecordStatistics(const StagedSnapshot& staged,
   // Without leave_running the time frozen contains sync and commit, which have
   // times of their own.
   AddStatistics(staged.directory.get(),
-                request_.leave_running() ? 0 : outcome.callback_us, &manifest_);
+                options_.leave_running() ? 0 : outcome.callback_us, &manifest_);
   v1::Snapshot* snapshot = manifest_.mutable_snapshot();
   snapshot->mutable_times()->set_dump_us(outcome.dump_us);
   snapshot->mutable_times()->set_commit_us(commit_us_);
   snapshot->mutable_times()->set_sync_us(sync_us_);
   snapshot->mutable_times()->set_sync_frozen_us(sync_frozen_us_);
   if (auto info = parts_.pool->Info(); info.ok()) {
-    snapshot->set_pool_generation(info->generation);
+    snapshot->set_pool_generation(info->generation());
   }
 }
 
@@ -306,6 +289,7 @@ v1::CreateSnapshotResult Checkpoint::Complete(StagedSnapshot staged) {
     LogWarning(absl::StrCat("snapshot ", name_,
                             " lacks statistics: ", finished.message()));
   }
+  Audit("checkpoint", "took", request_.pid());
   v1::CreateSnapshotResult result;
   *result.mutable_snapshot() = manifest_.snapshot();
   return result;
@@ -342,20 +326,21 @@ absl::Status Checkpoint::CheckFrozenTasks() {
 }
 
 absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
+  if (absl::Status at = FaultPoint("checkpoint: frozen"); !at.ok()) return at;
   if (absl::Status status = CheckFrozenTasks(); !status.ok()) return status;
   // They may have opened other files since they were looked at.
   auto targets = CheckFiles();
   if (!targets.ok()) return targets.status();
   // What has been stored before changes no time any more after this. If it ends
   // here, nothing is stored.
-  absl::Status clean = request_.leave_running()
+  absl::Status clean = options_.leave_running()
                            ? WriteBackMappings(*parts_.proc, tree_)
                            : Sync(*targets, &sync_frozen_us_);
   if (!clean.ok()) return clean;
   auto written = ReadWrittenFiles(*parts_.proc, tree_);
   if (!written.ok()) return written.status();
   written_files_ = *std::move(written);
-  if (request_.leave_running()) {
+  if (options_.leave_running()) {
     // Resume at once; sync and commit follow.
     sync_targets_ = *std::move(targets);
     return absl::OkStatus();
@@ -370,7 +355,7 @@ absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
     if (pidfd.ok()) pidfds_.push_back(*std::move(pidfd));
   }
   progress_(v1::PROGRESS_PHASE_KILLING);
-  return absl::OkStatus();
+  return FaultPoint("checkpoint: published");
 }
 
 absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
@@ -379,15 +364,15 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   ManifestInput input;
   input.name = name_;
   input.uid = staged.uid;
-  input.boot_id = boot_id_;
-  input.criu_version = parts_.criu_version;
+  input.boot_id = record_.boot_id();
+  input.criu_version = criu_version_;
   input.create_time = create_time_;
-  input.left_running = request_.leave_running();
+  input.left_running = options_.leave_running();
   input.pool_is_kmemfs = parts_.pool->is_kmemfs();
   auto pool = parts_.pool->Info();
   if (!pool.ok()) return pool.status();
-  input.pool_uuid = pool->uuid;
-  input.memory_node = pool->node;
+  input.pool_uuid = pool->uuid();
+  input.memory_node = pool->node();
   input.root = tree_.front();
   input.owner = owner_;
   for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
@@ -401,7 +386,7 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   manifest_ = *std::move(manifest);
   v1::Snapshot* snapshot = manifest_.mutable_snapshot();
   snapshot->mutable_findings()->Assign(findings_.begin(), findings_.end());
-  snapshot->set_forced(request_.force() && !request_.leave_running() &&
+  snapshot->set_forced(options_.force() && !options_.leave_running() &&
                        HasLoss(findings_));
   return absl::OkStatus();
 }
@@ -422,10 +407,11 @@ absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
 
 absl::Status Checkpoint::Abandon(StagedSnapshot staged, absl::Status cause) {
   // Also if that cannot be told.
-  if (staged.published && !request_.leave_running() &&
+  if (staged.published && !options_.leave_running() &&
       !parts_.proc->IsAlive(tree_.front().id).value_or(false)) {
     LogError(absl::StrCat("snapshot ", name_,
                           " stays, as its tasks are gone: ", cause.message()));
+    KillTasks();
     absl::Status finished = parts_.catalog->Finish(std::move(staged));
     if (!finished.ok()) LogError(finished.message());
     return cause;
@@ -437,6 +423,12 @@ absl::Status Checkpoint::Abandon(StagedSnapshot staged, absl::Status cause) {
                           " stays until snapd starts again: ", gone.message()));
   }
   return cause;
+}
+
+void Checkpoint::KillTasks() const {
+  for (const UniqueFd& pidfd : pidfds_) {
+    (void)syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
+  }
 }
 
 void Checkpoint::AwaitEndOfTasks() {

@@ -2,7 +2,6 @@
 #ifndef DAXSNAP_SNAPD_OPS_CHECKPOINT_H_
 #define DAXSNAP_SNAPD_OPS_CHECKPOINT_H_
 
-#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -20,12 +19,8 @@
 #include "host/task/tree_files.h"
 #include "host/task/written_files.h"
 #include "snapd/engine/engine.h"
-#include "snapd/ops/access.h"
-#include "snapd/ops/claims.h"
-#include "snapd/ops/operations.h"
-#include "snapd/ops/sync_failures.h"
+#include "snapd/ops/recorded_operation.h"
 #include "snapd/store/catalog.h"
-#include "snapd/store/pool.h"
 
 namespace daxsnap {
 
@@ -36,22 +31,12 @@ namespace daxsnap {
 // tasks are synced, the manifest is written, the snapshot is published and
 // durable, and only then the tasks are killed. Until that moment every failure,
 // cancellation included, takes the snapshot back and lets the tasks run on.
-class Checkpoint {
+class Checkpoint : private RecordedOperation {
  public:
-  struct Parts {
-    const ProcFs* proc;
-    const HostActions* host;
-    Engine* engine;
-    Pool* pool;
-    Catalog* catalog;
-    Claims* claims;
-    SyncFailures* sync_failures;
-    std::string criu_version;
-  };
-
-  Checkpoint(const Parts& parts, const Caller& caller,
+  Checkpoint(const OperationParts& parts, const Caller& caller,
              const v1::CreateSnapshotRequest& request,
-             const ProgressSink& progress, Cancellation* cancellation);
+             const ProgressSink& progress, Cancellation* cancellation,
+             std::string criu_version);
 
   absl::StatusOr<v1::CreateSnapshotResult> Run();
 
@@ -81,19 +66,17 @@ class Checkpoint {
   // all that is left of them and stays.
   absl::Status Abandon(StagedSnapshot staged, absl::Status cause);
   void AwaitEndOfTasks();
+  // The rest of a tree whose root has been killed.
+  void KillTasks() const;
 
-  const Parts parts_;
-  const Caller caller_;
   const v1::CreateSnapshotRequest request_;
-  const ProgressSink& progress_;
-  Cancellation* const cancellation_;
+  const v1::CheckpointOptions options_;
+  const std::string criu_version_;
 
-  std::string name_;
   std::vector<TaskInfo> tree_;
   // Whose the snapshot will be, as of the freeze.
   uid_t owner_ = 0;
   std::vector<UniqueFd> pidfds_;
-  std::string boot_id_;
   // As of the freeze.
   std::map<std::string, WrittenFile> written_files_;
   absl::Time create_time_;

@@ -3,21 +3,18 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "base/errors.h"
 #include "base/log.h"
 #include "daxsnap/v1/manifest.pb.h"
-#include "host/task/machine.h"
 #include "snapd/ops/checkpoint.h"
-#include "snapd/ops/manifest.h"
+#include "snapd/ops/deletion.h"
+#include "snapd/ops/restore.h"
 #include "snapd/store/names.h"
 
 namespace daxsnap {
@@ -111,89 +108,6 @@ absl::StatusOr<Entry> ReadFor(const Caller& caller, const Catalog& catalog,
   return entry;
 }
 
-uint64_t MicrosecondsSince(absl::Time start) {
-  return static_cast<uint64_t>(absl::ToInt64Microseconds(absl::Now() - start));
-}
-
-v1::PoolPersistence ToProto(Persistence persistence) {
-  switch (persistence) {
-    case Persistence::kUnknown:
-      return v1::POOL_PERSISTENCE_UNSPECIFIED;
-    case Persistence::kPromised:
-      return v1::POOL_PERSISTENCE_PROMISED;
-    case Persistence::kNotPromised:
-      return v1::POOL_PERSISTENCE_NOT_PROMISED;
-  }
-  return v1::POOL_PERSISTENCE_UNSPECIFIED;
-}
-
-void FillPool(const OpenPool& open, const PoolInfo& from, v1::Pool* pool) {
-  pool->set_path(open.pool->path());
-  pool->set_kind(open.pool->is_kmemfs() ? v1::POOL_KIND_KMEMFS
-                                        : v1::POOL_KIND_DIRECTORY);
-  pool->set_device(open.pool->device());
-  pool->set_uuid(from.uuid);
-  pool->set_label(from.label);
-  pool->set_generation(from.generation);
-  pool->set_format_version(from.format_version);
-  pool->set_persistence(ToProto(open.pool->persistence()));
-  pool->set_dirty(from.dirty);
-  pool->set_node(from.node);
-  pool->set_page_size(from.page_size);
-  pool->set_total_pages(from.total_pages);
-  pool->set_free_pages(from.free_pages);
-  pool->set_file_pages(from.file_pages);
-  pool->set_meta_pages(from.meta_pages);
-  if (!open.pool->is_kmemfs()) return;
-  v1::PoolCounters* counters = pool->mutable_counters();
-  counters->set_captured_by_reference(from.captured_by_reference);
-  counters->set_captured_shared(from.captured_shared);
-  counters->set_captured_copied(from.captured_copied);
-  counters->set_read_installed(from.read_installed);
-  counters->set_read_copied(from.read_copied);
-  counters->set_flushed_pages(from.flushed_pages);
-}
-
-absl::Status UnknownPolicy(const std::string& field, int value) {
-  return MakeError(
-      {.code = absl::StatusCode::kInvalidArgument,
-       .reason = reason::kOptionInvalid,
-       .message = absl::StrCat(field, " is ", value,
-                               ", a policy that this snapd does not know"),
-       .hint = "update daxsnap, or use another policy",
-       .metadata = {{"field", field}}});
-}
-
-bool WantsVerification(v1::VerifyPolicy policy, const Pool& pool) {
-  switch (policy) {
-    case v1::VERIFY_POLICY_ALWAYS:
-      return true;
-    case v1::VERIFY_POLICY_NEVER:
-      return false;
-    default:
-      return pool.persistence() == Persistence::kNotPromised;
-  }
-}
-
-// Whether what is restored is what was stored. nullopt if nobody asks.
-absl::StatusOr<std::optional<v1::Verification>> VerifyBeforeRestore(
-    const OpenPool& open, const v1::RestoreSnapshotRequest& request,
-    const VerifyEvents& events, const Cancellation& cancellation) {
-  if (!WantsVerification(request.verify(), *open.pool)) return std::nullopt;
-  const std::string& name = request.name();
-  auto directory = open.catalog.Open(name);
-  if (!directory.ok()) return directory.status();
-  auto outcome = VerifyFiles(*open.pool, name, directory->get(),
-                             VerifyScope::kRestored, events, cancellation);
-  if (!outcome.ok()) return outcome.status();
-  absl::Status status = CheckVerified(
-      name, *outcome,
-      "restore an older one; `snapctl verify` lists all that is damaged, and "
-      "`snapctl restore --verify=never` starts the tasks with what is there");
-  if (!status.ok()) return status;
-  return std::move(outcome->totals);
-}
-
 }  // namespace
 
 std::string Operations::CriuVersion() {
@@ -210,20 +124,23 @@ std::string Operations::CriuVersion() {
   return criu_version_;
 }
 
+OperationParts Operations::PartsOn(OpenPool* open) {
+  return {.proc = &proc_,
+          .host = &host_,
+          .engine = engine_,
+          .pool = open->pool.get(),
+          .catalog = &open->catalog,
+          .claims = &claims_,
+          .sync_failures = &sync_failures_};
+}
+
 absl::StatusOr<v1::CreateSnapshotResult> Operations::Create(
     const Caller& caller, const v1::CreateSnapshotRequest& request,
     const ProgressSink& progress, Cancellation* cancellation) {
   auto open = pools_->Get();
   if (!open.ok()) return open.status();
-  Checkpoint checkpoint({.proc = &proc_,
-                         .host = &host_,
-                         .engine = engine_,
-                         .pool = (*open)->pool.get(),
-                         .catalog = &(*open)->catalog,
-                         .claims = &claims_,
-                         .sync_failures = &sync_failures_,
-                         .criu_version = CriuVersion()},
-                        caller, request, progress, cancellation);
+  Checkpoint checkpoint(PartsOn(*open), caller, request, progress, cancellation,
+                        CriuVersion());
   auto result = checkpoint.Run();
   // The kernel makes checksums when it has nothing else to do, and brings them
   // to the device later. Where nothing else will tell that the memory has
@@ -239,74 +156,11 @@ absl::StatusOr<v1::RestoreSnapshotResult> Operations::Restore(
     const Caller& caller, const v1::RestoreSnapshotRequest& request,
     const ProgressSink& progress, Cancellation* cancellation,
     const VerifyEvents& verify_events) {
-  progress(v1::PROGRESS_PHASE_CHECKING);
-  const absl::Time start = absl::Now();
-  const std::string& name = request.name();
   auto open = pools_->Get();
   if (!open.ok()) return open.status();
-  const Catalog& catalog = (*open)->catalog;
-  if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
-    return valid;
-  }
-  if (!v1::FilesPolicy_IsValid(request.files())) {
-    return UnknownPolicy("files", request.files());
-  }
-  if (!v1::VerifyPolicy_IsValid(request.verify())) {
-    return UnknownPolicy("verify", request.verify());
-  }
-  auto claim = claims_.ClaimName(name);
-  if (!claim.ok()) return claim.status();
-  auto manifest = catalog.Read(name);
-  if (!manifest.ok()) return manifest.status();
-  absl::Status status =
-      CheckSnapshotAccess(caller, manifest->snapshot().owner_uid(), name);
-  if (status.ok()) status = claim->AddPids(PidsOf(*manifest));
-  auto cpu = ReadCpuInfo();
-  if (status.ok()) status = cpu.status();
-  if (status.ok()) status = CheckCpu(*manifest, *cpu);
-  if (status.ok()) status = CheckRemappedLinks(*manifest);
-  const auto check_machine = [&] {
-    absl::Status files = CheckFiles(*manifest, request.files());
-    return files.ok() ? CheckPidsFree(*manifest, proc_) : files;
-  };
-  if (status.ok()) status = check_machine();
-  if (!status.ok()) return status;
-  auto images = catalog.OpenImages(name);
-  if (!images.ok()) return images.status();
-  status = CheckImages(*manifest, name, images->get());
-  if (!status.ok()) return status;
-  auto verified =
-      VerifyBeforeRestore(**open, request, verify_events, *cancellation);
-  if (!verified.ok()) return verified.status();
-  if (verified->has_value()) {  // which may have taken minutes
-    status = check_machine();
-    if (!status.ok()) return status;
-  }
-  auto before = (*open)->pool->Info();
-  if (!before.ok()) return before.status();
-  if (cancellation->cancelled()) return CancelledError();
-
-  v1::RestoreSnapshotResult result;
-  if (verified->has_value()) *result.mutable_verification() = **verified;
-  result.mutable_times()->set_check_us(MicrosecondsSince(start));
-  progress(v1::PROGRESS_PHASE_RESTORING);
-  RestoreRequest restore;
-  restore.name = name;
-  restore.images = images->get();
-  // The node of the pool now; it may have had another number then.
-  if (before->node >= 0) restore.memory_node = before->node;
-  auto outcome = engine_->Restore(restore, cancellation);
-  if (!outcome.ok()) return outcome.status();
-  result.set_pid(outcome->pid);
-  result.set_scope(outcome->scope);
-  result.set_cgroup(outcome->cgroup);
-  result.mutable_times()->set_restore_us(outcome->restore_us);
-  if (auto after = (*open)->pool->Info(); after.ok()) {
-    v1::RestorePages* pages = result.mutable_pages();
-    pages->set_installed(after->read_installed - before->read_installed);
-    pages->set_copied(after->read_copied - before->read_copied);
-  }
-  return result;
+  return daxsnap::Restore(PartsOn(*open), caller, request, progress,
+                          cancellation, verify_events)
+      .Run();
 }
 
 absl::Status Operations::Verify(const Caller& caller,
@@ -378,25 +232,12 @@ absl::StatusOr<v1::ListSnapshotsResponse> Operations::List(
 
 absl::StatusOr<v1::DeleteSnapshotResponse> Operations::Delete(
     const Caller& caller, const v1::DeleteSnapshotRequest& request) {
-  const std::string& name = request.name();
   auto open = pools_->Get();
   if (!open.ok()) return open.status();
-  if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
-    return valid;
-  }
-  auto claim = claims_.ClaimName(name);
-  if (!claim.ok()) return claim.status();
-  if (!caller.is_root()) {
-    auto manifest = (*open)->catalog.Read(name);
-    if (!manifest.ok()) return manifest.status();
-    absl::Status allowed =
-        CheckSnapshotAccess(caller, manifest->snapshot().owner_uid(), name);
-    if (!allowed.ok()) return allowed;
-  }
-  if (absl::Status gone = (*open)->catalog.Delete(name); !gone.ok()) {
-    return gone;
-  }
-  LogInfo(absl::StrCat("deleted snapshot ", name));
+  const ProgressSink nobody = [](v1::ProgressPhase) {};
+  absl::Status deleted =
+      Deletion(PartsOn(*open), caller, nobody).Run(request.name());
+  if (!deleted.ok()) return deleted;
   return v1::DeleteSnapshotResponse();
 }
 
@@ -409,7 +250,7 @@ absl::StatusOr<v1::GetPoolResponse> Operations::GetPool(
   auto count = (*open)->catalog.Count();
   if (!count.ok()) return count.status();
   v1::GetPoolResponse response;
-  FillPool(**open, *info, response.mutable_pool());
+  *response.mutable_pool() = *std::move(info);
   response.mutable_pool()->set_snapshot_count(*count);
   return response;
 }

@@ -7,11 +7,9 @@
 #define DAXSNAP_SNAPD_OPS_OPERATIONS_H_
 
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -20,33 +18,17 @@
 #include "base/cancellation.h"
 #include "daxsnap/v1/pool.pb.h"
 #include "daxsnap/v1/snapshot.pb.h"
-#include "host/task/file_sync.h"
 #include "host/task/proc.h"
 #include "snapd/engine/engine.h"
 #include "snapd/ops/access.h"
 #include "snapd/ops/checksum_maker.h"
 #include "snapd/ops/claims.h"
-#include "snapd/ops/findings.h"
 #include "snapd/ops/pool_holder.h"
+#include "snapd/ops/recorded_operation.h"
 #include "snapd/ops/sync_failures.h"
 #include "snapd/ops/verify.h"
 
 namespace daxsnap {
-
-// Told when an operation enters a phase. Does not block.
-using ProgressSink = std::function<void(v1::ProgressPhase)>;
-
-// How operations deal with this machine besides what pool and engine do; tests
-// put something else in its place.
-struct HostActions {
-  std::function<absl::Status(const std::vector<SyncTarget>&, absl::Duration,
-                             const Cancellation&)>
-      sync = SyncFileSystems;
-  std::function<absl::StatusOr<std::vector<v1::Finding>>(
-      const ProcFs&, const std::vector<TaskInfo>&, const std::vector<UsedFile>&,
-      const FindingsInput&)>
-      find = FindLosses;
-};
 
 // Thread-safe.
 class Operations {
@@ -95,6 +77,8 @@ class Operations {
   std::string CriuVersion();
 
  private:
+  OperationParts PartsOn(OpenPool* open);
+
   PoolHolder* const pools_;
   Engine* const engine_;
   const ProcFs proc_;

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/ops/pool_holder.h"
 
-#include <cstdint>
-
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/log.h"
-#include "snapd/ops/manifest.h"
+#include "snapd/ops/recovery.h"
 
 namespace daxsnap {
 
@@ -16,13 +14,11 @@ absl::StatusOr<OpenPool*> PoolHolder::Get() {
   auto pool = opener_();
   if (!pool.ok()) return pool.status();
   auto open = std::make_unique<OpenPool>(*std::move(pool));
-  absl::Status reconciled = open->catalog.Reconcile(
-      proc_, wait_gone_, [](int directory, v1::Manifest* manifest) {
-        AddStatistics(directory, /*callback_us=*/0, manifest);
-      });
-  if (!reconciled.ok()) {
+  absl::Status recovered =
+      Recover(proc_, engine_, open->pool.get(), &open->catalog);
+  if (!recovered.ok()) {
     LogError(absl::StrCat("staging of pool ", open->pool->path(),
-                          " is not clean: ", reconciled.message()));
+                          " is not clean: ", recovered.message()));
   }
   LogInfo(absl::StrCat("pool ", open->pool->path(), " is open, ",
                        open->pool->is_kmemfs() ? "kmemfs" : "directory"));

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "host/task/proc.h"
+#include "snapd/engine/engine.h"
 #include "snapd/store/catalog.h"
 #include "snapd/store/pool.h"
 
@@ -24,17 +25,17 @@ struct OpenPool {
   Catalog catalog;
 };
 
-// The pool of this snapd. It is opened, and its staging reconciled, when it is
-// first asked for; if that fails it is tried again the next time, so that a
-// pool can be attached while snapd runs. Thread-safe.
+// The pool of this snapd. It is opened, and what an earlier snapd left of its
+// operations finished or undone, when it is first asked for; if that fails it
+// is tried again the next time, so that a pool can be attached while snapd
+// runs. Thread-safe.
 class PoolHolder {
  public:
   using Opener = std::function<absl::StatusOr<std::unique_ptr<Pool>>()>;
 
-  PoolHolder(Opener opener, ProcFs proc, WaitGone wait_gone)
-      : opener_(std::move(opener)),
-        proc_(std::move(proc)),
-        wait_gone_(std::move(wait_gone)) {}
+  // `engine` outlives this.
+  PoolHolder(Opener opener, ProcFs proc, Engine* engine)
+      : opener_(std::move(opener)), proc_(std::move(proc)), engine_(engine) {}
 
   // The pool, valid as long as the holder; FAILED_PRECONDITION, POOL_MISSING.
   absl::StatusOr<OpenPool*> Get();
@@ -42,7 +43,7 @@ class PoolHolder {
  private:
   const Opener opener_;
   const ProcFs proc_;
-  const WaitGone wait_gone_;
+  Engine* const engine_;
   std::mutex mutex_;
   std::unique_ptr<OpenPool> open_;  // guarded by mutex_; set once
 };

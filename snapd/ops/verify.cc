@@ -188,7 +188,7 @@ class Verifier {
 absl::Status CheckComplete(const Pool& pool, const std::string& name,
                            const v1::Verification& totals) {
   auto info = pool.Info();
-  if (info.ok() && info->damaged) {
+  if (pool.IsDamaged()) {
     return MakeError(
         {.code = absl::StatusCode::kDataLoss,
          .reason = reason::kSnapshotDamaged,
@@ -201,7 +201,7 @@ absl::Status CheckComplete(const Pool& pool, const std::string& name,
   }
   if (totals.bytes_without_checksum() == 0) return absl::OkStatus();
   const bool none = totals.bytes_verified() == 0;
-  const bool never = !info.ok() || info->format_version < 2;
+  const bool never = !info.ok() || info->format_version() < 2;
   std::string message =
       none ? absl::StrCat("snapshot ", name, " has no checksums")
            : absl::StrCat(totals.bytes_without_checksum(),

@@ -17,7 +17,6 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/version.h"
-#include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "host/task/machine.h"
@@ -29,9 +28,6 @@ namespace {
 constexpr size_t kMaxManifest = size_t{64} << 20;
 constexpr uint32_t kManifestVersion = 1;
 constexpr char kManifestFile[] = "manifest.pb";
-// staging/UID.operation: a record beside the directory, not in it, as the
-// directory becomes the snapshot.
-constexpr absl::string_view kOperationSuffix = ".operation";
 
 absl::Status SnapshotMissing(const std::string& name) {
   return MakeError({.code = absl::StatusCode::kNotFound,
@@ -105,19 +101,6 @@ absl::Status NameTaken(const std::string& name) {
        .metadata = {{"name", name}}});
 }
 
-std::string OperationFile(const std::string& uid) {
-  return absl::StrCat(uid, kOperationSuffix);
-}
-
-// Removes the directory first: what has no record is removed by the next start,
-// whatever it is.
-absl::Status RemoveStaged(int staging, const std::string& uid) {
-  if (absl::Status removed = RemoveTree(staging, uid); !removed.ok()) {
-    return removed;
-  }
-  return RemoveTree(staging, OperationFile(uid));
-}
-
 absl::Status ToCommitFailed(absl::Status status) {
   if (!ErrorReasonOf(status).empty() &&
       ErrorReasonOf(status) != reason::kInternal) {
@@ -129,17 +112,6 @@ absl::Status ToCommitFailed(absl::Status status) {
                     .hint = "check the device and the kernel log"});
 }
 
-absl::StatusOr<internal::Operation> ReadOperation(int staging,
-                                                  const std::string& uid) {
-  auto content = ReadFileAt(staging, OperationFile(uid), kMaxManifest);
-  if (!content.ok()) return content.status();
-  internal::Operation operation;
-  if (!operation.ParseFromString(*content) || operation.uid() != uid) {
-    return absl::DataLossError("the record does not parse");
-  }
-  return operation;
-}
-
 }  // namespace
 
 absl::StatusOr<StagedSnapshot> Catalog::Begin(
@@ -148,7 +120,7 @@ absl::StatusOr<StagedSnapshot> Catalog::Begin(
   staged.uid = operation.uid();
   staged.name = operation.name();
   absl::Status status = [&]() -> absl::Status {
-    absl::Status recorded = Record(staged, operation);
+    absl::Status recorded = records_.Write(operation);
     if (!recorded.ok()) return recorded;
     auto directory = EnsureDirectory(pool_->staging(), staged.uid);
     if (!directory.ok()) return directory.status();
@@ -159,17 +131,17 @@ absl::StatusOr<StagedSnapshot> Catalog::Begin(
     return absl::OkStatus();
   }();
   if (status.ok()) return staged;
-  if (absl::Status removed = RemoveStaged(pool_->staging(), staged.uid);
-      !removed.ok()) {
+  if (absl::Status removed = RemoveStaged(staged.uid); !removed.ok()) {
     LogWarning(absl::StrCat("staging/", staged.uid, ": ", removed.message()));
   }
   return status;
 }
 
-absl::Status Catalog::Record(const StagedSnapshot& staged,
-                             const internal::Operation& operation) {
-  return ReplaceFileAt(pool_->staging(), OperationFile(staged.uid),
-                       operation.SerializeAsString());
+// Removes the directory first: what has no record is removed by the next start,
+// whatever it is.
+absl::Status Catalog::RemoveStaged(const std::string& uid) {
+  absl::Status removed = RemoveTree(pool_->staging(), uid);
+  return removed.ok() ? records_.Remove(uid) : removed;
 }
 
 absl::Status Catalog::Publish(StagedSnapshot* staged) {
@@ -182,8 +154,8 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
     const std::lock_guard lock(mutex_);
     hidden_.insert(staged->name);
   }
-  if (renameat2(pool_->staging(), staged->uid.c_str(), pool_->snapshots(),
-                staged->name.c_str(), RENAME_NOREPLACE) != 0) {
+  if (!RenameNoReplace(pool_->staging(), staged->uid, pool_->snapshots(),
+                       staged->name)) {
     const int error = errno;
     const std::lock_guard lock(mutex_);
     hidden_.erase(staged->name);
@@ -201,8 +173,8 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
 }
 
 absl::Status Catalog::Unpublish(StagedSnapshot* staged) {
-  if (renameat2(pool_->snapshots(), staged->name.c_str(), pool_->staging(),
-                staged->uid.c_str(), RENAME_NOREPLACE) != 0) {
+  if (!RenameNoReplace(pool_->snapshots(), staged->name, pool_->staging(),
+                       staged->uid)) {
     return ErrnoError(errno, absl::StrCat("cannot take back ", staged->name));
   }
   staged->published = false;
@@ -217,15 +189,14 @@ absl::Status Catalog::Discard(StagedSnapshot staged) {
     if (absl::Status undone = Unpublish(&staged); !undone.ok()) return undone;
     if (absl::Status status = pool_->Commit(); !status.ok()) return status;
   }
-  if (absl::Status removed = RemoveStaged(pool_->staging(), staged.uid);
-      !removed.ok()) {
+  if (absl::Status removed = RemoveStaged(staged.uid); !removed.ok()) {
     return removed;
   }
   return was_published ? pool_->Commit() : absl::OkStatus();
 }
 
 absl::Status Catalog::Finish(StagedSnapshot staged) {
-  absl::Status status = RemoveStaged(pool_->staging(), staged.uid);
+  absl::Status status = RemoveStaged(staged.uid);
   if (status.ok()) status = pool_->Commit();
   // Also then: it is durable, and may be all that is left of its tasks.
   const std::lock_guard lock(mutex_);
@@ -355,92 +326,21 @@ absl::Status Catalog::Delete(const std::string& name) {
   if (absl::Status gone = Unpublish(&staged); !gone.ok()) return gone;
   if (absl::Status committed = pool_->Commit(); !committed.ok()) {
     // Put it back, so that the caller can try again.
-    if (renameat2(pool_->staging(), staged.uid.c_str(), pool_->snapshots(),
-                  name.c_str(), RENAME_NOREPLACE) != 0) {
+    if (!RenameNoReplace(pool_->staging(), staged.uid, pool_->snapshots(),
+                         name)) {
       LogError(
           absl::StrCat("snapshot ", name, " stays deleted: errno ", errno));
     }
     return ToCommitFailed(std::move(committed));
   }
   // It is gone for good. What follows gives the space back; a failure here is
-  // made good by the next Reconcile.
+  // made good by the next start.
   absl::Status removed = RemoveTree(pool_->staging(), staged.uid);
   if (removed.ok()) removed = pool_->Commit();
   if (!removed.ok()) {
     LogWarning(absl::StrCat("staging/", staged.uid, ": ", removed.message()));
   }
   return absl::OkStatus();
-}
-
-absl::Status Catalog::ReconcileOne(
-    const std::string& uid, const ProcFs& proc, const WaitGone& wait_gone,
-    const std::function<void(int, v1::Manifest*)>& finish) {
-  auto operation = ReadOperation(pool_->staging(), uid);
-  // Something that is being deleted, or whose record never became durable. One
-  // that cannot be read now may be of a CRIU at work.
-  if (absl::IsNotFound(operation.status()) ||
-      absl::IsDataLoss(operation.status())) {
-    return RemoveStaged(pool_->staging(), uid);
-  }
-  if (!operation.ok()) return operation.status();
-  auto boot_id = proc.BootId();
-  if (!boot_id.ok()) return boot_id.status();
-  const bool this_boot = operation->boot_id() == *boot_id;
-  if (this_boot && operation->criu_pid() != 0) {
-    const TaskId criu = {operation->criu_pid(), operation->criu_start_ticks()};
-    auto alive = proc.IsAlive(criu);
-    if (!alive.ok()) return alive.status();
-    if (*alive && !wait_gone(criu)) {
-      return absl::UnavailableError(
-          absl::StrCat("CRIU (pid ", criu.pid, ") still works on it"));
-    }
-  }
-  StagedSnapshot staged;
-  staged.uid = uid;
-  staged.name = operation->name();
-  auto manifest = Read(staged.name);
-  if (ErrorReasonOf(manifest.status()) == reason::kSnapshotUnreadable) {
-    return manifest.status();
-  }
-  staged.published =
-      manifest.ok() && manifest->snapshot().uid() == operation->uid();
-  const TaskId task = {operation->pid(), operation->start_ticks()};
-  absl::StatusOr<bool> lives_on = false;
-  if (this_boot) lives_on = proc.IsAlive(task);
-  if (!lives_on.ok()) return lives_on.status();
-  if (!staged.published || *lives_on) return Discard(std::move(staged));
-  auto directory = Open(staged.name);
-  if (!directory.ok()) return directory.status();
-  finish(directory->get(), &*manifest);
-  if (absl::Status written = WriteManifest(directory->get(), *manifest);
-      !written.ok()) {
-    return written;
-  }
-  return Finish(std::move(staged));
-}
-
-absl::Status Catalog::Reconcile(
-    const ProcFs& proc, const WaitGone& wait_gone,
-    const std::function<void(int, v1::Manifest*)>& finish) {
-  auto left = ListDirectory(pool_->staging());
-  if (!left.ok()) return left.status();
-  if (left->empty()) return absl::OkStatus();
-  std::set<std::string> uids;
-  for (const std::string& entry : *left) {
-    uids.insert(std::string(absl::StripSuffix(entry, kOperationSuffix)));
-  }
-  absl::Status first;
-  for (const std::string& uid : uids) {
-    absl::Status status = ReconcileOne(uid, proc, wait_gone, finish);
-    if (status.ok()) {
-      LogInfo(absl::StrCat("staging/", uid, ": cleaned up"));
-      continue;
-    }
-    LogError(absl::StrCat("staging/", uid, ": ", status.message()));
-    first.Update(status);
-  }
-  first.Update(pool_->Commit());
-  return first;
 }
 
 }  // namespace daxsnap

@@ -8,7 +8,6 @@
 #ifndef DAXSNAP_SNAPD_STORE_CATALOG_H_
 #define DAXSNAP_SNAPD_STORE_CATALOG_H_
 
-#include <functional>
 #include <mutex>
 #include <set>
 #include <string>
@@ -18,16 +17,13 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/unique_fd.h"
-#include "host/task/proc.h"
 #include "snapd/store/pool.h"
+#include "snapd/store/records.h"
 
 namespace daxsnap {
 
 namespace v1 {
 class Manifest;
-}
-namespace internal {
-class Operation;
 }
 
 // A snapshot that is being made. Owned by one operation; not thread-safe.
@@ -41,23 +37,16 @@ struct StagedSnapshot {
   bool published = false;
 };
 
-// Waits until a task is gone, or gives up; returns whether it is gone.
-using WaitGone = std::function<bool(const TaskId&)>;
-
 // Thread-safe, but no two calls may work on one name at the same time: see
 // Claims.
 class Catalog {
  public:
   // `pool` outlives the catalog.
-  explicit Catalog(Pool* pool) : pool_(pool) {}
+  explicit Catalog(Pool* pool) : pool_(pool), records_(pool->staging()) {}
 
   // Makes an empty staging directory for the operation, with its record in it.
   // `operation` has uid and name.
   absl::StatusOr<StagedSnapshot> Begin(const internal::Operation& operation);
-
-  // Replaces the record of the operation.
-  absl::Status Record(const StagedSnapshot& staged,
-                      const internal::Operation& operation);
 
   // Makes the snapshot appear under its name, durably. NAME_TAKEN if there is
   // one by now, COMMIT_FAILED or NO_SPACE if it could not be made durable; it
@@ -65,8 +54,8 @@ class Catalog {
   // until Finish.
   absl::Status Publish(StagedSnapshot* staged);
 
-  // Takes back whatever was done, also a publication, and removes all of it.
-  // On error the rest is left to the next Reconcile.
+  // Takes back whatever was done, also a publication, and removes all of it,
+  // the record last. On error the rest is left to the next start.
   absl::Status Discard(StagedSnapshot staged);
 
   // Ends a publication: shows the snapshot and removes the operation's record.
@@ -103,24 +92,18 @@ class Catalog {
   // snapshot is still there.
   absl::Status Delete(const std::string& name);
 
-  // Empties staging of what an earlier snapd left. An operation that was killed
-  // between publication and its end is taken back if its task is still there,
-  // so that it never happened; otherwise the snapshot is all that is left of
-  // the task, and stays. `finish` completes the manifest of such a one.
-  absl::Status Reconcile(
-      const ProcFs& proc, const WaitGone& wait_gone,
-      const std::function<void(int directory, v1::Manifest*)>& finish);
+  // The records of operations under way.
+  const Records& records() const { return records_; }
 
  private:
   absl::Status Unpublish(StagedSnapshot* staged);
-  absl::Status ReconcileOne(
-      const std::string& uid, const ProcFs& proc, const WaitGone& wait_gone,
-      const std::function<void(int, v1::Manifest*)>& finish);
+  absl::Status RemoveStaged(const std::string& uid);
   bool IsHidden(const std::string& name) const;
   absl::Status Damaged(const std::string& name, const std::string& path,
                        absl::string_view why) const;
 
   Pool* const pool_;
+  const Records records_;
   mutable std::mutex mutex_;
   std::set<std::string> hidden_;  // guarded by mutex_: published, not finished
 };

@@ -5,7 +5,6 @@
 #include <cstddef>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/utf8.h"
@@ -25,6 +24,13 @@ bool IsNameByte(char c) {
 
 bool IsLabelKeyByte(char c) { return IsNameByte(c) || c == '/'; }
 
+// `text` for people: what is not printable as \xNN, and cut to 64 bytes.
+std::string Shown(absl::string_view text) {
+  constexpr size_t kMaxBytes = 64;
+  const char* rest = text.size() > kMaxBytes ? "..." : "";
+  return absl::StrCat(ToPrintableUtf8(text.substr(0, kMaxBytes)), rest);
+}
+
 absl::Status NameError(std::string message) {
   return MakeError(
       {.code = absl::StatusCode::kInvalidArgument,
@@ -41,18 +47,10 @@ absl::Status LabelError(absl::string_view key, std::string message) {
                     .hint = "keys: 1 to 63 of A-Z a-z 0-9 . _ / -; values: at "
                             "most 255 bytes of UTF-8 without control "
                             "characters; at most 64 labels",
-                    .metadata = {{"key", Printable(key)}}});
+                    .metadata = {{"key", Shown(key)}}});
 }
 
 }  // namespace
-
-std::string Printable(absl::string_view text) {
-  constexpr size_t kMaxBytes = 64;
-  const bool cut = text.size() > kMaxBytes;
-  std::string out = absl::CHexEscape(text.substr(0, kMaxBytes));
-  if (cut) out += "...";
-  return out;
-}
 
 absl::Status ValidateSnapshotName(absl::string_view name) {
   if (name.empty()) return NameError("the name is empty");
@@ -60,12 +58,11 @@ absl::Status ValidateSnapshotName(absl::string_view name) {
     return NameError(absl::StrCat("the name has ", name.size(), " bytes"));
   }
   if (!std::all_of(name.begin(), name.end(), IsNameByte)) {
-    return NameError(
-        absl::StrCat("name \"", Printable(name),
-                     "\" has a character that names may not have"));
+    return NameError(absl::StrCat(
+        "name \"", Shown(name), "\" has a character that names may not have"));
   }
   if (!absl::ascii_isalnum(static_cast<unsigned char>(name.front()))) {
-    return NameError(absl::StrCat("name \"", Printable(name),
+    return NameError(absl::StrCat("name \"", Shown(name),
                                   "\" begins with neither letter nor digit"));
   }
   return absl::OkStatus();
@@ -79,7 +76,7 @@ absl::Status ValidateLabels(const std::map<std::string, std::string>& labels) {
     if (key.empty() || key.size() > kMaxLabelKeyBytes ||
         !std::all_of(key.begin(), key.end(), IsLabelKeyByte)) {
       return LabelError(
-          key, absl::StrCat("label key \"", Printable(key), "\" is not valid"));
+          key, absl::StrCat("label key \"", Shown(key), "\" is not valid"));
     }
     if (value.size() > kMaxLabelValueBytes || !IsPrintableUtf8(value)) {
       return LabelError(

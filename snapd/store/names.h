@@ -27,10 +27,6 @@ absl::Status ValidateLabels(const std::map<std::string, std::string>& labels);
 std::string GenerateSnapshotName(absl::string_view comm, int pid,
                                  absl::Time time);
 
-// `text` for people and logs: control and non-ASCII bytes as \xNN, cut to 64
-// bytes.
-std::string Printable(absl::string_view text);
-
 }  // namespace daxsnap
 
 #endif  // DAXSNAP_SNAPD_STORE_NAMES_H_

@@ -12,7 +12,6 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -20,6 +19,7 @@
 #include "base/errors.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "host/pool/info.h"
 #include "host/pool/origin.h"
 #include "host/pool/pool.h"
 
@@ -36,15 +36,6 @@ absl::Status PoolMissing(absl::StatusCode code, std::string message,
                     .message = std::move(message),
                     .hint = "check the device, or attach a pool",
                     .metadata = {{"path", path}}});
-}
-
-std::string FormatUuid(const unsigned char (&uuid)[16]) {
-  const std::string hex = absl::BytesToHexString(
-      absl::string_view(reinterpret_cast<const char*>(uuid), sizeof(uuid)));
-  const absl::string_view view = hex;
-  return absl::StrCat(view.substr(0, 8), "-", view.substr(8, 4), "-",
-                      view.substr(12, 4), "-", view.substr(16, 4), "-",
-                      view.substr(20));
 }
 
 // Device of the kmemfs that is mounted on `path`; empty if that is not known.
@@ -79,36 +70,28 @@ void MakeChecksumsAt(const void* argument, int report) {
   }
 }
 
-PoolInfo FromKmemfs(const kmemfs_info& from) {
-  PoolInfo info;
-  info.uuid = FormatUuid(from.uuid);
-  const auto* label = reinterpret_cast<const char*>(from.label);
-  info.label.assign(label, strnlen(label, sizeof(from.label)));
-  info.generation = from.generation;
-  info.format_version = from.version;
-  info.dirty = from.dirty != 0;
-  info.damaged = (from.flags & KMEMFS_INFO_RESCUE) != 0;
-  info.node = from.node;
-  info.page_size = from.page_size;
-  info.total_pages = from.total_pages;
-  info.free_pages = from.free_pages;
-  info.file_pages = from.file_pages;
-  info.meta_pages = from.meta_pages;
-  info.captured_by_reference = from.captured_by_reference;
-  info.captured_shared = from.captured_shared;
-  info.captured_copied = from.captured_copied;
-  info.read_installed = from.read_installed;
-  info.read_copied = from.read_copied;
-  info.flushed_pages = from.flushed_pages;
+v1::Pool FromStatfs(const struct statfs& from) {
+  constexpr uint32_t kPageSize = 4096;
+  v1::Pool info;
+  info.set_kind(v1::POOL_KIND_DIRECTORY);
+  info.set_node(-1);
+  info.set_page_size(kPageSize);
+  const uint64_t block = static_cast<uint64_t>(from.f_bsize);
+  info.set_total_pages(from.f_blocks * block / kPageSize);
+  info.set_free_pages(from.f_bavail * block / kPageSize);
   return info;
 }
 
-PoolInfo FromStatfs(const struct statfs& from) {
-  PoolInfo info;
-  const uint64_t block = static_cast<uint64_t>(from.f_bsize);
-  info.total_pages = from.f_blocks * block / info.page_size;
-  info.free_pages = from.f_bavail * block / info.page_size;
-  return info;
+v1::PoolPersistence ToProto(Persistence persistence) {
+  switch (persistence) {
+    case Persistence::kUnknown:
+      return v1::POOL_PERSISTENCE_UNSPECIFIED;
+    case Persistence::kPromised:
+      return v1::POOL_PERSISTENCE_PROMISED;
+    case Persistence::kNotPromised:
+      return v1::POOL_PERSISTENCE_NOT_PROMISED;
+  }
+  return v1::POOL_PERSISTENCE_UNSPECIFIED;
 }
 
 }  // namespace
@@ -166,9 +149,13 @@ absl::StatusOr<std::unique_ptr<Pool>> Pool::Open(const std::string& path) {
 
 absl::Status Pool::Commit() {
   // syncfs(2) says 0 for a file system that has become read-only, fsync(2) not.
-  if (syncfs(root_.get()) == 0 && fsync(root_.get()) == 0)
-    return absl::OkStatus();
-  const int error = errno;
+  int error = FileFault("commit", path_);
+  if (error == 0) {
+    if (syncfs(root_.get()) == 0 && fsync(root_.get()) == 0) {
+      return absl::OkStatus();
+    }
+    error = errno;
+  }
   if (error == ENOSPC || error == ENOMEM) {
     return ErrnoError(error, absl::StrCat("cannot commit pool ", path_));
   }
@@ -183,21 +170,32 @@ absl::Status Pool::CommitFailed(const std::string& what, int error) const {
                     .metadata = {{"path", path_}}});
 }
 
-absl::StatusOr<PoolInfo> Pool::Info() const {
-  if (is_kmemfs_) {
-    kmemfs_info info;
-    std::memset(&info, 0, sizeof(info));
-    if (ioctl(root_.get(), KMEMFS_IOC_INFO, &info) == 0) {
-      return FromKmemfs(info);
-    }
-  } else {
-    struct statfs fs;
-    if (fstatfs(root_.get(), &fs) == 0) return FromStatfs(fs);
+absl::StatusOr<v1::Pool> Pool::Info() const {
+  kmemfs_info kmemfs;
+  struct statfs fs;
+  int error = FileFault("statfs", path_);
+  if (error == 0) {
+    const bool known = is_kmemfs_ ? pool::ReadInfo(root_.get(), &kmemfs)
+                                  : fstatfs(root_.get(), &fs) == 0;
+    if (!known) error = errno;
   }
-  return PoolMissing(
-      absl::StatusCode::kUnavailable,
-      absl::StrCat("no statistics of pool ", path_, ": ", std::strerror(errno)),
-      path_);
+  if (error != 0) {
+    return PoolMissing(absl::StatusCode::kUnavailable,
+                       absl::StrCat("no statistics of pool ", path_, ": ",
+                                    std::strerror(error)),
+                       path_);
+  }
+  v1::Pool info = is_kmemfs_ ? pool::ToProto(kmemfs) : FromStatfs(fs);
+  info.set_path(path_);
+  info.set_device(device_);
+  info.set_persistence(ToProto(persistence()));
+  return info;
+}
+
+bool Pool::IsDamaged() const {
+  kmemfs_info info;
+  return is_kmemfs_ && pool::ReadInfo(root_.get(), &info) &&
+         (info.flags & KMEMFS_INFO_RESCUE) != 0;
 }
 
 absl::StatusOr<pool::RangeCheck> Pool::CheckRange(int file, uint64_t offset,
@@ -236,7 +234,7 @@ absl::Status Pool::MakeChecksums(const Cancellation& cancellation) const {
 std::string Pool::WhyNoChecksums() const {
   if (!is_kmemfs_) return "it is a directory of another file system";
   auto info = Info();
-  return info.ok() && info->format_version >= 2
+  return info.ok() && info->format_version() >= 2
              ? "this kernel does not know checksums"
              : "it is of format version 1, which has none";
 }

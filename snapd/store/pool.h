@@ -17,36 +17,10 @@
 #include "absl/status/statusor.h"
 #include "base/cancellation.h"
 #include "base/unique_fd.h"
+#include "daxsnap/v1/pool.pb.h"
 #include "host/pool/checksums.h"
 
 namespace daxsnap {
-
-struct PoolInfo {
-  // Text form; empty on a plain directory, as are label, generation and the
-  // counters.
-  std::string uuid;
-  std::string label;
-  uint64_t generation = 0;
-  // Of the format on the device; 0: a plain directory, or not known.
-  uint32_t format_version = 0;
-  bool dirty = false;
-  // Whether its tree does not hold, so that files may be missing.
-  bool damaged = false;
-  // NUMA node whose memory the pool is; -1 on a plain directory.
-  int node = -1;
-  // Bytes of a page, the unit of all counts.
-  uint32_t page_size = 4096;
-  uint64_t total_pages = 0;
-  uint64_t free_pages = 0;
-  uint64_t file_pages = 0;
-  uint64_t meta_pages = 0;
-  uint64_t captured_by_reference = 0;
-  uint64_t captured_shared = 0;
-  uint64_t captured_copied = 0;
-  uint64_t read_installed = 0;
-  uint64_t read_copied = 0;
-  uint64_t flushed_pages = 0;
-};
 
 // Who promises that the pool's memory keeps what is stored there.
 enum class Persistence {
@@ -78,8 +52,13 @@ class Pool {
   // COMMIT_FAILED if that fails; then nothing is known to be durable.
   virtual absl::Status Commit();
 
-  // The state now. UNAVAILABLE, POOL_MISSING if it cannot be had.
-  absl::StatusOr<PoolInfo> Info() const;
+  // The state now, without the number of snapshots. UNAVAILABLE, POOL_MISSING
+  // if it cannot be had.
+  absl::StatusOr<v1::Pool> Info() const;
+
+  // Whether its tree does not hold, so that files may be missing; false also if
+  // that cannot be told.
+  bool IsDamaged() const;
 
   virtual Persistence persistence() const { return persistence_; }
 

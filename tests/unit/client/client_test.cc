@@ -64,6 +64,27 @@ TEST_F(ClientTest, CreateReportsProgressThenReturnsTheResult) {
   EXPECT_EQ(server_.create_request.labels().at("k"), "v");
 }
 
+// It would kill the tasks of who asked to leave them running.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+TEST_F(ClientTest, OlderSnapdsAreToldTheOptionsTheirWay) {
+  v1::CreateSnapshotRequest checkpoint;
+  checkpoint.mutable_options()->set_leave_running(true);
+  checkpoint.mutable_options()->set_force(true);
+  checkpoint.mutable_options()->set_sync_timeout_seconds(7);
+  (void)client_->CreateSnapshot(checkpoint, {});
+  EXPECT_TRUE(server_.create_request.leave_running());
+  EXPECT_TRUE(server_.create_request.force());
+  EXPECT_EQ(server_.create_request.sync_timeout_seconds(), 7U);
+  v1::RestoreSnapshotRequest restore;
+  restore.mutable_options()->set_files(v1::FILES_POLICY_ACCEPT);
+  restore.mutable_options()->set_verify(v1::VERIFY_POLICY_NEVER);
+  (void)client_->RestoreSnapshot(restore, {});
+  EXPECT_EQ(server_.restore_request.files(), v1::FILES_POLICY_ACCEPT);
+  EXPECT_EQ(server_.restore_request.verify(), v1::VERIFY_POLICY_NEVER);
+}
+#pragma GCC diagnostic pop
+
 TEST_F(ClientTest, CreateWithoutAResultIsAnError) {
   server_.create_stream = {ProgressMessage(v1::PROGRESS_PHASE_DUMPING)};
   EXPECT_EQ(client_->CreateSnapshot({}, {}).status().code(),

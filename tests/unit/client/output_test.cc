@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/snapctl/output.h"
+#include "base/utf8.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,7 +10,6 @@
 #include <sstream>
 #include <utility>
 
-#include "client/snapctl/local_pool.h"
 #include "client/snapctl/progress.h"
 #include "daxsnap/v1/snapshot.pb.h"
 
@@ -41,7 +41,7 @@ TEST(FormatTest, TimesHaveTheUnitThatFits) {
 }
 
 TEST(FormatTest, ControlCharactersDoNotReachTheTerminal) {
-  EXPECT_EQ(Printable("a\x1b[31m\nb\x7f"), "a?[31m?b?");
+  EXPECT_EQ(ToPrintableUtf8("a\x1b[31m\nb\x7f"), R"(a\x1b[31m\x0ab\x7f)");
 }
 
 TEST(TableTest, ColumnsAreAsWideAsTheirWidestCell) {
@@ -147,21 +147,6 @@ TEST(ProgressTest, NothingIsShownIfItIsQuickOrThereIsNoTerminal) {
     const ProgressLine line(context, "detaching");
   }
   EXPECT_EQ(err.str(), "");
-}
-
-TEST(LocalPoolTest, KernelStringsWithoutEndAreCut) {
-  kmemfs_info info = {};
-  for (__u8& c : info.label) c = 'x';
-  info.uuid[0] = 0xab;
-  info.node = 1;
-  info.dirty = 2;
-  info.version = 7;
-  const v1::Pool pool = ToPool(info);
-  EXPECT_EQ(pool.label(), std::string(64, 'x'));
-  EXPECT_EQ(pool.uuid(), "ab000000-0000-0000-0000-000000000000");
-  EXPECT_EQ(pool.node(), 1);
-  EXPECT_TRUE(pool.dirty());
-  EXPECT_EQ(pool.format_version(), 7u);
 }
 
 }  // namespace

@@ -80,7 +80,7 @@ TEST_F(SnapctlTest, CheckpointPrintsNameBytesAndFrozenTime) {
   EXPECT_THAT(out_.str(), HasSubstr("frozen        14.2 ms\n"));
   EXPECT_EQ(server_.create_request.pid(), 42);
   EXPECT_EQ(server_.create_request.name(), "redis");
-  EXPECT_TRUE(server_.create_request.leave_running());
+  EXPECT_TRUE(server_.create_request.options().leave_running());
   EXPECT_EQ(server_.create_request.labels().at("tier"), "cache");
   EXPECT_EQ(server_.create_request.labels().at("a"), "");
 }
@@ -94,10 +94,10 @@ TEST_F(SnapctlTest, CheckpointWarnsOfWhatDoesNotComeBack) {
   finding->set_hint("move it");
   ASSERT_TRUE(Run({"checkpoint", "42", "--force", "--sync-timeout=9"}).ok());
   EXPECT_EQ(err_.str(),
-            "snapctl: warning: descriptor 4 is /dev/shm/?[2J\n"
+            "snapctl: warning: descriptor 4 is /dev/shm/\\x1b[2J\n"
             "  hint: move it\n");
-  EXPECT_TRUE(server_.create_request.force());
-  EXPECT_EQ(server_.create_request.sync_timeout_seconds(), 9u);
+  EXPECT_TRUE(server_.create_request.options().force());
+  EXPECT_EQ(server_.create_request.options().sync_timeout_seconds(), 9u);
 }
 
 TEST_F(SnapctlTest, InspectShowsFindings) {
@@ -134,7 +134,7 @@ TEST_F(SnapctlTest, CheckpointInJsonHasTheWholeSnapshot) {
   ASSERT_TRUE(Run({"checkpoint", "42", "-o", "json"}).ok());
   EXPECT_EQ(Json()["snapshot"]["pages"]["by_reference"], 65536);
   EXPECT_EQ(Json()["snapshot"]["times"]["frozen_us"], 14'230);
-  EXPECT_FALSE(server_.create_request.leave_running());
+  EXPECT_FALSE(server_.create_request.options().leave_running());
 }
 
 TEST_F(SnapctlTest, CheckpointThatFoundAnOldSnapshotFails) {
@@ -177,7 +177,7 @@ TEST_F(SnapctlTest, LsShowsAllAndMarksDamaged) {
   server_.snapshots["a"].mutable_root_task()->set_comm("evil\x1b[2J");
   server_.snapshots["b"].set_name("b");
   ASSERT_TRUE(Run({"ls"}).ok());
-  EXPECT_THAT(out_.str(), HasSubstr("evil?[2J"));
+  EXPECT_THAT(out_.str(), HasSubstr("evil\\x1b[2J"));
   EXPECT_THAT(out_.str(), HasSubstr("torn  damaged"));
   out_.str("");
   ASSERT_TRUE(Run({"ls", "-o", "json"}).ok());
@@ -213,9 +213,9 @@ TEST_F(SnapctlTest, RestoreTakesWhatToDoWithFiles) {
   response.mutable_result()->set_pid(1);
   server_.restore_stream = {response};
   ASSERT_TRUE(Run({"restore", "a"}).ok());
-  EXPECT_EQ(server_.restore_request.files(), v1::FILES_POLICY_REFUSE);
+  EXPECT_EQ(server_.restore_request.options().files(), v1::FILES_POLICY_REFUSE);
   ASSERT_TRUE(Run({"restore", "a", "--files=accept"}).ok());
-  EXPECT_EQ(server_.restore_request.files(), v1::FILES_POLICY_ACCEPT);
+  EXPECT_EQ(server_.restore_request.options().files(), v1::FILES_POLICY_ACCEPT);
 }
 
 TEST_F(SnapctlTest, RestoreTakesWhetherToVerify) {
@@ -227,10 +227,10 @@ TEST_F(SnapctlTest, RestoreTakesWhetherToVerify) {
         std::pair("always", v1::VERIFY_POLICY_ALWAYS),
         std::pair("never", v1::VERIFY_POLICY_NEVER)}) {
     ASSERT_TRUE(Run({"restore", "a", std::string("--verify=") + word}).ok());
-    EXPECT_EQ(server_.restore_request.verify(), policy);
+    EXPECT_EQ(server_.restore_request.options().verify(), policy);
   }
   ASSERT_TRUE(Run({"restore", "a"}).ok());
-  EXPECT_EQ(server_.restore_request.verify(), v1::VERIFY_POLICY_AUTO);
+  EXPECT_EQ(server_.restore_request.options().verify(), v1::VERIFY_POLICY_AUTO);
   EXPECT_EQ(ExitCode(Run({"restore", "a", "--verify=maybe"})), kExitUsage);
 }
 

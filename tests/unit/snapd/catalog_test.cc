@@ -309,8 +309,8 @@ TEST(Pool, DirectoryIsToldFromKmemfs) {
   EXPECT_FALSE((*pool)->is_kmemfs());
   auto info = (*pool)->Info();
   ASSERT_TRUE(info.ok());
-  EXPECT_EQ(info->node, -1);
-  EXPECT_GT(info->total_pages, 0u);
+  EXPECT_EQ(info->node(), -1);
+  EXPECT_GT(info->total_pages(), 0u);
   EXPECT_TRUE((*pool)->Commit().ok());
 }
 

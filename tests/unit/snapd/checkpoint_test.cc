@@ -107,7 +107,7 @@ TEST_F(CheckpointTest, KillsOnlyWhenTheSnapshotIsDurable) {
 
 TEST_F(CheckpointTest, LeaveRunningResumesBeforeTheCommit) {
   v1::CreateSnapshotRequest request = Request("a");
-  request.set_leave_running(true);
+  request.mutable_options()->set_leave_running(true);
   auto result = Create(request);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_THAT(events_,
@@ -137,7 +137,7 @@ TEST_F(CheckpointTest, FilesThatCannotBeSyncedLeaveNoSnapshotOfARunningTask) {
     return ++syncs == 2 ? SyncTimedOut() : absl::OkStatus();
   };
   v1::CreateSnapshotRequest request = Request("a");
-  request.set_leave_running(true);
+  request.mutable_options()->set_leave_running(true);
   EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kSyncTimeout);
   EXPECT_EQ(syncs, 2);
   ExpectNothingHappened();
@@ -237,14 +237,14 @@ TEST_F(CheckpointTest, WhatIsFoundOnlyWhileFrozenIsRefusedBeforeTheKill) {
 TEST_F(CheckpointTest, FindingsAreInTheSnapshotOfARunningOrForcedTask) {
   on_find = LostFile;
   v1::CreateSnapshotRequest request = Request("a");
-  request.set_leave_running(true);
+  request.mutable_options()->set_leave_running(true);
   auto left = Create(request);
   ASSERT_TRUE(left.ok()) << left.status();
   ASSERT_EQ(left->snapshot().findings_size(), 1);
   EXPECT_EQ(left->snapshot().findings(0).path(), "/dev/shm/x");
   EXPECT_FALSE(left->snapshot().forced());
   request = Request("b");
-  request.set_force(true);
+  request.mutable_options()->set_force(true);
   auto forced = Create(request);
   ASSERT_TRUE(forced.ok()) << forced.status();
   EXPECT_TRUE(forced->snapshot().forced());
@@ -263,7 +263,7 @@ TEST_F(CheckpointTest, LimitsAreNoReasonToRefuse) {
     return findings;
   };
   v1::CreateSnapshotRequest request = Request("a");
-  request.set_force(true);
+  request.mutable_options()->set_force(true);
   auto result = Create(request);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->snapshot().findings_size(), 1);
@@ -277,10 +277,10 @@ TEST_F(CheckpointTest, SyncHasTheTimeThatWasAskedFor) {
     return absl::OkStatus();
   };
   v1::CreateSnapshotRequest request = Request("a");
-  request.set_leave_running(true);
+  request.mutable_options()->set_leave_running(true);
   ASSERT_TRUE(Create(request).ok());
   request.set_name("b");
-  request.set_sync_timeout_seconds(7);
+  request.mutable_options()->set_sync_timeout_seconds(7);
   ASSERT_TRUE(Create(request).ok());
   EXPECT_THAT(timeouts, ElementsAre(absl::Minutes(1), absl::Minutes(1),
                                     absl::Seconds(7), absl::Seconds(7)));
@@ -294,7 +294,7 @@ TEST_F(CheckpointTest, ResultHasWhatTheManifestHas) {
   for (const bool leave_running : {true, false}) {
     v1::CreateSnapshotRequest request =
         Request(leave_running ? "running" : "killed");
-    request.set_leave_running(leave_running);
+    request.mutable_options()->set_leave_running(leave_running);
     (*request.mutable_labels())["k"] = "v";
     auto result = Create(request);
     ASSERT_TRUE(result.ok()) << result.status();
@@ -335,7 +335,7 @@ TEST_F(CheckpointTest, CreateTimeIsTheTimeOfTheFreeze) {
     };
     v1::CreateSnapshotRequest request =
         Request(leave_running ? "running" : "killed");
-    request.set_leave_running(leave_running);
+    request.mutable_options()->set_leave_running(leave_running);
     auto result = Create(request);
     ASSERT_TRUE(result.ok()) << result.status();
     const auto& time = result->snapshot().create_time();
@@ -368,7 +368,7 @@ TEST_F(CheckpointTest, FailedCommitLetsTheTaskRunOn) {
 TEST_F(CheckpointTest, FailedCommitWithLeaveRunningLeavesNothing) {
   commit_status_ = CommitFailed();
   v1::CreateSnapshotRequest request = Request("a");
-  request.set_leave_running(true);
+  request.mutable_options()->set_leave_running(true);
   EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kCommitFailed);
   ExpectNothingHappened();
 }
@@ -448,13 +448,13 @@ TEST_F(CheckpointTest, SameCallAgainReturnsTheSnapshot) {
 
 TEST_F(CheckpointTest, OtherTasksAndOtherModesFindTheNameTaken) {
   v1::CreateSnapshotRequest request = Request("a");
-  request.set_leave_running(true);
+  request.mutable_options()->set_leave_running(true);
   ASSERT_TRUE(Create(request).ok());
-  request.set_leave_running(false);
+  request.mutable_options()->set_leave_running(false);
   EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kNameTaken);
   const Child other;
   request.set_pid(other.pid());
-  request.set_leave_running(true);
+  request.mutable_options()->set_leave_running(true);
   const absl::Status taken = Create(request).status();
   EXPECT_EQ(taken.code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(ErrorReasonOf(taken), reason::kNameTaken);
@@ -667,7 +667,7 @@ class WriterTest : public CheckpointTest {
   absl::Status Take(bool leave_running) {
     v1::CreateSnapshotRequest request = Request("a");
     request.set_pid(writer_.pid());
-    request.set_leave_running(leave_running);
+    request.mutable_options()->set_leave_running(leave_running);
     return operations_of_writer_
         .Create(
             kRoot, request, [](v1::ProgressPhase) {}, &cancellation_)
@@ -677,7 +677,7 @@ class WriterTest : public CheckpointTest {
   absl::Status Restore(v1::FilesPolicy files) {
     v1::RestoreSnapshotRequest request;
     request.set_name("a");
-    request.set_files(files);
+    request.mutable_options()->set_files(files);
     return operations_of_writer_
         .Restore(
             kRoot, request, [](v1::ProgressPhase) {}, &cancellation_)
@@ -779,6 +779,7 @@ TEST_F(CheckpointTest, PoolIsDescribed) {
 }
 
 TEST(WithoutPool, EveryCallSaysPoolMissing) {
+  FakeEngine engine(nullptr);
   PoolHolder holder(
       []() -> absl::StatusOr<std::unique_ptr<Pool>> {
         return MakeError({.code = absl::StatusCode::kFailedPrecondition,
@@ -786,8 +787,7 @@ TEST(WithoutPool, EveryCallSaysPoolMissing) {
                           .message = "none",
                           .hint = "h"});
       },
-      ProcFs(), [](const TaskId&) { return true; });
-  FakeEngine engine(nullptr);
+      ProcFs(), &engine);
   Operations operations(&holder, &engine, ProcFs());
   EXPECT_EQ(ErrorReasonOf(operations.GetPool({}).status()),
             reason::kPoolMissing);

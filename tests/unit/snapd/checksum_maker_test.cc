@@ -80,7 +80,7 @@ class ChecksumsOfCheckpointTest : public OperationsTestBase {
   absl::Status Create(const std::string& name) {
     Cancellation cancellation;
     v1::CreateSnapshotRequest request = Request(name);
-    request.set_leave_running(true);
+    request.mutable_options()->set_leave_running(true);
     return operations_
         .Create(
             kRoot, request, [](v1::ProgressPhase) {}, &cancellation)

@@ -39,6 +39,17 @@ class CriuEngineTest : public testing::Test {
       events_.push_back("complete");
       return complete_;
     };
+    restore_callbacks_.started = [this](const TaskId& worker,
+                                        const Placement& placement) {
+      events_.push_back("started");
+      worker_ = worker;
+      placement_ = placement;
+      return started_;
+    };
+    restore_callbacks_.resuming = [this] {
+      events_.push_back("resuming");
+      return resuming_;
+    };
   }
 
   CriuEngine Engine(const std::string& behaviour) {
@@ -53,7 +64,7 @@ class CriuEngineTest : public testing::Test {
     CriuEngine engine = Engine(behaviour);
     return engine.Dump({.task = {.pid = 4242, .start_ticks = 1},
                         .name = "unit-test",
-                        .leave_running = false,
+                        .options = {},
                         .images = work_.get(),
                         .work = work_.get()},
                        callbacks_, &cancellation_);
@@ -64,7 +75,8 @@ class CriuEngineTest : public testing::Test {
     RestoreRequest request;
     request.name = "unit-test";
     request.images = work_.get();
-    return engine.Restore(request, &cancellation_);
+    request.root = 4711;
+    return engine.Restore(request, restore_callbacks_, &cancellation_);
   }
 
   std::vector<std::string> KeptLogs() {
@@ -76,10 +88,13 @@ class CriuEngineTest : public testing::Test {
   UniqueFd work_;
   Cancellation cancellation_;
   DumpCallbacks callbacks_;
+  RestoreCallbacks restore_callbacks_;
   std::vector<std::string> events_;
   TaskId worker_;
   absl::Status started_;
+  Placement placement_;
   absl::Status complete_;
+  absl::Status resuming_;
 };
 
 TEST_F(CriuEngineTest, DumpAsksBeforeItEnds) {
@@ -186,16 +201,17 @@ TEST_F(CriuEngineTest, OrphanIsStoppedByItsNextWrite) {
   // Writes until it cannot, as CRIU does while it dumps.
   Child orphan(absl::StrCat("trap '' XFSZ; echo >&3; exec 3>&-; while echo x >",
                             temp_.path(), "/pages; do :; done"));
-  ASSERT_TRUE(CriuEngine::EndOrphan(ProcFs(), orphan.id()));
+  CriuEngine engine = Engine("ok");
+  ASSERT_TRUE(engine.EndDump(orphan.id()));
   orphan.Reap();
-  EXPECT_TRUE(CriuEngine::EndOrphan(ProcFs(), orphan.id())) << "it is gone";
+  EXPECT_TRUE(engine.EndDump(orphan.id())) << "it is gone";
 }
 
 TEST_F(CriuEngineTest, OrphansPidMayBeAnothersByNow) {
   const Child other;
   const TaskId orphan = {.pid = other.pid(),
                          .start_ticks = other.id().start_ticks + 1};
-  EXPECT_TRUE(CriuEngine::EndOrphan(ProcFs(), orphan));
+  EXPECT_TRUE(Engine("ok").EndDump(orphan));
   rlimit limit = {};
   ASSERT_EQ(prlimit(other.pid(), RLIMIT_FSIZE, nullptr, &limit), 0);
   EXPECT_NE(limit.rlim_cur, 0u);
@@ -212,8 +228,10 @@ TEST_F(CriuEngineTest, MissingCriuIsSaidSo) {
   EXPECT_EQ(ErrorReasonOf(engine.Dump({}, callbacks_, &cancellation_).status()),
             reason::kKernelUnsupported);
   EXPECT_THAT(events_, IsEmpty());
-  EXPECT_EQ(ErrorReasonOf(engine.Restore({}, &cancellation_).status()),
-            reason::kKernelUnsupported);
+  EXPECT_EQ(
+      ErrorReasonOf(
+          engine.Restore({}, restore_callbacks_, &cancellation_).status()),
+      reason::kKernelUnsupported);
 }
 
 TEST_F(CriuEngineTest, VersionIsCrius) {
@@ -224,7 +242,10 @@ TEST_F(CriuEngineTest, RestoreTellsPidAndCgroup) {
   auto outcome = Restore("ok");
   ASSERT_TRUE(outcome.ok()) << outcome.status();
   EXPECT_EQ(outcome->pid, 4242);
-  EXPECT_THAT(outcome->cgroup, ::testing::HasSubstr("/daxsnap.slice/"));
+  EXPECT_THAT(outcome->placement.cgroup,
+              ::testing::HasSubstr("/daxsnap.slice/"));
+  EXPECT_EQ(outcome->placement.cgroup, placement_.cgroup);
+  EXPECT_THAT(events_, ElementsAre("started", "resuming"));
   // Scratch space is gone.
   EXPECT_THAT(*ListDirectory(OpenDirectory(work_.get(), "run")->get()),
               ElementsAre("criu.log"));
@@ -251,6 +272,49 @@ TEST_F(CriuEngineTest, FailedRestoreReturnsWhenItsTasksHaveEnded) {
     if (!events.ok()) continue;
     EXPECT_THAT(*events, ::testing::HasSubstr("populated 0"));
   }
+}
+
+TEST_F(CriuEngineTest, NothingRunsThatCannotBeRecorded) {
+  started_ = absl::UnavailableError("no record");
+  EXPECT_EQ(Restore("ok").status(), started_);
+  EXPECT_THAT(events_, ElementsAre("started"));
+  EXPECT_FALSE(*ProcFs().IsAlive(worker_));
+  started_ = absl::OkStatus();
+  resuming_ = absl::UnavailableError("no record now");
+  EXPECT_EQ(Restore("ok").status(), resuming_);
+  EXPECT_FALSE(*ProcFs().IsAlive(worker_));
+}
+
+TEST_F(CriuEngineTest, CancellationAfterTheTasksMayRunHasNoEffect) {
+  restore_callbacks_.resuming = [this] {
+    cancellation_.Cancel();
+    return absl::OkStatus();
+  };
+  const absl::Status status = Restore("ok").status();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+// They may have written to their files: the snapshot is not what it was.
+TEST_F(CriuEngineTest, TasksThatRunOutliveTheDeathOfCriu) {
+  auto outcome = Restore("late");
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->pid, 4711);
+}
+
+TEST_F(CriuEngineTest, TasksOfARestoreWithoutItsSnapdAreFoundAndEnded) {
+  CriuEngine engine = Engine("ok");
+  EXPECT_FALSE(*engine.HasTasks({})) << "of no cgroup";
+  EXPECT_TRUE(engine.EndTasks({}));
+  restore_callbacks_.started = [&](const TaskId& worker,
+                                   const Placement& placement) {
+    EXPECT_TRUE(*engine.HasTasks(placement));
+    EXPECT_TRUE(engine.EndTasks(placement));
+    EXPECT_FALSE(*engine.HasTasks(placement));
+    EXPECT_FALSE(*ProcFs().IsAlive(worker));
+    EXPECT_TRUE(engine.AwaitRestore(worker));
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(ErrorReasonOf(Restore("ok").status()), reason::kCriuFailed);
 }
 
 TEST_F(CriuEngineTest, CancelledRestoreIsKilled) {

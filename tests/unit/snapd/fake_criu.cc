@@ -8,6 +8,7 @@
 //   write   writes until a write fails, then reports failure
 //   hang    never answers
 //   orphan  leaves a large task behind, and reports failure
+//   late    dies once the tasks of a restore run
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -114,7 +115,13 @@ bool Work(const std::string& behaviour, const pb::Request& request) {
     WriteFile(absl::StrCat(work, "/stats-dump"), "x");
     return Notify("post-resume");
   }
-  return Notify("pre-restore") && Notify("post-restore");
+  if (!Notify("pre-restore") || !Notify("post-restore")) return false;
+  // source: restore_root_task() of CRIU: what is answered to these changes
+  // nothing.
+  Notify("pre-resume");
+  Notify("post-resume");
+  if (behaviour == "late") _exit(7);
+  return true;
 }
 
 int Serve() {

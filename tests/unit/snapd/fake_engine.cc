@@ -33,7 +33,7 @@ absl::StatusOr<DumpOutcome> FakeEngine::Dump(const DumpRequest& request,
       return status;
     }
   }
-  if (!status.ok() || request.leave_running) {
+  if (!status.ok() || request.options.leave_running()) {
     child_->Continue();
     Point("resumed");
   } else {
@@ -53,16 +53,25 @@ void FakeEngine::AwaitCancelled() {
 }
 
 absl::StatusOr<RestoreOutcome> FakeEngine::Restore(
-    const RestoreRequest& request, Cancellation* cancellation) {
+    const RestoreRequest& request, const RestoreCallbacks& callbacks,
+    Cancellation* cancellation) {
   restored = request;
+  RestoreOutcome outcome;
+  outcome.pid = restored_pid;
+  outcome.placement = {.scope = "daxsnap-test.scope",
+                       .cgroup = "/daxsnap.slice/daxsnap-test.scope"};
+  outcome.restore_us = 55;
+  auto self = ProcFs().ReadTask(getpid());
+  if (!self.ok()) return self.status();
+  absl::Status status = callbacks.started(self->id, outcome.placement);
+  if (!status.ok()) return status;
   Point("restore");
   if (cancellation->cancelled()) return CancelledError();
   if (!fail.ok()) return fail;
-  RestoreOutcome outcome;
-  outcome.pid = 4242;
-  outcome.scope = "daxsnap-test.scope";
-  outcome.cgroup = "/daxsnap.slice/daxsnap-test.scope";
-  outcome.restore_us = 55;
+  status = callbacks.resuming();
+  if (!status.ok()) return status;
+  Point("resuming");
+  if (!fail_resuming.ok()) return fail_resuming;
   return outcome;
 }
 

@@ -20,7 +20,7 @@ class FakeEngine : public Engine {
   explicit FakeEngine(Child* child) : child_(child) {}
 
   // Called at points of a dump: "started", "images", "killed", "resumed"; and
-  // of a restore: "restore".
+  // of a restore: "restore", "resuming".
   std::function<void(const std::string& point)> on_point;
   // If not OK, a dump fails with it before the images are complete, or a
   // restore fails with it.
@@ -34,6 +34,16 @@ class FakeEngine : public Engine {
   // What a restore was asked for.
   RestoreRequest restored;
   std::atomic<int> dumps = 0;
+  // PID of the root task of a restore.
+  pid_t restored_pid = 4242;
+  // If not OK, a restore fails with it after `resuming` has agreed.
+  absl::Status fail_resuming;
+  // What it was asked of the work of an earlier snapd, and what it says.
+  std::vector<pid_t> ended_dumps;
+  std::vector<pid_t> awaited_restores;
+  std::vector<std::string> ended_cgroups;
+  bool worker_ends = true;
+  absl::StatusOr<bool> has_tasks = false;
 
   // Waits until the dump under way is cancelled.
   void AwaitCancelled();
@@ -42,7 +52,23 @@ class FakeEngine : public Engine {
                                    const DumpCallbacks& callbacks,
                                    Cancellation* cancellation) override;
   absl::StatusOr<RestoreOutcome> Restore(const RestoreRequest& request,
+                                         const RestoreCallbacks& callbacks,
                                          Cancellation* cancellation) override;
+  bool EndDump(const TaskId& worker) override {
+    ended_dumps.push_back(worker.pid);
+    return worker_ends;
+  }
+  bool AwaitRestore(const TaskId& worker) override {
+    awaited_restores.push_back(worker.pid);
+    return worker_ends;
+  }
+  bool EndTasks(const Placement& placement) override {
+    ended_cgroups.push_back(placement.cgroup);
+    return worker_ends;
+  }
+  absl::StatusOr<bool> HasTasks(const Placement& /*placement*/) override {
+    return has_tasks;
+  }
   absl::StatusOr<std::string> Version() override { return "9.9"; }
 
  private:

@@ -26,7 +26,7 @@ TEST(SnapshotName, RefusesPathsControlBytesAndLength) {
         std::string(100000, 'x')}) {
     const absl::Status status = ValidateSnapshotName(name);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument)
-        << Printable(name);
+        << name.substr(0, 200);
     EXPECT_EQ(ErrorReasonOf(status), reason::kNameInvalid);
     EXPECT_FALSE(ErrorMetadataOf(status)["hint"].empty());
   }

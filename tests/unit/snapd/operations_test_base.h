@@ -28,7 +28,7 @@ class OperationsTestBase : public testing::Test {
               pool_ = pool.get();
               return pool;
             },
-            ProcFs(), [](const TaskId&) { return true; }),
+            ProcFs(), &engine_),
         operations_(&holder_, &engine_, ProcFs(), Host()) {
     EXPECT_TRUE(holder_.Get().ok());
   }

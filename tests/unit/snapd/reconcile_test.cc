@@ -13,8 +13,10 @@
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "host/task/machine.h"
+#include "snapd/ops/recovery.h"
 #include "snapd/store/catalog.h"
 #include "tests/unit/base/child.h"
+#include "tests/unit/snapd/fake_engine.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {
@@ -54,35 +56,42 @@ class ReconcileTest : public testing::Test {
     return *std::move(staged);
   }
 
-  void Publish(const internal::Operation& operation) {
+  void Publish(const internal::Operation& operation,
+               bool left_running = false) {
     Catalog before(pool_.get());
     auto staged = before.Begin(operation);
     ASSERT_TRUE(staged.ok()) << staged.status();
     v1::Manifest manifest;
     manifest.set_format_version(1);
     manifest.mutable_snapshot()->set_uid(operation.uid());
+    manifest.mutable_snapshot()->set_left_running(left_running);
+    ASSERT_TRUE(ReplaceFileAt(staged->images.get(), "x.img", "12345").ok());
     ASSERT_TRUE(before.WriteManifest(staged->directory.get(), manifest).ok());
     ASSERT_TRUE(before.Publish(&*staged).ok());
   }
 
+  // A restore of "a" that has made `root`, or will.
+  internal::Operation RestoreOf(const Child& root) {
+    internal::Operation operation = OperationOn(root);
+    operation.set_kind(internal::OPERATION_KIND_RESTORE);
+    operation.set_cgroup("/daxsnap.slice/a");
+    operation.set_request_id("r");
+    return operation;
+  }
+
+  absl::Status Write(const internal::Operation& operation) {
+    return Records(pool_->staging()).Write(operation);
+  }
+
   absl::Status Reconcile() {
-    return Catalog(pool_.get())
-        .Reconcile(
-            proc_,
-            [this](const TaskId& task) {
-              waited_for_.push_back(task.pid);
-              return criu_ends_;
-            },
-            [](int, v1::Manifest* manifest) {
-              manifest->mutable_snapshot()->set_image_bytes(4711);
-            });
+    Catalog catalog(pool_.get());
+    return Recover(proc_, &engine_, pool_.get(), &catalog);
   }
 
   TempDirectory temp_;
   std::unique_ptr<TestPool> pool_;
   const ProcFs proc_;
-  std::vector<pid_t> waited_for_;
-  bool criu_ends_ = true;
+  FakeEngine engine_{nullptr};
 };
 
 TEST_F(ReconcileTest, EmptyStagingNeedsNoCommit) {
@@ -126,7 +135,7 @@ TEST_F(ReconcileTest, KeepsAPublicationWhoseTaskIsGone) {
   EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
   auto manifest = Catalog(pool_.get()).Read("a");
   ASSERT_TRUE(manifest.ok());
-  EXPECT_EQ(manifest->snapshot().image_bytes(), 4711u);
+  EXPECT_EQ(manifest->snapshot().image_bytes(), 5u);
 }
 
 TEST_F(ReconcileTest, KeepsAPublicationOfAnotherBoot) {
@@ -150,7 +159,7 @@ TEST_F(ReconcileTest, LeavesWhatItCannotReadToTheNext) {
     const ScopedFileFault fault(FailWith(EMFILE, call, name));
     EXPECT_EQ(ErrnoNameOf(Reconcile()), "EMFILE") << name;
     EXPECT_THAT(pool_->Staging(), SizeIs(2));
-    EXPECT_THAT(waited_for_, IsEmpty());
+    EXPECT_THAT(engine_.ended_dumps, IsEmpty());
   }
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(pool_->Staging(), IsEmpty());
@@ -183,7 +192,7 @@ TEST_F(ReconcileTest, WaitsForCriuThatStillWorks) {
   const Child criu;
   Begin(OperationOn(task, criu.id()));
   EXPECT_TRUE(Reconcile().ok());
-  EXPECT_THAT(waited_for_, ElementsAre(criu.pid()));
+  EXPECT_THAT(engine_.ended_dumps, ElementsAre(criu.pid()));
   EXPECT_THAT(pool_->Staging(), IsEmpty());
 }
 
@@ -191,7 +200,7 @@ TEST_F(ReconcileTest, TouchesNothingWhileCriuDoesNotEnd) {
   const Child task;
   const Child criu;
   Begin(OperationOn(task, criu.id()));
-  criu_ends_ = false;
+  engine_.worker_ends = false;
   EXPECT_FALSE(Reconcile().ok());
   EXPECT_THAT(pool_->Staging(), SizeIs(2));
 }
@@ -201,7 +210,112 @@ TEST_F(ReconcileTest, DoesNotWaitForAnotherTaskOnCriusPid) {
   const Child other;
   Begin(OperationOn(task, {other.pid(), other.id().start_ticks + 1}));
   EXPECT_TRUE(Reconcile().ok());
-  EXPECT_THAT(waited_for_, IsEmpty());
+  EXPECT_THAT(engine_.ended_dumps, IsEmpty());
+}
+
+// Its caller may have the result.
+TEST_F(ReconcileTest, KeepsAPublicationWhoseTaskWasLeftRunning) {
+  const Child task;
+  Publish(OperationOn(task), /*left_running=*/true);
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+  EXPECT_EQ(task.State(), 'R');
+}
+
+TEST_F(ReconcileTest, EndsTasksOfARestoreThatHaveNotRun) {
+  const Child root;
+  ASSERT_TRUE(Write(RestoreOf(root)).ok());
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(engine_.ended_cgroups, ElementsAre("/daxsnap.slice/a"));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(ReconcileTest, RemembersTasksOfARestoreThatDoNotEnd) {
+  const Child root;
+  ASSERT_TRUE(Write(RestoreOf(root)).ok());
+  engine_.worker_ends = false;
+  EXPECT_FALSE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), SizeIs(1));
+}
+
+TEST_F(ReconcileTest, LeavesTasksOfARestoreThatMayHaveRun) {
+  const Child root;
+  const Child criu;
+  internal::Operation operation = RestoreOf(root);
+  operation.set_start_ticks(0);
+  operation.set_criu_pid(criu.pid());
+  operation.set_criu_start_ticks(criu.id().start_ticks);
+  operation.set_resuming(true);
+  ASSERT_TRUE(Write(operation).ok());
+  engine_.has_tasks = true;
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(engine_.awaited_restores, ElementsAre(criu.pid()));
+  EXPECT_THAT(engine_.ended_cgroups, IsEmpty());
+  // Who asks again is told.
+  auto record = Records(pool_->staging()).Read(operation.uid());
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_EQ(record->result().pid(), root.pid());
+  EXPECT_EQ(record->result().cgroup(), "/daxsnap.slice/a");
+  EXPECT_EQ(record->start_ticks(), root.id().start_ticks);
+}
+
+TEST_F(ReconcileTest, RestoreThatMayHaveRunAndHasNoTasksIsOver) {
+  const Child root;
+  internal::Operation operation = RestoreOf(root);
+  operation.set_resuming(true);
+  ASSERT_TRUE(Write(operation).ok());
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(engine_.ended_cgroups, IsEmpty());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(ReconcileTest, TasksThatCannotBeCountedAreLeftToTheNext) {
+  const Child root;
+  internal::Operation operation = RestoreOf(root);
+  operation.set_resuming(true);
+  ASSERT_TRUE(Write(operation).ok());
+  engine_.has_tasks = absl::UnavailableError("EMFILE");
+  EXPECT_FALSE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), SizeIs(1));
+}
+
+TEST_F(ReconcileTest, RecordOfARestoreLastsAsLongAsItsRootTask) {
+  Child root;
+  internal::Operation operation = RestoreOf(root);
+  operation.mutable_result()->set_pid(root.pid());
+  ASSERT_TRUE(Write(operation).ok());
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), SizeIs(1));
+  EXPECT_THAT(engine_.ended_cgroups, IsEmpty());
+  root.Kill();
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(ReconcileTest, RestoreOfAnotherBootHasNoTasks) {
+  const Child root;
+  internal::Operation operation = RestoreOf(root);
+  operation.set_boot_id("another");
+  ASSERT_TRUE(Write(operation).ok());
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(engine_.ended_cgroups, IsEmpty());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(ReconcileTest, WhatANewerSnapdDoesIsLeftToIt) {
+  const Child task;
+  internal::Operation operation = OperationOn(task);
+  operation.set_kind(static_cast<internal::OperationKind>(77));
+  Begin(operation);
+  EXPECT_FALSE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), SizeIs(2));
+}
+
+TEST_F(ReconcileTest, HalfARecordGoes) {
+  ASSERT_TRUE(ReplaceFileAt(pool_->staging(), "u.operation.new", "x").ok());
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
 }
 
 TEST_F(ReconcileTest, RunningItTwiceChangesNothing) {

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/files.h"
+#include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/ops/operations.h"
 #include "tests/unit/snapd/operations_test_base.h"
@@ -37,7 +38,8 @@ class RestoreTest : public OperationsTestBase {
       const std::string& name, const Caller& caller = kRoot) {
     v1::RestoreSnapshotRequest request;
     request.set_name(name);
-    request.set_verify(verify_);
+    request.mutable_options()->set_verify(verify_);
+    request.set_request_id(request_id_);
     return operations_.Restore(
         caller, request, [](v1::ProgressPhase) {}, &cancellation_);
   }
@@ -50,7 +52,15 @@ class RestoreTest : public OperationsTestBase {
         catalog().WriteManifest(catalog().Open("a")->get(), *manifest).ok());
   }
 
+  absl::StatusOr<internal::Operation> Record() {
+    auto uids = catalog().records().List();
+    if (!uids.ok()) return uids.status();
+    if (uids->size() != 1) return absl::NotFoundError("no record, or several");
+    return catalog().records().Read(*uids->begin());
+  }
+
   v1::VerifyPolicy verify_ = v1::VERIFY_POLICY_UNSPECIFIED;
+  std::string request_id_;
   Cancellation cancellation_;
 };
 
@@ -311,6 +321,103 @@ TEST_F(RestoreTest, EngineErrorsAndCancellationPassThrough) {
   EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kCriuFailed);
   cancellation_.Cancel();
   EXPECT_TRUE(absl::IsCancelled(Restore("a").status()));
+}
+
+TEST_F(RestoreTest, IsRecordedUntilItIsDone) {
+  std::vector<std::string> points;
+  engine_.on_point = [&](const std::string& point) {
+    points.push_back(point);
+    auto record = Record();
+    ASSERT_TRUE(record.ok()) << record.status();
+    EXPECT_EQ(record->kind(), internal::OPERATION_KIND_RESTORE);
+    EXPECT_EQ(record->name(), "a");
+    EXPECT_EQ(record->criu_pid(), getpid());
+    EXPECT_EQ(record->cgroup(), "/daxsnap.slice/daxsnap-test.scope");
+    EXPECT_EQ(record->resuming(), point == "resuming");
+  };
+  EXPECT_TRUE(Restore("a").ok());
+  EXPECT_THAT(points, ::testing::ElementsAre("restore", "resuming"));
+  EXPECT_THAT(pool_->Staging(), ::testing::IsEmpty());
+}
+
+TEST_F(RestoreTest, FailureLeavesNoRecord) {
+  request_id_ = "r";
+  for (const bool late : {false, true}) {
+    (late ? engine_.fail_resuming : engine_.fail) =
+        absl::UnavailableError("CRIU died");
+    EXPECT_FALSE(Restore("a").ok());
+    EXPECT_THAT(pool_->Staging(), ::testing::IsEmpty());
+  }
+}
+
+TEST_F(RestoreTest, CancelledBeforeTheTasksRunLeavesNothing) {
+  engine_.on_point = [this](const std::string& point) {
+    if (point == "restore") cancellation_.Cancel();
+  };
+  EXPECT_TRUE(absl::IsCancelled(Restore("a").status()));
+  EXPECT_THAT(pool_->Staging(), ::testing::IsEmpty());
+}
+
+TEST_F(RestoreTest, CancelledOnceTheTasksRunHasItsResult) {
+  engine_.on_point = [this](const std::string& point) {
+    if (point == "resuming") cancellation_.Cancel();
+  };
+  const absl::Status status = Restore("a").status();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST_F(RestoreTest, AskedAgainWithTheSameIdGivesTheSameAnswer) {
+  Child root;
+  engine_.restored_pid = root.pid();
+  request_id_ = "0b5c9d4e-1";
+  auto first = Restore("a");
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_FALSE(first->already_running());
+  EXPECT_THAT(pool_->Staging(), ::testing::SizeIs(1));
+  engine_.on_point = [](const std::string& point) {
+    ADD_FAILURE() << "the engine was asked to " << point;
+  };
+  // Its tasks have the PIDs.
+  Change([&](v1::Manifest* manifest) {
+    manifest->add_tasks()->mutable_task()->set_pid(root.pid());
+  });
+  auto second = Restore("a");
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_TRUE(second->already_running());
+  EXPECT_EQ(second->pid(), root.pid());
+  EXPECT_EQ(second->scope(), first->scope());
+  EXPECT_EQ(second->times().restore_us(), 55u);
+  // Another call is another restore.
+  for (const char* id : {"", "0b5c9d4e-2"}) {
+    request_id_ = id;
+    EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kPidInUse) << id;
+  }
+  EXPECT_EQ(ErrorReasonOf(Restore("a", {.uid = 1001, .gid = 7}).status()),
+            reason::kPermissionDenied);
+}
+
+TEST_F(RestoreTest, SameIdRestoresAnewOnceTheTasksAreGone) {
+  Child root;
+  engine_.restored_pid = root.pid();
+  request_id_ = "r";
+  ASSERT_TRUE(Restore("a").ok());
+  root.Kill();
+  root.Reap();
+  auto again = Restore("a");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_FALSE(again->already_running());
+  EXPECT_THAT(pool_->Staging(), ::testing::IsEmpty());
+}
+
+TEST_F(RestoreTest, RequestIdsAreChecked) {
+  for (const std::string& id :
+       {std::string("a b"), std::string("\xff"), std::string(65, 'x')}) {
+    request_id_ = id;
+    const absl::Status status = Restore("a").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(ErrorReasonOf(status), reason::kOptionInvalid);
+    EXPECT_EQ(ErrorMetadataOf(status)["field"], "request_id");
+  }
 }
 
 TEST_F(RestoreTest, SnapshotStaysForAnotherRestore) {

@@ -10,6 +10,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/errors.h"
 #include "base/files.h"
 #include "daxsnap-stats.pb.h"
 #include "daxsnap/internal/criu.pb.h"
@@ -50,6 +51,9 @@ std::unique_ptr<TestPool> TestPool::Open(const std::string& path) {
 
 absl::Status TestPool::Commit() {
   ++commits_;
+  if (const int error = FileFault("commit", path()); error != 0) {
+    return ErrnoError(error, "cannot commit");
+  }
   return on_commit ? on_commit(commits_) : absl::OkStatus();
 }
 

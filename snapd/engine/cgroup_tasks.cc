@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/engine/cgroup_tasks.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "base/errors.h"
+#include "base/files.h"
+#include "base/log.h"
+
+namespace daxsnap {
+
+CgroupTasks::CgroupTasks(const std::string& cgroup) : cgroup_(cgroup) {
+  if (cgroup.empty()) return;
+  for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
+    auto found = OpenDirectory(AT_FDCWD, absl::StrCat(mount, cgroup));
+    if (found.ok()) directory_ = *std::move(found);
+  }
+}
+
+absl::StatusOr<bool> CgroupTasks::Any() const {
+  if (!directory_.valid()) return false;
+  auto events = ReadFileAt(directory_.get(), "cgroup.events", 4096);
+  // systemd removes a cgroup whose tasks have ended.
+  if (absl::IsNotFound(events.status()) ||
+      ErrnoNameOf(events.status()) == "ENODEV") {
+    return false;
+  }
+  if (!events.ok()) return events.status();
+  return !absl::StrContains(*events, "populated 0");
+}
+
+void CgroupTasks::Kill() const {
+  if (!directory_.valid()) return;
+  const UniqueFd fd(
+      openat(directory_.get(), "cgroup.kill", O_WRONLY | O_CLOEXEC));
+  if (fd.valid() && write(fd.get(), "1", 1) == 1) return;
+  if (faccessat(directory_.get(), "cgroup.events", F_OK, 0) != 0) return;
+  LogWarning(absl::StrCat("cannot kill what is in cgroup ", cgroup_));
+}
+
+bool CgroupTasks::AwaitEnd(absl::Duration timeout) const {
+  if (!directory_.valid()) return true;
+  const UniqueFd fd(
+      openat(directory_.get(), "cgroup.events", O_RDONLY | O_CLOEXEC));
+  const absl::Time deadline = absl::Now() + timeout;
+  char text[256];
+  for (;;) {
+    // Also what tells poll() which change has been seen.
+    const ssize_t size = pread(fd.get(), text, sizeof(text), 0);
+    if (size <= 0 ||
+        absl::StrContains(absl::string_view(text, static_cast<size_t>(size)),
+                          "populated 0")) {
+      return true;
+    }
+    pollfd poll_for = {.fd = fd.get(), .events = POLLPRI, .revents = 0};
+    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+    if (left_ms <= 0 || poll(&poll_for, 1, static_cast<int>(left_ms)) <= 0) {
+      LogWarning(
+          absl::StrCat("killed tasks in ", cgroup_, " have not ended yet"));
+      return false;
+    }
+  }
+}
+
+}  // namespace daxsnap

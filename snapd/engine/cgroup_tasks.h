@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef DAXSNAP_SNAPD_ENGINE_CGROUP_TASKS_H_
+#define DAXSNAP_SNAPD_ENGINE_CGROUP_TASKS_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/unique_fd.h"
+
+namespace daxsnap {
+
+// The tasks in a cgroup, given relative to the cgroup2 mount. One that is not
+// there has none.
+class CgroupTasks {
+ public:
+  explicit CgroupTasks(const std::string& cgroup);
+
+  // Whether there are any. An error if that cannot be told.
+  absl::StatusOr<bool> Any() const;
+
+  // Sends SIGKILL to all.
+  void Kill() const;
+
+  // Waits until all have ended: a large one takes a while to free its memory.
+  // Whether they have.
+  bool AwaitEnd(absl::Duration timeout) const;
+
+ private:
+  const std::string cgroup_;
+  UniqueFd directory_;
+};
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_ENGINE_CGROUP_TASKS_H_

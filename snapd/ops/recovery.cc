@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/ops/recovery.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+#include "base/log.h"
+#include "daxsnap/internal/operation.pb.h"
+#include "daxsnap/v1/manifest.pb.h"
+#include "snapd/ops/manifest.h"
+
+namespace daxsnap {
+namespace {
+
+// One operation of an earlier snapd.
+class Recovery {
+ public:
+  Recovery(const ProcFs& proc, Engine* engine, Catalog* catalog,
+           const std::string& uid)
+      : proc_(proc), engine_(engine), catalog_(catalog), uid_(uid) {}
+
+  absl::Status Run() {
+    auto operation = catalog_->records().Read(uid_);
+    // Something that is being deleted, or whose record never became durable.
+    // One that cannot be read now may be of a CRIU at work.
+    if (absl::IsNotFound(operation.status()) ||
+        absl::IsDataLoss(operation.status())) {
+      return Remove();
+    }
+    if (!operation.ok()) return operation.status();
+    operation_ = *std::move(operation);
+    auto boot_id = proc_.BootId();
+    if (!boot_id.ok()) return boot_id.status();
+    this_boot_ = operation_.boot_id() == *boot_id;
+    switch (operation_.kind()) {
+      case internal::OPERATION_KIND_CHECKPOINT:
+        return Checkpoint();
+      case internal::OPERATION_KIND_RESTORE:
+        return Restore();
+      default:
+        return absl::UnimplementedError(
+            absl::StrCat("a newer snapd made it: kind ", operation_.kind()));
+    }
+  }
+
+ private:
+  absl::Status Checkpoint() {
+    const TaskId criu = Criu();
+    if (absl::Status gone = EndWorker([&] { return engine_->EndDump(criu); });
+        !gone.ok()) {
+      return gone;
+    }
+    StagedSnapshot staged;
+    staged.uid = uid_;
+    staged.name = operation_.name();
+    auto manifest = catalog_->Read(staged.name);
+    if (ErrorReasonOf(manifest.status()) == reason::kSnapshotUnreadable) {
+      return manifest.status();
+    }
+    staged.published =
+        manifest.ok() && manifest->snapshot().uid() == operation_.uid();
+    if (!staged.published) return catalog_->Discard(std::move(staged));
+    auto lives_on = RootLives();
+    if (!lives_on.ok()) return lives_on.status();
+    // Left running, its caller may have heard of it.
+    if (*lives_on && !manifest->snapshot().left_running()) {
+      return catalog_->Discard(std::move(staged));
+    }
+    auto directory = catalog_->Open(staged.name);
+    if (!directory.ok()) return directory.status();
+    AddStatistics(directory->get(), /*callback_us=*/0, &*manifest);
+    absl::Status written = catalog_->WriteManifest(directory->get(), *manifest);
+    if (!written.ok()) return written;
+    return catalog_->Finish(std::move(staged));
+  }
+
+  absl::Status Restore() {
+    if (!this_boot_) return Remove();
+    if (operation_.has_result()) {
+      auto lives_on = RootLives();
+      if (!lives_on.ok()) return lives_on.status();
+      return *lives_on ? absl::OkStatus() : Remove();
+    }
+    const Placement placement = {.scope = operation_.scope(),
+                                 .cgroup = operation_.cgroup()};
+    if (!operation_.resuming()) {
+      if (!engine_->EndTasks(placement)) {
+        return absl::UnavailableError("its tasks have not ended yet");
+      }
+      return Remove();
+    }
+    const TaskId criu = Criu();
+    absl::Status gone = EndWorker([&] { return engine_->AwaitRestore(criu); });
+    if (!gone.ok()) return gone;
+    auto has_tasks = engine_->HasTasks(placement);
+    if (!has_tasks.ok()) return has_tasks.status();
+    if (!*has_tasks) return Remove();
+    LogWarning(absl::StrCat("a restore of ", operation_.name(),
+                            " came to its end without its snapd: its tasks, "
+                            "pid ",
+                            operation_.pid(), " and others, run in ",
+                            placement.cgroup));
+    auto root = proc_.ReadTask(operation_.pid());
+    if (operation_.request_id().empty() || absl::IsNotFound(root.status())) {
+      return Remove();
+    }
+    if (!root.ok()) return root.status();
+    operation_.set_start_ticks(root->id.start_ticks);
+    v1::RestoreSnapshotResult* result = operation_.mutable_result();
+    result->set_pid(operation_.pid());
+    result->set_scope(placement.scope);
+    result->set_cgroup(placement.cgroup);
+    return catalog_->records().Write(operation_);
+  }
+
+  // CRIU at work on it, if there is one, is gone when this returns OK.
+  template <typename End>
+  absl::Status EndWorker(End end) {
+    if (!this_boot_ || operation_.criu_pid() == 0) return absl::OkStatus();
+    auto alive = proc_.IsAlive(Criu());
+    if (!alive.ok()) return alive.status();
+    if (!*alive || end()) return absl::OkStatus();
+    return absl::UnavailableError(absl::StrCat(
+        "CRIU (pid ", operation_.criu_pid(), ") still works on it"));
+  }
+
+  TaskId Criu() const {
+    return {operation_.criu_pid(), operation_.criu_start_ticks()};
+  }
+
+  absl::StatusOr<bool> RootLives() const {
+    if (!this_boot_) return false;
+    return proc_.IsAlive({operation_.pid(), operation_.start_ticks()});
+  }
+
+  absl::Status Remove() {
+    StagedSnapshot nothing;
+    nothing.uid = uid_;
+    return catalog_->Discard(std::move(nothing));
+  }
+
+  const ProcFs& proc_;
+  Engine* const engine_;
+  Catalog* const catalog_;
+  const std::string uid_;
+  internal::Operation operation_;
+  bool this_boot_ = false;
+};
+
+}  // namespace
+
+absl::Status Recover(const ProcFs& proc, Engine* engine, Pool* pool,
+                     Catalog* catalog) {
+  auto left = catalog->records().List();
+  if (!left.ok()) return left.status();
+  if (left->empty()) return absl::OkStatus();
+  absl::Status first;
+  for (const std::string& uid : *left) {
+    absl::Status status = Recovery(proc, engine, catalog, uid).Run();
+    if (status.ok()) {
+      LogInfo(absl::StrCat("staging/", uid, ": cleaned up"));
+      continue;
+    }
+    LogError(absl::StrCat("staging/", uid, ": ", status.message()));
+    first.Update(status);
+  }
+  first.Update(pool->Commit());
+  return first;
+}
+
+}  // namespace daxsnap

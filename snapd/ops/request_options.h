@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a request asks for, whichever daxsnap made it: those before
+// CheckpointOptions and RestoreOptions said the same in fields of the request.
+#ifndef DAXSNAP_SNAPD_OPS_REQUEST_OPTIONS_H_
+#define DAXSNAP_SNAPD_OPS_REQUEST_OPTIONS_H_
+
+#include "daxsnap/v1/snapshot.pb.h"
+
+namespace daxsnap {
+
+// An option that both say is that of `options`. A flag is set if either says
+// so.
+v1::CheckpointOptions OptionsOf(const v1::CreateSnapshotRequest& request);
+v1::RestoreOptions OptionsOf(const v1::RestoreSnapshotRequest& request);
+
+}  // namespace daxsnap
+
+#endif  // DAXSNAP_SNAPD_OPS_REQUEST_OPTIONS_H_

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/ops/restore.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/errors.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/stopwatch.h"
+#include "host/task/machine.h"
+#include "snapd/ops/manifest.h"
+#include "snapd/ops/request_options.h"
+
+namespace daxsnap {
+namespace {
+
+constexpr size_t kMaxRequestIdBytes = 64;
+
+absl::Status InvalidOption(const std::string& field, std::string message,
+                           std::string hint) {
+  return MakeError({.code = absl::StatusCode::kInvalidArgument,
+                    .reason = reason::kOptionInvalid,
+                    .message = std::move(message),
+                    .hint = std::move(hint),
+                    .metadata = {{"field", field}}});
+}
+
+absl::Status UnknownPolicy(const std::string& field, int value) {
+  return InvalidOption(field,
+                       absl::StrCat(field, " is ", value,
+                                    ", a policy that this snapd does not know"),
+                       "update daxsnap, or use another policy");
+}
+
+bool IsRequestIdByte(char c) {
+  return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-';
+}
+
+bool WantsVerification(v1::VerifyPolicy policy, const Pool& pool) {
+  switch (policy) {
+    case v1::VERIFY_POLICY_ALWAYS:
+      return true;
+    case v1::VERIFY_POLICY_NEVER:
+      return false;
+    default:
+      return pool.persistence() == Persistence::kNotPromised;
+  }
+}
+
+}  // namespace
+
+Restore::Restore(const OperationParts& parts, const Caller& caller,
+                 const v1::RestoreSnapshotRequest& request,
+                 const ProgressSink& progress, Cancellation* cancellation,
+                 const VerifyEvents& verify_events)
+    : RecordedOperation(parts, caller, progress, cancellation),
+      request_(request),
+      options_(OptionsOf(request)),
+      verify_events_(verify_events),
+      start_(absl::Now()) {}
+
+absl::Status Restore::CheckRequest() const {
+  if (!v1::FilesPolicy_IsValid(options_.files())) {
+    return UnknownPolicy("files", options_.files());
+  }
+  if (!v1::VerifyPolicy_IsValid(options_.verify())) {
+    return UnknownPolicy("verify", options_.verify());
+  }
+  const std::string& id = request_.request_id();
+  if (id.size() > kMaxRequestIdBytes ||
+      !std::all_of(id.begin(), id.end(), IsRequestIdByte)) {
+    return InvalidOption("request_id", "the request ID is not valid",
+                         "use at most 64 of A-Z a-z 0-9 -, a UUID for example");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Restore::ReadSnapshot() {
+  auto manifest = parts_.catalog->Read(name_);
+  if (!manifest.ok()) return manifest.status();
+  manifest_ = *std::move(manifest);
+  return CheckSnapshotAccess(caller_, manifest_.snapshot().owner_uid(), name_);
+}
+
+absl::StatusOr<std::optional<v1::RestoreSnapshotResult>> Restore::FindDone()
+    const {
+  if (request_.request_id().empty()) return std::nullopt;
+  const Records& records = parts_.catalog->records();
+  auto boot_id = parts_.proc->BootId();
+  if (!boot_id.ok()) return boot_id.status();
+  auto uids = records.List();
+  if (!uids.ok()) return uids.status();
+  for (const std::string& uid : *uids) {
+    auto record = records.Read(uid);
+    // One that is not this call's, or has just gone.
+    if (absl::IsNotFound(record.status()) ||
+        absl::IsDataLoss(record.status())) {
+      continue;
+    }
+    if (!record.ok()) return record.status();
+    if (!record->has_result() || record->boot_id() != *boot_id) continue;
+    auto lives_on =
+        parts_.proc->IsAlive({record->pid(), record->start_ticks()});
+    if (!lives_on.ok()) return lives_on.status();
+    if (!*lives_on) {
+      // Nobody will ask for it any more.
+      (void)records.Remove(uid);
+      continue;
+    }
+    if (record->name() != name_ ||
+        record->request_id() != request_.request_id()) {
+      continue;
+    }
+    v1::RestoreSnapshotResult result = std::move(*record->mutable_result());
+    result.set_already_running(true);
+    return result;
+  }
+  return std::nullopt;
+}
+
+absl::Status Restore::CheckMachine() const {
+  absl::Status files = CheckFiles(manifest_, options_.files());
+  return files.ok() ? CheckPidsFree(manifest_, *parts_.proc) : files;
+}
+
+absl::Status Restore::Verify() {
+  if (!WantsVerification(options_.verify(), *parts_.pool)) {
+    return absl::OkStatus();
+  }
+  auto directory = parts_.catalog->Open(name_);
+  if (!directory.ok()) return directory.status();
+  auto outcome =
+      VerifyFiles(*parts_.pool, name_, directory->get(), VerifyScope::kRestored,
+                  verify_events_, *cancellation_);
+  if (!outcome.ok()) return outcome.status();
+  absl::Status status = CheckVerified(
+      name_, *outcome,
+      "restore an older one; `snapctl verify` lists all that is damaged, and "
+      "`snapctl restore --verify=never` starts the tasks with what is there");
+  if (!status.ok()) return status;
+  *result_.mutable_verification() = std::move(outcome->totals);
+  return CheckMachine();  // it may have taken minutes
+}
+
+absl::StatusOr<v1::RestoreSnapshotResult> Restore::Run() {
+  progress_(v1::PROGRESS_PHASE_CHECKING);
+  absl::Status status = ClaimName(request_.name());
+  if (status.ok()) status = CheckRequest();
+  if (status.ok()) status = ReadSnapshot();
+  if (!status.ok()) return status;
+  auto done = FindDone();
+  if (!done.ok()) return done.status();
+  if (done->has_value()) return **std::move(done);
+
+  status = ClaimPids(PidsOf(manifest_));
+  auto cpu = ReadCpuInfo();
+  if (status.ok()) status = cpu.status();
+  if (status.ok()) status = CheckCpu(manifest_, *cpu);
+  if (status.ok()) status = CheckRemappedLinks(manifest_);
+  if (status.ok()) status = CheckMachine();
+  if (!status.ok()) return status;
+  auto images = parts_.catalog->OpenImages(name_);
+  if (!images.ok()) return images.status();
+  status = CheckImages(manifest_, name_, images->get());
+  if (status.ok()) status = Verify();
+  if (!status.ok()) return status;
+  if (cancellation_->cancelled()) return CancelledError();
+  return Start(images->get());
+}
+
+absl::StatusOr<v1::RestoreSnapshotResult> Restore::Start(int images) {
+  auto before = parts_.pool->Info();
+  if (!before.ok()) return before.status();
+  RestoreRequest restore;
+  restore.name = name_;
+  restore.options = options_;
+  restore.root = manifest_.snapshot().root_task().pid();
+  restore.images = images;
+  // The node of the pool now; it may have had another number then.
+  if (before->node() >= 0) restore.memory_node = before->node();
+
+  absl::Status begun =
+      BeginRecord(internal::OPERATION_KIND_RESTORE, {restore.root, 0});
+  record_.set_request_id(request_.request_id());
+  recorded_ = true;
+  if (begun.ok()) begun = Note();
+  if (!begun.ok()) return begun;
+  RestoreCallbacks callbacks;
+  callbacks.started = [this](const TaskId& worker, const Placement& placement) {
+    record_.set_criu_pid(worker.pid);
+    record_.set_criu_start_ticks(worker.start_ticks);
+    record_.set_scope(placement.scope);
+    record_.set_cgroup(placement.cgroup);
+    return Note();
+  };
+  callbacks.resuming = [this] {
+    if (cancellation_->cancelled()) return CancelledError();
+    record_.set_resuming(true);
+    absl::Status noted = Note();
+    return noted.ok() ? FaultPoint("restore: resuming") : noted;
+  };
+  result_.mutable_times()->set_check_us(MicrosecondsSince(start_));
+  progress_(v1::PROGRESS_PHASE_RESTORING);
+  auto outcome = parts_.engine->Restore(restore, callbacks, cancellation_);
+  if (!outcome.ok()) {
+    if (recorded_) RemoveRecord();
+    return outcome.status();
+  }
+  (void)FaultPoint("restore: resumed");
+  result_.set_pid(outcome->pid);
+  result_.set_scope(outcome->placement.scope);
+  result_.set_cgroup(outcome->placement.cgroup);
+  result_.mutable_times()->set_restore_us(outcome->restore_us);
+  if (auto after = parts_.pool->Info(); after.ok()) {
+    const v1::PoolCounters& then = before->counters();
+    const v1::PoolCounters& now = after->counters();
+    v1::RestorePages* pages = result_.mutable_pages();
+    pages->set_installed(now.read_installed() - then.read_installed());
+    pages->set_copied(now.read_copied() - then.read_copied());
+  }
+  Finish(outcome->pid);
+  Audit("restore", "restored", outcome->pid);
+  return std::move(result_);
+}
+
+absl::Status Restore::Note() {
+  if (!recorded_) return absl::OkStatus();
+  absl::Status written = WriteRecord();
+  if (ErrorReasonOf(written) != reason::kNoSpace) return written;
+  LogWarning(absl::StrCat(
+      "the restore of ", name_,
+      " is not recorded, as there is no space: if snapd is killed meanwhile, "
+      "its tasks may be left in ",
+      record_.cgroup(), ": ", written.message()));
+  recorded_ = false;
+  // One of an earlier step would have them ended.
+  return parts_.catalog->records().Remove(record_.uid());
+}
+
+void Restore::Finish(pid_t pid) {
+  if (!recorded_) return;
+  auto root = parts_.proc->ReadTask(pid);
+  if (request_.request_id().empty() || !root.ok()) {
+    RemoveRecord();
+    return;
+  }
+  record_.set_pid(pid);
+  record_.set_start_ticks(root->id.start_ticks);
+  *record_.mutable_result() = result_;
+  if (absl::Status kept = Note(); !kept.ok()) {
+    LogWarning(absl::StrCat("the restore of ", name_,
+                            " will not be known again: ", kept.message()));
+    RemoveRecord();
+  }
+}
+
+}  // namespace daxsnap

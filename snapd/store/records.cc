@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapd/store/records.h"
+
+#include <cstddef>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "base/files.h"
+
+namespace daxsnap {
+namespace {
+
+constexpr absl::string_view kSuffix = ".operation";
+// What ReplaceFileAt() leaves of a record if it is killed.
+constexpr absl::string_view kUnfinishedSuffix = ".operation.new";
+constexpr size_t kMaxRecord = size_t{1} << 20;
+
+std::string FileOf(const std::string& uid) {
+  return absl::StrCat(uid, kSuffix);
+}
+
+}  // namespace
+
+absl::Status Records::Write(const internal::Operation& operation) const {
+  return ReplaceFileAt(staging_, FileOf(operation.uid()),
+                       operation.SerializeAsString());
+}
+
+absl::StatusOr<internal::Operation> Records::Read(
+    const std::string& uid) const {
+  auto content = ReadFileAt(staging_, FileOf(uid), kMaxRecord);
+  if (absl::IsFailedPrecondition(content.status())) {
+    return absl::DataLossError(content.status().message());
+  }
+  if (!content.ok()) return content.status();
+  internal::Operation operation;
+  if (!operation.ParseFromString(*content) || operation.uid() != uid) {
+    return absl::DataLossError("the record does not parse");
+  }
+  return operation;
+}
+
+absl::Status Records::Remove(const std::string& uid) const {
+  absl::Status removed =
+      RemoveTree(staging_, absl::StrCat(uid, kUnfinishedSuffix));
+  if (!removed.ok()) return removed;
+  return RemoveTree(staging_, FileOf(uid));
+}
+
+absl::StatusOr<std::set<std::string>> Records::List() const {
+  auto entries = ListDirectory(staging_);
+  if (!entries.ok()) return entries.status();
+  std::set<std::string> uids;
+  for (absl::string_view entry : *entries) {
+    if (!absl::ConsumeSuffix(&entry, kUnfinishedSuffix)) {
+      absl::ConsumeSuffix(&entry, kSuffix);
+    }
+    uids.emplace(entry);
+  }
+  return uids;
+}
+
+}  // namespace daxsnap
