@@ -112,6 +112,52 @@ def killed_publishing(machine):
     kill_in_state(machine, "Published")
 
 
+@test("SnapdKilled.WhileRestoringLeavesAllTasksOrNone", timeout=400)
+def killed_restoring(machine):
+    """At some moments of a restore. What is left of the tree must be whole and run, or be
+    nothing, so that the snapshot can be restored again; the next snapd's staging is clean."""
+    workload = Workload(machine, "forktree", "--mib", "16", tag="-restoring").start()
+    workload.check()
+    workload.checkpoint()
+    killed = 0
+    for delay in (0, 0.02, 0.05, 0.1, 0.2, 0.4):
+        watcher = machine.start("sh", "-c", f"""
+            pid=$({SNAPD_PID})
+            echo watching
+            while [ ! -e {WORK}/stop ]; do
+              for found in {POOL}/staging/*.operation; do
+                if [ -e "$found" ]; then sleep {delay}; kill -9 "$pid"; echo killed; exit; fi
+              done
+            done""")
+        try:
+            expect(watcher.stdout.readline() == "watching\n", "the watcher did not start")
+            done = machine.snapctl("restore", workload.snapshot, check=False)
+        finally:
+            machine.sh(f"touch {WORK}/stop")
+            watcher.communicate(timeout=60)
+            machine.sh(f"rm -f {WORK}/stop")
+        killed += done.returncode != 0
+        machine.run("systemctl", "reset-failed", "snapd", check=False)
+        machine.sh("systemctl start snapd; systemctl is-active -q snapd")
+        machine.snapctl("ls")  # the next snapd has looked at what was left
+        clean_pool(machine)
+        expect(machine.run("pgrep", "-x", "criu", check=False).returncode, "a CRIU is left")
+        if workload.alive():
+            print(f"after {delay} s: the tasks run")
+            workload.check()
+            workload.kill()
+        else:
+            print(f"after {delay} s: no task is left")
+        expect(not workload.alive(), "a task is left")
+    expect(killed, "no restore was hit")
+    workload.restore()
+    workload.check()
+    # Who did what can be asked of the journal.
+    said = machine.sh(f"journalctl -o cat DAXSNAP_SNAPSHOT={workload.snapshot} DAXSNAP_OPERATION=restore")
+    expect(f"uid 0 restored snapshot {workload.snapshot}" in said, f"the journal has {said!r}")
+    workload.discard()
+
+
 @test("SnapdKilled.RunningAndRestoredTasksLiveOn", timeout=400)
 def killed_idle(machine):
     started = Workload(machine, "heap", tag="-started").start()
