@@ -165,7 +165,7 @@ TEST_F(CheckpointTest, DataThatASyncHasLostIsNotForgotten) {
   EXPECT_EQ(ErrorMetadataOf(again)["path"], "/mnt/x");
   EXPECT_EQ(syncs, 1);
   ExpectNothingHappened();
-  request.set_force(true);
+  request.mutable_options()->set_force(true);
   const absl::Status forced = Create(request).status();
   EXPECT_TRUE(forced.ok()) << forced;
 }
