@@ -50,8 +50,7 @@ struct OpenPool {
 bool IsRoot(const UniqueFd& place, kmemfs_info* info) {
   struct stat found;
   return place.valid() && fstat(place.get(), &found) == 0 &&
-         found.st_ino == kRootInode &&
-         pool::ReadInfo(place.get(), info);
+         found.st_ino == kRootInode && pool::ReadInfo(place.get(), info);
 }
 
 absl::StatusOr<OpenPool> Open(const pool::Device& device) {

@@ -71,9 +71,9 @@ absl::Status CheckPidsFree(const v1::Manifest& manifest, const ProcFs& proc);
 // dump made or found, and that is gone too: used up by another restore.
 absl::Status CheckRemappedLinks(const v1::Manifest& manifest);
 
-// SNAPSHOT_DAMAGED if an image of snapshot `name` is missing or has another size
-// than it had; SNAPSHOT_UNREADABLE if that cannot be told. OK if the snapshot is
-// one of a version that kept no list.
+// SNAPSHOT_DAMAGED if an image of snapshot `name` is missing or has another
+// size than it had; SNAPSHOT_UNREADABLE if that cannot be told. OK if the
+// snapshot is one of a version that kept no list.
 absl::Status CheckImages(const v1::Manifest& manifest, const std::string& name,
                          int images);
 
