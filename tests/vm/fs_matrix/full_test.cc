@@ -439,6 +439,7 @@ TEST_F(FullPool, CutsOfAFileOfManyRunsCommitThoughThereIsNoFreePage) {
     const bool cut = at >= kSize / 8 && hole > 0 && hole <= 3000 * kOne;
     ASSERT_EQ(Read(fd.get(), 1, at)[0], cut ? '\0' : 'x') << i;
   }
+  fd.reset();
   Remove("cut");
   EXPECT_EQ(Commit(), "");
   Remove("clone");

@@ -496,8 +496,9 @@ struct kmemfs_visitor {
  * says. Stack is bounded and time linear in pages and runs whatever the media
  * says: no page of a table or an extent tree can stand at two places, because each
  * says which place is its own; pages of version 2 file trees can, and those count as damaged
- * that come when the walk has been at KMEMFS_MAX_VISITS more than the device has, or, if
- * @v->meta says KMEMFS_SEEN of those it knows, at KMEMFS_MAX_AGAIN entries again.
+ * that come when the walk has been at KMEMFS_MAX_VISITS more than the device has, and, if
+ * @v->meta says KMEMFS_SEEN of those it knows, those of them that come when it has been at
+ * KMEMFS_MAX_AGAIN entries again.
  *
  * Return: 0, -EUCLEAN, or what a callback returned.
  */

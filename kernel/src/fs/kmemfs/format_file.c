@@ -382,13 +382,15 @@ static void rope_enter(struct rope *r, u64 page, const struct kmemfs_node *node,
 	};
 }
 
-/* One more page is reached; what follows is lost if those before were too many */
-static int too_many_check(struct kmemfs_walk *w, u64 ino)
+/* Of too many only those are refused that the caller had been told of before, if it says so */
+static int too_many_check(const struct rope *r, bool seen)
 {
-	if (w->again > KMEMFS_MAX_AGAIN || w->visits > KMEMFS_MAX_VISITS + w->m->nr_pages)
-		return kmemfs_refuse(w->why, "inode %llu: too many pages of shared trees", ino);
-	w->visits++;
-	return 0;
+	const struct kmemfs_walk *w = r->w;
+
+	if ((!seen || w->again <= KMEMFS_MAX_AGAIN) &&
+	    w->visits <= KMEMFS_MAX_VISITS + w->m->nr_pages)
+		return 0;
+	return kmemfs_refuse(w->why, "inode %llu: too many pages of shared trees", r->ino);
 }
 
 /* The next page on the way; @length of it is what the node above says; 0: it is the top */
@@ -398,9 +400,13 @@ static int rope_page(struct rope *r, u64 page, u32 level, u64 length, bool seen)
 	u64 lost;
 	int err;
 
-	err = too_many_check(r->w, r->ino);
-	if (!err)
+	err = too_many_check(r, seen);
+	if (!err) {
+		r->w->visits++;
 		err = rope_reach(r, page, level, length, &seen, &head);
+	}
+	if (!err)
+		err = too_many_check(r, seen);
 	if (err == -EUCLEAN) {
 		lost = length ? length : r->end;
 		r->damaged = true;
