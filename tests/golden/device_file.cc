@@ -14,6 +14,8 @@
 #include <iostream>
 #include <map>
 #include <sstream>
+#include <utility>
+#include <vector>
 
 #include "tests/unit/format/recovery.h"
 
@@ -56,11 +58,25 @@ struct File {
   uint64_t pages = 0;
   uint64_t hashed = 0;  // bytes
   Hash hash;
+  uint32_t rdev = 0;
+  size_t attribute_bytes = 0;
+  Hash attributes;
+};
+
+// Of checksums: of data pages in files, each as often as files have it.
+struct Sums {
+  uint64_t right = 0;
+  uint64_t wrong = 0;
+  uint64_t missing = 0;
 };
 
 struct Listing {
   const kmemfs_media* media;
   std::map<uint64_t, File> files;
+  std::map<uint64_t, std::pair<File, uint64_t>> links;  // and their inodes
+  uint64_t last = 0;                                    // inode visited
+  std::vector<uint64_t> data;                           // pages of files
+  std::map<uint64_t, uint32_t> sums;                    // by page
 };
 
 int OnInode(void* ctx, const kmemfs_inode_record* record) {
@@ -74,6 +90,39 @@ int OnInode(void* ctx, const kmemfs_inode_record* record) {
   file.size = le64toh(record->size);
   file.mtime = static_cast<int64_t>(le64toh(record->mtime));
   file.pages = le64toh(record->nr_pages);
+  file.rdev = le32toh(record->rdev);
+  file.attribute_bytes = le16toh(record->xattr_len);
+  file.attributes.Add(record->xattr, file.attribute_bytes);
+  static_cast<Listing*>(ctx)->last = le64toh(record->ino);
+  return 0;
+}
+
+int OnLink(void* ctx, const kmemfs_inode_record* record) {
+  auto& [file, target] =
+      static_cast<Listing*>(ctx)->links[le64toh(record->ino)];
+  target = le64toh(record->target);
+  file.parent = le64toh(record->parent);
+  file.name.assign(reinterpret_cast<const char*>(record->name),
+                   record->name_len);
+  return 0;
+}
+
+// A page of attributes comes right after its inode.
+int OnMeta(void* ctx, __u64 page, kmemfs_page_kind kind, __u32) {
+  auto* listing = static_cast<Listing*>(ctx);
+  if (kind != KMEMFS_KIND_XATTRS) return 0;
+  const auto* attributes = static_cast<const kmemfs_xattrs*>(
+      listing->media->page(listing->media, page));
+  File& file = listing->files[listing->last];
+  file.attribute_bytes = le32toh(attributes->head.nr);
+  file.attributes.Add(attributes->bytes, file.attribute_bytes);
+  return 0;
+}
+
+int OnSums(void* ctx, __u64 leaf, __u64, const kmemfs_sums* sums) {
+  for (uint64_t i = 0; i < KMEMFS_SUMS_PER_PAGE; i++)
+    static_cast<Listing*>(ctx)->sums[leaf * KMEMFS_SUMS_PER_PAGE + i] =
+        le32toh(sums->sum[i]);
   return 0;
 }
 
@@ -83,6 +132,7 @@ int OnRun(void* ctx, __u64 ino, __u64 file_page, __u64 count, __u64 page) {
   file.hash.AddZeroes(file_page * kPage - file.hashed);
   file.hashed = file_page * kPage;
   for (; count > 0; count--, page++) {
+    listing->data.push_back(page);
     const size_t size = std::min<uint64_t>(kPage, file.size - file.hashed);
     file.hash.Add(listing->media->page(listing->media, page), size);
     file.hashed += size;
@@ -95,6 +145,33 @@ std::string PathOf(const std::map<uint64_t, File>& files, uint64_t ino) {
   for (; ino != KMEMFS_ROOT_INO; ino = files.at(ino).parent)
     path.insert(0, "/" + files.at(ino).name);
   return path;
+}
+
+// Further names, and how many pages have which checksums.
+std::string ListVersion2(const Listing& listing) {
+  std::map<std::string, std::string> links;
+  for (const auto& [slot, link] : listing.links) {
+    const auto& [name, target] = link;
+    const std::string directory = PathOf(listing.files, name.parent);
+    links[directory + "/" + name.name] = PathOf(listing.files, target);
+  }
+  std::ostringstream text;
+  for (const auto& [path, target] : links)
+    text << path << "\tlink\t" << target << '\n';
+  Sums sums;
+  for (const uint64_t page : listing.data) {
+    const auto found = listing.sums.find(page);
+    if (found == listing.sums.end() || found->second == 0)
+      ++sums.missing;
+    else if (kmemfs_page_sum(listing.media->page(listing.media, page)) ==
+             found->second)
+      ++sums.right;
+    else
+      ++sums.wrong;
+  }
+  text << "checksums\tright\t" << sums.right << "\twrong\t" << sums.wrong
+       << "\tmissing\t" << sums.missing << '\n';
+  return text.str();
 }
 
 }  // namespace
@@ -187,10 +264,14 @@ std::string DeviceFile::List() const {
 
 std::string DeviceFile::ListFiles() const {
   const kmemfs_media media = Media();
-  Listing listing = {.media = &media, .files = {}};
+  Listing listing = {};
+  listing.media = &media;
   kmemfs_visitor visitor = {};
   visitor.inode = OnInode;
   visitor.run = OnRun;
+  visitor.link = OnLink;
+  visitor.meta = OnMeta;
+  visitor.sums = OnSums;
   kmemfs_root_info root;
   unsigned int slot;
   if (kmemfs_root_pick(&media, &slot, &root, nullptr) != 0 ||
@@ -206,8 +287,14 @@ std::string DeviceFile::ListFiles() const {
     text << path << '\t' << std::oct << file->mode << std::dec << '\t'
          << file->uid << '\t' << file->gid << '\t' << file->size << '\t'
          << file->mtime << '\t' << file->pages << '\t' << std::hex
-         << file->hash.value() << std::dec << '\n';
+         << file->hash.value() << std::dec;
+    if (root.version > 1) {
+      text << '\t' << file->rdev << '\t' << file->attribute_bytes << '\t'
+           << std::hex << file->attributes.value() << std::dec;
+    }
+    text << '\n';
   }
+  if (root.version > 1) text << ListVersion2(listing);
   return text.str();
 }
 

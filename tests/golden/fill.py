@@ -1,11 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""fill.py DIRECTORY: files of every sort that kmemfs of format 1 can hold, made in several
-commits. Runs in the guest. What they hold compresses well, and each page differs from all others."""
+"""fill.py DIRECTORY: files of every sort that kmemfs can hold, made in several commits. Runs in the
+guest. What they hold compresses well, and each page differs from all others.
+
+fill.py --tell DIRECTORY: prints what find(1) does not know of them: names, devices, attributes.
+"""
 
 import ctypes
 import fcntl
 import os
+import stat
+import struct
 import sys
 
 PAGE = 4096
@@ -103,6 +108,55 @@ def attributes():
         os.utime(f"time-{name}", ns=(ns, ns))
 
 
+def links():
+    os.mkdir("linked")
+    write("linked/first", text("linked", 2 * PAGE))
+    for n in range(20):
+        os.link("linked/first", f"linked/name-{n:02}")
+    os.link("linked/first", "deep0/elsewhere")
+    write("linked/single", text("single", 10))
+    os.link("linked/single", "linked/other")
+
+
+def special():
+    os.mkdir("special")
+    os.mkfifo("special/fifo", 0o640)
+    for name, kind, device in (("socket", stat.S_IFSOCK, 0), ("null", stat.S_IFCHR, os.makedev(1, 3)),
+                               ("block", stat.S_IFBLK, os.makedev(259, 70000)), ("whiteout", stat.S_IFCHR, 0)):
+        os.mknod(f"special/{name}", kind | 0o600, device)
+    write("special/renamed", text("renamed", 70))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(-100, b"special/renamed", -100, b"special/now", 4):  # RENAME_WHITEOUT
+        raise OSError(ctypes.get_errno(), "renameat2")
+
+
+def acl(*entries):
+    """As the kernel has them: (tag, permissions, id or None) each."""
+    none = 0xffffffff
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, perm, none if who is None else who)
+                                           for tag, perm, who in entries)
+
+
+def extended():
+    """In the record, and in a page of their own"""
+    os.mkdir("extended")
+    write("extended/few", text("few", 33))
+    for name in ("user.one", "trusted.two", "security.three"):
+        os.setxattr("extended/few", name, name.encode())
+    os.setxattr("extended/few", "user.empty", b"")
+    write("extended/many", text("many", 34))
+    for n in range(30):
+        os.setxattr("extended/many", f"user.{n:03}", text(f"value {n}", 100))
+    write("extended/acl", text("acl", 35))
+    os.setxattr("extended/acl", "system.posix_acl_access",
+                acl((1, 6, None), (2, 4, 1000), (4, 4, None), (8, 6, 2000), (16, 6, None), (32, 0, None)))
+    os.setxattr("extended", "system.posix_acl_default",
+                acl((1, 7, None), (2, 5, 1000), (4, 5, None), (16, 5, None), (32, 0, None)))
+    write("extended/inherited", text("inherited", 36))
+    os.symlink("few", "extended/symlink")
+    os.setxattr("extended/symlink", "trusted.of-the-link", b"yes", follow_symlinks=False)
+
+
 def changes():
     """What has been committed is deleted, made again, moved, cut and written to."""
     os.unlink("again")
@@ -117,12 +171,29 @@ def changes():
         file.write(text("written later", 9000))
     with open("short", "ab") as file:
         file.write(b"and appended\n")
+    os.unlink("linked/first")
+    os.unlink("linked/name-07")
+    os.removexattr("extended/many", "user.011")
+
+
+def tell():
+    for directory, names, others in os.walk("."):
+        for name in sorted(names + others):
+            path = os.path.join(directory, name)
+            info = os.lstat(path)
+            attributes = {key: os.getxattr(path, key, follow_symlinks=False).hex()
+                          for key in sorted(os.listxattr(path, follow_symlinks=False))}
+            print(path, info.st_nlink, info.st_rdev, attributes)
 
 
 def main():
+    if sys.argv[1] == "--tell":
+        os.chdir(sys.argv[2])
+        tell()
+        return
     os.makedirs(sys.argv[1])
     os.chdir(sys.argv[1])
-    for step in (plain, holes, clones, names, attributes, changes):
+    for step in (plain, holes, clones, names, attributes, links, special, extended, changes):
         step()
         fd = os.open(".", os.O_RDONLY)
         os.fsync(fd)  # commits

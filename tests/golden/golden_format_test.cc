@@ -183,7 +183,7 @@ TEST_P(GoldenFormat, WithAnUnknownCompatibleFeatureIsTaken) {
 
 // As make wrote them down.
 TEST(GoldenFiles, AreAsTheyWereMade) {
-  for (const std::string format : {"v1"}) {
+  for (const std::string format : {"v1", "v2"}) {
     const auto directory = std::filesystem::path(DAXSNAP_GOLDEN) / format;
     const auto facts =
         nlohmann::json::parse(ReadFile(directory / "golden.json"));
@@ -200,7 +200,9 @@ TEST(GoldenFiles, AreAsTheyWereMade) {
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenFormat,
                          ::testing::Values(Golden{"v1", "kmemfs"},
-                                           Golden{"v1", "blk"}),
+                                           Golden{"v1", "blk"},
+                                           Golden{"v2", "kmemfs"},
+                                           Golden{"v2", "blk"}),
                          [](const ::testing::TestParamInfo<Golden>& info) {
                            return info.param.format + "_" + info.param.name;
                          });
