@@ -190,6 +190,7 @@ static void kmemfs_grow(struct inode *inode, loff_t size)
 int kmemfs_truncate_locked(struct inode *inode, loff_t size)
 {
 	loff_t old = i_size_read(inode), end = min(size, old);
+	enum kmemfs_change what = KMEMFS_ADDS;
 	struct folio *folio = NULL;
 	int r;
 
@@ -200,13 +201,16 @@ int kmemfs_truncate_locked(struct inode *inode, loff_t size)
 		r = kmemfs_plan(inode, 0, size ? KMEMFS_FREES : KMEMFS_FREES_ALL);
 	if (r)
 		return r;
+	if (kmemfs_any_in_range(KMEMFS_I(inode), DIV_ROUND_UP_ULL(end, PAGE_SIZE),
+				DIV_ROUND_UP_ULL(old, PAGE_SIZE)))
+		what = KMEMFS_FREES;
 	/* what lies beyond the end must read as zero if the file grows, now or later */
 	if (!PAGE_ALIGNED(end)) {
 		folio = kmemfs_lock_cached(inode, end >> PAGE_SHIFT);
 		r = PTR_ERR_OR_ZERO(folio);
 	}
 	if (!r && size < old)
-		r = kmemfs_zero_tail(inode, size, KMEMFS_FREES);
+		r = kmemfs_zero_tail(inode, size, what);
 	if (r) {
 		if (size < old)
 			kmemfs_unplan(inode, 0);

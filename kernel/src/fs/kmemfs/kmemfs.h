@@ -601,6 +601,7 @@ struct kmemfs_scan {
 
 /* table.c */
 unsigned long kmemfs_next_chunk(struct kmemfs_inode *ki, unsigned long index);
+bool kmemfs_any_in_range(struct kmemfs_inode *ki, unsigned long index, unsigned long end);
 bool kmemfs_any_entry(struct kmemfs_inode *ki, unsigned long index, unsigned long nr);
 unsigned long kmemfs_get_pages(struct kmemfs_inode *ki, unsigned long index, unsigned long nr,
 			       u32 *pages);

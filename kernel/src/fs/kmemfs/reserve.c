@@ -119,7 +119,7 @@ static u32 kmemfs_reserve_get(struct kmemfs *k, enum kmemfs_reserve_use use)
 	if (use == KMEMFS_FOR_DATA)
 		leave = kmemfs_reserve_need(r) + KMEMFS_RESERVE_MIN;
 	else if (use == KMEMFS_FOR_FREEING)
-		leave = kmemfs_reserve_need(r);
+		leave = kmemfs_reserve_need(r) + KMEMFS_RESERVE_MIN / 2;
 	else if (use == KMEMFS_TOO_MANY)
 		leave = kmemfs_reserve_want(r);
 	if (r->nr > leave)
@@ -151,9 +151,15 @@ u32 kmemfs_reserve_take_data(struct kmemfs *k)
 	return kmemfs_reserve_get_good(k, KMEMFS_FOR_DATA);
 }
 
-/* The same for a change that makes space, but changes what is left of a page */
+/*
+ * The same for a change that makes space, but changes what is left of a page. What goes may
+ * be others' too, so that nothing becomes free: half of what is kept back is for trees alone,
+ * and a limit is exceeded by no more than the other half.
+ */
 u32 kmemfs_reserve_take_freeing(struct kmemfs *k)
 {
+	if (k->owners && kmemfs_held(k) >= READ_ONCE(k->max_pages) + KMEMFS_RESERVE_MIN / 2)
+		return 0;
 	return kmemfs_reserve_get_good(k, KMEMFS_FOR_FREEING);
 }
 

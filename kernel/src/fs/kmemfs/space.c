@@ -56,11 +56,13 @@ static int kmemfs_zero_part(struct inode *inode, loff_t from, loff_t to,
 static int kmemfs_zero_range(struct inode *inode, loff_t from, loff_t to)
 {
 	loff_t first = round_up(from, PAGE_SIZE), last = round_down(to, PAGE_SIZE);
-	enum kmemfs_change what = first < last ? KMEMFS_FREES : KMEMFS_ADDS;
+	enum kmemfs_change what = KMEMFS_ADDS;
 	int r = 0;
 
 	if (first > last)
 		return kmemfs_zero_part(inode, from, to, KMEMFS_ADDS);
+	if (kmemfs_any_in_range(KMEMFS_I(inode), first >> PAGE_SHIFT, last >> PAGE_SHIFT))
+		what = KMEMFS_FREES;
 	r = kmemfs_zero_part(inode, from, first, what);
 	if (!r && last < to)
 		r = kmemfs_zero_part(inode, last, to, what);

@@ -64,6 +64,20 @@ bool kmemfs_any_entry(struct kmemfs_inode *ki, unsigned long index, unsigned lon
 	       memchr_inv(&chunk->entry[kmemfs_slot(index)], 0, nr * sizeof(u32));
 }
 
+/* The same for [index, end), however long. Caller holds i_rwsem and invalidate_lock. */
+bool kmemfs_any_in_range(struct kmemfs_inode *ki, unsigned long index, unsigned long end)
+{
+	while (index < end) {
+		unsigned long nr = kmemfs_chunk_span(index, end - index);
+
+		if (kmemfs_any_entry(ki, index, nr))
+			return true;
+		index = kmemfs_next_chunk(ki, index + nr);
+		cond_resched();
+	}
+	return false;
+}
+
 /*
  * Take references on the pages of [index, index + nr), at most up to the end of
  * a chunk. Return how many entries of @pages were filled (0 in holes).
