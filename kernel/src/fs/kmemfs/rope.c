@@ -334,6 +334,17 @@ static bool kmemfs_may_write_whole(struct kmemfs_plan *p)
 	return true;
 }
 
+/* A change needs more than the budget: only if nobody else lacks it then. 0 or -ENOSPC. */
+static int kmemfs_plan_more(struct kmemfs_plan *p)
+{
+	unsigned long more = p->fresh - p->budget;
+
+	if (kmemfs_reserve_trees(kmemfs_of(&p->ki->vfs), more))
+		return -ENOSPC;
+	p->extra = more;
+	return 0;
+}
+
 /*
  * Plan the rope of a file: p->new, also if it fails. What has changed fits into the budget
  * (KMEMFS_CHANGE_PAGES), or all of it does.
@@ -355,8 +366,10 @@ int kmemfs_plan_rope(struct kmemfs_plan *p)
 		if (kmemfs_may_write_whole(p)) {
 			p->whole = true;
 		} else {
-			if (r || p->keep_damaged || p->fresh <= p->budget)
+			if (r || p->fresh <= p->budget)
 				return r;
+			if (p->keep_damaged)
+				return kmemfs_plan_more(p);
 			p->keep_damaged = true;
 		}
 		kmemfs_free_rope(p->new);
