@@ -25,6 +25,7 @@
 
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include "commit.h"
 
@@ -540,14 +541,20 @@ int kmemfs_commit(struct kmemfs *k)
  */
 int kmemfs_commit_all(struct kmemfs *k)
 {
-	unsigned long more = kmemfs_sums_commits(k);
 	bool sums = !sb_rdonly(k->sb);
-	int r;
+	int r = kmemfs_commit_changes(k, sums);
+	unsigned long more;
 
-	do {
-		r = kmemfs_commit_changes(k, sums);
-	} while (!r && sums && READ_ONCE(k->sums.dirty) && !READ_ONCE(k->sums.lacking) && --more);
-	return r;
+	if (r || !sums)
+		return r;
+	/* all else is durable, and stays so whatever becomes of these */
+	for (more = kmemfs_sums_commits(k); more && !r; more--) {
+		if (!READ_ONCE(k->sums.dirty) || READ_ONCE(k->sums.lacking) ||
+		    fatal_signal_pending(current))
+			break;
+		r = kmemfs_commit_changes(k, true);
+	}
+	return READ_ONCE(k->failed) ? r : 0;
 }
 
 int kmemfs_fsync(struct file *file, loff_t start, loff_t end, int datasync)

@@ -212,6 +212,8 @@ struct kmemfs_table {
  * @unsummed: bit per device page: written back, and no checksum has been made since
  * @lock: one makes them at a time
  * @work: makes them
+ * @cleared: leaves of which media says since the last commit what does not hold any more.
+ *	kmemfs.commit_lock.
  * @todo: there is something in @unsummed
  * @dirty: a leaf of @table is marked
  * @lacking: the last commit had no pages for them
@@ -226,6 +228,7 @@ struct kmemfs_held_sums {
 	unsigned long *unsummed;
 	struct mutex lock;	/* makers */
 	struct delayed_work work;
+	unsigned long cleared;
 	bool todo;
 	bool dirty;
 	bool lacking;
@@ -720,7 +723,7 @@ int kmemfs_sum_all(struct kmemfs *k);
 void kmemfs_sums_wanted(struct kmemfs *k, u32 page);
 void kmemfs_sums_kick(struct kmemfs *k);
 size_t kmemfs_sums_memory(void);
-unsigned long kmemfs_sums_commits(const struct kmemfs *k);
+unsigned long kmemfs_sums_commits(struct kmemfs *k);
 int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums);
 void kmemfs_sums_count_for(struct kmemfs *k, u32 page, unsigned long count);
 int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count);

@@ -23,9 +23,10 @@
  *
  * What a commit must not fail for is not allowed to take pages of the reserve, nor the
  * last ones of the node. If there are no others, the commit has the table of the one
- * before. Nor may it hold up changes for long: it writes some leaves, those first that say
- * what does not hold any more, and leaves the others to the commits that follow. If the
- * table has sums then that have been cleared, the root says of which generation it is
+ * before. Nor may it hold up changes for long: it writes as many leaves as it has cleared
+ * sums in, which is not more than the pages that it writes back, and some more; those first
+ * that say what does not hold any more. So each commit leaves less to those that follow. If
+ * the table has sums then that have been cleared, the root says of which generation it is
  * (@sums_generation): after a crash its sums count for what older segments lead to, and
  * others are made anew. So damage of what did not change is seen however full a pool is.
  *
@@ -44,7 +45,7 @@
 /* Pages of which sums are made at once */
 #define KMEMFS_SUMS_BATCH	64
 
-/* Leaves that a commit writes */
+/* Leaves that a commit writes, besides as many as it has cleared sums in */
 #define KMEMFS_SUMS_LEAVES	64
 
 /* On leaves of the table: media has sums of it that are here no more. As KMEMFS_LEAF_DIRTY. */
@@ -78,8 +79,10 @@ static void kmemfs_sums_cleared(struct kmemfs *k, unsigned long leaf)
 	struct xarray *leaves = &k->sums.table.leaves;
 
 	kmemfs_sums_dirty(k, leaf);
-	if (xa_to_value(xa_load(leaves, leaf)))
-		xa_set_mark(leaves, leaf, KMEMFS_LEAF_CLEARED);
+	if (!xa_to_value(xa_load(leaves, leaf)) || xa_get_mark(leaves, leaf, KMEMFS_LEAF_CLEARED))
+		return;
+	xa_set_mark(leaves, leaf, KMEMFS_LEAF_CLEARED);
+	k->sums.cleared++;
 }
 
 /* Leaf @n, which comes into being if it was not there; leaves do not go. NULL: no memory. */
@@ -279,7 +282,8 @@ void kmemfs_sums_kick(struct kmemfs *k)
  * @k: the pool
  *
  * Return: 0, -EOPNOTSUPP for one of version 1, -ENOSPC if there was no room for the
- * table, or as kmemfs_commit() and kmemfs_make_sums() do.
+ * table, -ENOMEM if it is not on media for another reason, or as kmemfs_commit() and
+ * kmemfs_make_sums() do.
  */
 int kmemfs_sum_all(struct kmemfs *k)
 {
@@ -290,10 +294,17 @@ int kmemfs_sum_all(struct kmemfs *k)
 	r = kmemfs_commit(k);
 	if (!r)
 		r = kmemfs_make_sums(k);
-	if (!r)
-		r = kmemfs_commit_all(k);
+	if (!r && mutex_lock_interruptible(&k->sums.lock))
+		r = -EINTR;
+	if (r)
+		return r;
+	/* nobody makes more meanwhile, so what is left are those that could not be written */
+	r = kmemfs_commit_all(k);
 	if (!r && READ_ONCE(k->sums.lacking))
 		r = -ENOSPC;
+	else if (!r && READ_ONCE(k->sums.dirty))
+		r = fatal_signal_pending(current) ? -EINTR : -ENOMEM;
+	mutex_unlock(&k->sums.lock);
 	return r;
 }
 
@@ -313,7 +324,7 @@ static int kmemfs_write_sums_leaf(struct kmemfs_commit *c, unsigned long n, u32 
 }
 
 /* Write *@most of those with @mark that have not been written. 1: there are more; 0; or an error */
-static int kmemfs_write_sums_marked(struct kmemfs_commit *c, xa_mark_t mark, unsigned int *most)
+static int kmemfs_write_sums_marked(struct kmemfs_commit *c, xa_mark_t mark, unsigned long *most)
 {
 	unsigned long n;
 	void *v;
@@ -336,7 +347,7 @@ static int kmemfs_write_sums_marked(struct kmemfs_commit *c, xa_mark_t mark, uns
 /* 1: the table on media will have sums that do not hold any more; 0: it has none; or an error */
 static int kmemfs_write_sums_leaves(struct kmemfs_commit *c)
 {
-	unsigned int most = KMEMFS_SUMS_LEAVES;
+	unsigned long most = KMEMFS_SUMS_LEAVES + c->k->sums.cleared;
 	int stale, r;
 
 	stale = kmemfs_write_sums_marked(c, KMEMFS_LEAF_CLEARED, &most);
@@ -367,6 +378,7 @@ void kmemfs_commit_sums(struct kmemfs_commit *c)
 	c->spare_reserve = true;
 	r = kmemfs_free_pages(k) < KMEMFS_SUMS_SPARED ? -ENOSPC : kmemfs_write_sums_leaves(c);
 	c->spare_reserve = false;
+	k->sums.cleared = 0;
 	WRITE_ONCE(k->sums.lacking, r < 0);
 	stale = r > 0 || (r && xa_marked(&k->sums.table.leaves, KMEMFS_LEAF_CLEARED));
 	if (stale)
@@ -412,10 +424,17 @@ void kmemfs_sums_committed(struct kmemfs_commit *c)
 	WRITE_ONCE(c->k->sums.dirty, xa_marked(&c->k->sums.table.leaves, KMEMFS_LEAF_DIRTY));
 }
 
-/* How many commits write all of the table at most? */
-unsigned long kmemfs_sums_commits(const struct kmemfs *k)
+/* How many commits write what there is to be written at most? */
+unsigned long kmemfs_sums_commits(struct kmemfs *k)
 {
-	return k->region.end / (KMEMFS_SUMS_PER_PAGE * KMEMFS_SUMS_LEAVES) + 1;
+	unsigned long n, nr = 0;
+	void *v;
+
+	xa_for_each_marked(&k->sums.table.leaves, n, v, KMEMFS_LEAF_DIRTY) {
+		nr++;
+		cond_resched();
+	}
+	return DIV_ROUND_UP(nr, KMEMFS_SUMS_LEAVES);
 }
 
 /* ---- mounting -------------------------------------------------------------- */
@@ -525,6 +544,7 @@ void kmemfs_sums_loaded(struct kmemfs *k, bool failed)
 {
 	if (k->root.sums_generation)
 		bitmap_zero(k->flushing, k->region.end);
+	k->sums.cleared = 0;
 	if (failed || k->rescue)
 		k->sums.nr_pages = k->sums.kept;
 	else if (k->sums.lost || k->sums.nr_pages != k->sums.kept)
@@ -541,6 +561,7 @@ void kmemfs_sums_init(struct kmemfs *k)
 	k->sums.kept = k->sums.nr_pages;
 	k->sums.nr_pages = 0;
 	k->sums.lost = false;
+	k->sums.cleared = 0;
 	k->sums.dirty = false;
 	k->sums.lacking = false;
 	k->sums.stop = false;
