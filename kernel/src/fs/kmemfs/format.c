@@ -408,12 +408,26 @@ int kmemfs_walk_with(struct kmemfs_walk *w)
 	return err;
 }
 
+int kmemfs_walk_checked(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
+			const struct kmemfs_visitor *v, void *ctx, struct kmem_persist_why *why,
+			const unsigned long *checked)
+{
+	struct kmemfs_walk w = {
+		.m = m,
+		.root = root,
+		.v = v,
+		.ctx = ctx,
+		.why = why,
+		.checked = checked,
+	};
+
+	return kmemfs_walk_with(&w);
+}
+
 int kmemfs_walk(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
 		const struct kmemfs_visitor *v, void *ctx, struct kmem_persist_why *why)
 {
-	struct kmemfs_walk w = { .m = m, .root = root, .v = v, .ctx = ctx, .why = why };
-
-	return kmemfs_walk_with(&w);
+	return kmemfs_walk_checked(m, root, v, ctx, why, NULL);
 }
 
 int kmemfs_walk_runs(const struct kmemfs_media *m, const struct kmemfs_root_info *root,

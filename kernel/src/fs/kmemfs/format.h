@@ -505,6 +505,14 @@ struct kmemfs_visitor {
 int kmemfs_walk(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
 		const struct kmemfs_visitor *v, void *ctx, struct kmem_persist_why *why);
 
+/*
+ * The same. @checked: bit per device page: those of version 2 file trees with it have been
+ * found to hold, and are not checked again; @v->meta may set bits. Or NULL.
+ */
+int kmemfs_walk_checked(const struct kmemfs_media *m, const struct kmemfs_root_info *root,
+			const struct kmemfs_visitor *v, void *ctx, struct kmem_persist_why *why,
+			const unsigned long *checked);
+
 /**
  * kmemfs_walk_runs() - visit the runs of one inode
  * @m: the device

@@ -7,6 +7,7 @@
 
 #include <linux/dcache.h>
 #include <linux/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 #include "load.h"
@@ -138,6 +139,16 @@ static int kmemfs_load_piece(void *ctx, __u64 ino, __u64 page, __u32 level, __u6
 	return r ?: kmemfs_load_segment(ctx, ino, page, level, file_page, count, nr);
 }
 
+/* The same, of a tree that need not hold, whose pages may be reached for minutes */
+static int kmemfs_load_segment_rescue(void *ctx, __u64 ino, __u64 page, __u32 level,
+				      __u64 file_page, __u64 count, __u32 nr)
+{
+	if (fatal_signal_pending(current))
+		return -EINTR;
+	cond_resched();
+	return kmemfs_load_segment(ctx, ino, page, level, file_page, count, nr);
+}
+
 /* All that a tree which will not be committed must give */
 static int kmemfs_load_meta_rescue(void *ctx, __u64 page, enum kmemfs_page_kind kind, __u32 level)
 {
@@ -266,7 +277,7 @@ static const struct kmemfs_visitor kmemfs_rescue_visitor = {
 	.inode = kmemfs_load_inode,
 	.link = kmemfs_load_link,
 	.run = kmemfs_load_visit_run,
-	.segment = kmemfs_load_segment,
+	.segment = kmemfs_load_segment_rescue,
 	.sums = kmemfs_load_sums_page,
 	.damage = kmemfs_rescue_damage,
 };
@@ -450,7 +461,9 @@ static int kmemfs_load_rescue(struct kmemfs_loading *l, struct kmem_persist_why 
 	int r;
 
 	l->reached = vzalloc(BITS_TO_LONGS(l->k->region.end) * sizeof(long));
-	r = kmemfs_walk(&l->media, &l->k->root, &kmemfs_rescue_visitor, l, why);
+	/* what has been reached has been found to hold */
+	r = kmemfs_walk_checked(&l->media, &l->k->root, &kmemfs_rescue_visitor, l, why,
+				l->reached);
 	vfree(l->reached);
 	if (!r && !xa_load(&l->k->inodes, KMEMFS_ROOT_INO))
 		r = kmemfs_load_root(l);

@@ -19,7 +19,7 @@
  * - Of names used twice in a directory the later one gets ``#NUMBER`` behind it, by the
  *   number of its record: that of the inode, if it is its first name.
  * - A file for whose page table there is no memory has the pages before. So has one whose
- *   tree is reached too often.
+ *   tree is reached too often, and others that share pages with it; no others.
  *
  * What only the tree as a whole tells, such as a page that two files of version 1 own, or
  * counts that are wrong, takes nothing away. Nothing is read of trees but what a mount
