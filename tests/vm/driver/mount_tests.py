@@ -78,6 +78,41 @@ def size_limits(machine):
         fresh(machine, "commit=0")
 
 
+# Clones a file of two pages and cuts the clone, many times; says how often the cut was done.
+CUTS = """
+import errno, fcntl, os, sys
+pool, size, done = sys.argv[1], int(sys.argv[2]), 0
+source = os.open(f"{pool}/source", os.O_RDWR)
+for i in range(400):
+    clone = os.open(f"{pool}/clone-{size}-{i}", os.O_CREAT | os.O_RDWR)
+    fcntl.ioctl(clone, 0x40049409, source)
+    try:
+        os.ftruncate(clone, size)
+        done += 1
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+    os.fsync(clone)
+    os.close(clone)
+print(done)
+"""
+
+
+@test("Mount.CutsOfClonesDoNotExceedTheLimit", timeout=300)
+def cuts_within_the_limit(machine):
+    """A page that is cut within is another one, and what is cut off is the clone's alone."""
+    fresh(machine, "commit=0,size=64M")
+    try:
+        machine.sh(f"head -c 8K /dev/urandom >{POOL}/source; sync -f {POOL}")
+        expect(not write(machine, "rest", 80), "the limit is none")
+        machine.sh(f"sync -f {POOL}")
+        for size, most in ((8191, 0), (4095, 128)):
+            done = int(machine.run("python3", "-c", CUTS, POOL, str(size)).stdout)
+            expect(done <= most, f"to {size} bytes: {done} cuts")
+            expect(most == 0 or done > 0, "what makes space is refused")
+    finally:
+        fresh(machine, "commit=0")
+
+
 # Stores to MiB of a new file through a mapping, says what statfs has, and waits.
 STORES = """
 import mmap, os, sys
@@ -386,19 +421,45 @@ fcntl.ioctl(fd, 0xdb44, 0)
 """
 
 
-@test("Mount.ChecksumsForWhichThereIsNoMemoryAreLeftOut", timeout=600)
-def sums_left_out(machine):
+# Verifies a file that holds: says how many pages have been compared, and how many have no checksum.
+VERIFY = """
+import fcntl, os, struct, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+found = bytearray(struct.pack("=7Q", 0, os.fstat(fd).st_size, 0, 0, 0, 0, 0))
+fcntl.ioctl(fd, 0xc038db43, found)
+print(*struct.unpack("=7Q", found)[4:6])
+"""
+
+
+@test("Mount.ChecksumsForWhichThereIsNoMemoryAreReadFromTheDevice", timeout=900)
+def sums_not_held(machine):
     """They are a page of kernel memory for each 1,008 of data, nearly as much as the page tables."""
-    limit = "/sys/module/kmemfs/parameters/max_tables"
+    limit, pages = "/sys/module/kmemfs/parameters/max_tables", 560 * MIB // PAGE
+
+    def verify(compared, without):
+        found = machine.run("python3", "-c", VERIFY, f"{POOL}/file").stdout
+        expect(found.split() == [str(compared), str(without)], f"compared, and without: {found}")
+
     fresh(machine, "commit=0")
     machine.sh(f"head -c 560M /dev/zero >{POOL}/file")
     machine.run("python3", "-c", SUM_ALL, POOL)
     machine.sh(f"echo 1 >{limit}; dmesg -C")
     try:
-        machine.remount("commit=0")
+        machine.remount("commit=0,ro")
         said = machine.sh("dmesg")
         expect("there is no memory for the checksums of " in said, f"said: {said}")
-        machine.sh(f"cmp -n 560M {POOL}/file /dev/zero && rm {POOL}/file && sync -f {POOL}")
+        verify(pages, 0)
+        # A commit lets go of the pages that it replaces, and the next one takes them for others.
+        machine.remount("commit=0")
+        for at in (0, 50000, 100000):
+            machine.sh(f"tr '\\0' x </dev/zero | dd of={POOL}/file bs=4096 seek={at} count=100 "
+                       f"iflag=fullblock conv=notrunc status=none && sync -f {POOL}")
+            verify(pages - 100 - at // 500, 100 + at // 500)
+        machine.sh(f"echo 0 >{limit}")
+        machine.remount("commit=0")
+        machine.run("python3", "-c", SUM_ALL, POOL)
+        verify(pages, 0)
+        machine.sh(f"cmp -n 40960000 -i 409600 {POOL}/file /dev/zero && rm {POOL}/file && sync -f {POOL}")
     finally:
         machine.sh(f"echo 0 >{limit}")
         fresh(machine, "commit=0")

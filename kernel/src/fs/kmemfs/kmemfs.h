@@ -207,8 +207,8 @@ struct kmemfs_table {
  * @nr_pages: of the table on media, whether mounted or not. kmemfs.commit_lock.
  * @kept: while mounting: @nr_pages as it was before
  * @lost: while mounting: some do not hold
- * @held: leaf number -> struct kmemfs_sums_leaf, which stay; for each one of @table but
- *	those that media has lost, as long as they have no sums
+ * @held: leaf number -> struct kmemfs_sums_leaf, which stay; of those of @table for which
+ *	there was memory, and which media has not lost, unless they have sums again
  * @unsummed: bit per device page: written back, and no checksum has been made since
  * @lock: one makes them at a time
  * @work: makes them
@@ -724,7 +724,8 @@ void kmemfs_sums_wanted(struct kmemfs *k, u32 page);
 void kmemfs_sums_kick(struct kmemfs *k);
 size_t kmemfs_sums_memory(void);
 unsigned long kmemfs_sums_commits(struct kmemfs *k);
-int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums);
+int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums,
+		     bool *hold);
 void kmemfs_sums_count_for(struct kmemfs *k, u32 page, unsigned long count);
 int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count);
 bool kmemfs_is_sums_page(struct kmemfs *k, u64 page, enum kmemfs_page_kind kind);

@@ -74,18 +74,19 @@ static int kmemfs_load_meta(void *ctx, __u64 page, enum kmemfs_page_kind kind, _
 	return kmemfs_load_index(&k->itable, level, le64_to_cpu(head->first), page);
 }
 
-/* Those for which there is no memory are left out, so that files can be changed all the same */
+/* Those for which there is no memory stay on media, so that files can be changed all the same */
 static int kmemfs_load_sums_page(void *ctx, __u64 leaf, __u64 page, const struct kmemfs_sums *sums)
 {
 	struct kmemfs_loading *l = ctx;
 
-	if (!kmemfs_charge_table(l->k, kmemfs_sums_memory())) {
-		if (!kmemfs_load_sums(l->k, leaf, page, sums))
-			return 0;
+	const bool charged = !kmemfs_charge_table(l->k, kmemfs_sums_memory());
+	bool held = charged;
+	int r = kmemfs_load_sums(l->k, leaf, page, sums, &held);
+
+	if (charged && (r || !held))
 		kmemfs_uncharge_table(l->k, kmemfs_sums_memory());
-	}
-	l->sums_left_out++;
-	return l->k->rescue ? 0 : kmemfs_lose_sums(l->k, leaf, 1);
+	l->sums_left_out += !held;
+	return r;
 }
 
 /* A page of the tree of l->ki, of which the runs come if @level is 0 */
@@ -503,7 +504,7 @@ int kmemfs_load(struct kmemfs *k, struct super_block *sb)
 	kmemfs_sums_loaded(k, r);
 	kmemfs_rescue_done(&l);
 	if (!r && l.sums_left_out)
-		pr_warn("%s: there is no memory for the checksums of %lu MiB: not known in this mount, and made anew as far as there is\n",
+		pr_warn("%s: there is no memory for the checksums of %lu MiB: read from the device in this mount, and not made anew for what changes\n",
 			k->kp->name,
 			(l.sums_left_out * KMEMFS_SUMS_PER_PAGE) >> (20 - PAGE_SHIFT));
 	if (r == -EUCLEAN)

@@ -22,7 +22,7 @@
  *	struct kmemfs_inode of what is there in its place
  * @reached: kmemfs.rescue: bit per device page: of a file's tree, and visited; or NULL
  * @told: lines in the log about damage, and those that were too many
- * @sums_left_out: pages of checksums for which there was no memory
+ * @sums_left_out: pages of checksums for which there was no memory, so that they are not held
  */
 struct kmemfs_loading {
 	struct kmemfs *k;

@@ -7,7 +7,7 @@
  * DOC: checksums
  *
  * In version 2 each device page with data has a checksum, in a table by page number. The
- * sums are in memory as long as the pool is mounted. They are made after the commit that
+ * sums are in memory as long as the pool is mounted, if there is enough. They are made after the commit that
  * wrote the pages back, by a worker of low priority, and go to media with a later commit:
  * the next one, or one of their own when the worker is done (not with commit=0).
  *
@@ -30,8 +30,10 @@
  * (@sums_generation): after a crash its sums count for what older segments lead to, and
  * others are made anew. So damage of what did not change is seen however full a pool is.
  *
- * Nor does a mount fail for them: those for which there is no memory are left out, and the
- * next commit has a table without them.
+ * Nor does a mount fail for them: leaves for which there is no memory are not held, but read
+ * where they are on media. As these do not change until a commit writes others, a sum of
+ * theirs counts only while kmemfs.sums.unsummed does not say that the page has got another
+ * content, and none are made anew until there is memory.
  */
 
 #define pr_fmt(fmt) "kmemfs: " fmt
@@ -85,25 +87,49 @@ static void kmemfs_sums_cleared(struct kmemfs *k, unsigned long leaf)
 	k->sums.cleared++;
 }
 
-/* Leaf @n, which comes into being if it was not there; leaves do not go. NULL: no memory. */
-static struct kmemfs_sums_leaf *kmemfs_sums_make_leaf(struct kmemfs *k, unsigned long n)
+/* A leaf that is not held, on media; NULL: it is not there, or its memory has failed */
+static const struct kmemfs_sums *kmemfs_sums_on_media(struct kmemfs *k, const void *entry)
 {
-	struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, n);
-	int r;
+	unsigned long page = xa_to_value(entry);
 
-	if (leaf)
-		return leaf;
-	leaf = kzalloc(sizeof(*leaf), GFP_KERNEL);
-	if (!leaf)
-		return NULL;
-	r = xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(0), GFP_KERNEL));
-	if (!r)
-		r = xa_err(xa_store(&k->sums.held, n, leaf, GFP_KERNEL));
-	if (r) {
-		kfree(leaf);
-		return NULL;
-	}
-	return leaf;
+	return page && !kmemfs_damaged(k, page) ? kmemfs_addr(k, page) : NULL;
+}
+
+/* What counts of a leaf that is not held. Caller holds commit_lock. */
+static void kmemfs_sums_copy(struct kmemfs *k, unsigned long n, u32 *sum)
+{
+	const struct kmemfs_sums *media = kmemfs_sums_on_media(k, xa_load(&k->sums.table.leaves, n));
+	const unsigned long first = n * KMEMFS_SUMS_PER_PAGE;
+	unsigned int i;
+
+	memset(sum, 0, KMEMFS_SUMS_PER_PAGE * sizeof(*sum));
+	for (i = 0; media && i < KMEMFS_SUMS_PER_PAGE && first + i < k->region.end; i++)
+		if (test_bit(first + i, k->durable) && !test_bit(first + i, k->sums.unsummed))
+			sum[i] = le32_to_cpu(media->sum[i]);
+}
+
+/* Hold leaf @n, of which media may have sums. It does not go. Caller holds commit_lock. */
+static int kmemfs_sums_hold(struct kmemfs *k, unsigned long n, struct kmemfs_sums_leaf *leaf)
+{
+	struct xarray *leaves = &k->sums.table.leaves;
+	int r = 0;
+
+	kmemfs_sums_copy(k, n, leaf->sum);
+	if (!xa_load(leaves, n))
+		r = xa_err(xa_store(leaves, n, xa_mk_value(0), GFP_NOFS));
+	return r ?: xa_err(xa_store(&k->sums.held, n, leaf, GFP_NOFS));
+}
+
+/* The same for a page whose leaf is not held: it has none until that is, and one is made */
+static void kmemfs_clear_media_sum(struct kmemfs *k, u32 page)
+{
+	const unsigned long n = page / KMEMFS_SUMS_PER_PAGE;
+	const struct kmemfs_sums *media = kmemfs_sums_on_media(k, xa_load(&k->sums.table.leaves, n));
+
+	if (!media || !media->sum[page % KMEMFS_SUMS_PER_PAGE])
+		return;
+	set_bit(page, k->sums.unsummed);
+	kmemfs_sums_cleared(k, n);
 }
 
 /* A commit that is being collected writes the page back, and then it is durable again */
@@ -113,10 +139,29 @@ void kmemfs_clear_sum(struct kmemfs *k, u32 page)
 	struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, n);
 	u32 *sum = leaf ? &leaf->sum[page % KMEMFS_SUMS_PER_PAGE] : NULL;
 
+	if (!leaf)
+		kmemfs_clear_media_sum(k, page);
 	if (!sum || !READ_ONCE(*sum))
 		return;
 	WRITE_ONCE(*sum, 0);
 	kmemfs_sums_cleared(k, n);
+}
+
+static u32 kmemfs_get_media_sum(struct kmemfs *k, u32 page)
+{
+	const unsigned long n = page / KMEMFS_SUMS_PER_PAGE;
+	const void *at = xa_load(&k->sums.table.leaves, n);
+	const struct kmemfs_sums *media = kmemfs_sums_on_media(k, at);
+	__le32 sum;
+
+	if (!media || !test_bit_acquire(page, k->durable) || test_bit(page, k->sums.unsummed) ||
+	    copy_mc_to_kernel(&sum, &media->sum[page % KMEMFS_SUMS_PER_PAGE], sizeof(sum)))
+		return 0;
+	/* before a commit may have used the leaf for something else, or the bit meant another */
+	smp_rmb();
+	if (xa_load(&k->sums.table.leaves, n) != at || xa_load(&k->sums.held, n))
+		return 0;
+	return le32_to_cpu(sum);
 }
 
 /* The checksum of a page that a file has, on which the caller has a reference; 0: not known */
@@ -124,7 +169,10 @@ u32 kmemfs_get_sum(struct kmemfs *k, u32 page)
 {
 	const struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, page / KMEMFS_SUMS_PER_PAGE);
 
-	if (!leaf || !test_bit(page, k->durable))
+	if (!leaf)
+		return kmemfs_get_media_sum(k, page);
+	/* a commit clears the sum before it sets the bit */
+	if (!test_bit_acquire(page, k->durable))
 		return 0;
 	return READ_ONCE(leaf->sum[page % KMEMFS_SUMS_PER_PAGE]);
 }
@@ -169,15 +217,26 @@ static void kmemfs_store_sum(struct kmemfs *k, u32 page, u32 value)
 /* Have leaf @n, and account for its memory. 0, -ENOSPC or -ENOMEM. Caller holds sums.lock. */
 static int kmemfs_sums_have_leaf(struct kmemfs *k, unsigned long n)
 {
+	struct kmemfs_sums_leaf *leaf;
 	int r;
 
 	if (xa_load(&k->sums.held, n))
 		return 0;
 	r = kmemfs_charge_table(k, kmemfs_sums_memory());
-	if (r || kmemfs_sums_make_leaf(k, n))
+	if (r)
 		return r;
-	kmemfs_uncharge_table(k, kmemfs_sums_memory());
-	return -ENOMEM;
+	r = -ENOMEM;
+	leaf = kmalloc(sizeof(*leaf), GFP_KERNEL);
+	if (leaf) {
+		mutex_lock(&k->commit_lock);
+		r = kmemfs_sums_hold(k, n, leaf);
+		mutex_unlock(&k->commit_lock);
+	}
+	if (r) {
+		kfree(leaf);
+		kmemfs_uncharge_table(k, kmemfs_sums_memory());
+	}
+	return r;
 }
 
 /* Pages from *@at on. 1: there are more; 0: no more; or an error. Caller holds sums.lock. */
@@ -316,7 +375,11 @@ static int kmemfs_write_sums_leaf(struct kmemfs_commit *c, unsigned long n, u32 
 	u64 page = 0;
 	int r = 0;
 
-	if (leaf && memchr_inv(leaf->sum, 0, sizeof(leaf->sum)))
+	if (!leaf) {
+		kmemfs_sums_copy(c->k, n, c->page);
+		leaf = c->page;
+	}
+	if (memchr_inv(leaf->sum, 0, sizeof(leaf->sum)))
 		r = kmemfs_write_sums(&c->sink, n, leaf->sum, &page);
 	if (!r && old)
 		r = kmemfs_pages_add(&c->old, old);
@@ -454,23 +517,36 @@ static bool kmemfs_sum_counts(const struct kmemfs *k, unsigned long page)
 	return page < k->region.end && (!k->root.sums_generation || test_bit(page, k->flushing));
 }
 
-/* While mounting, after all runs of files: a leaf of the table is at @page */
-int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums)
+/*
+ * While mounting, after all runs of files: a leaf of the table is at @page. *@hold: in: there
+ * is room to hold it; out: it is held.
+ */
+int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums,
+		     bool *hold)
 {
 	const unsigned long first = n * KMEMFS_SUMS_PER_PAGE;
-	struct kmemfs_sums_leaf *leaf = kmemfs_sums_make_leaf(k, n);
+	struct kmemfs_sums_leaf *leaf = NULL;
 	bool cleared = false;
 	unsigned int i;
+	int r;
 
-	if (!leaf ||
-	    xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(page), GFP_KERNEL)))
-		return -ENOMEM;
+	if (*hold)
+		leaf = kzalloc(sizeof(*leaf), GFP_KERNEL | __GFP_NOWARN);
+	*hold = leaf;
+	r = xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(page), GFP_KERNEL));
+	if (!r && leaf)
+		r = xa_err(xa_store(&k->sums.held, n, leaf, GFP_KERNEL));
+	if (r) {
+		kfree(leaf);
+		return r;
+	}
 	/* what is no data may have a sum that counts for nobody until it is cleared */
 	for (i = 0; i < KMEMFS_SUMS_PER_PAGE; i++) {
 		if (!sums->sum[i])
 			continue;
 		if (kmemfs_sum_counts(k, first + i)) {
-			leaf->sum[i] = le32_to_cpu(sums->sum[i]);
+			if (leaf)
+				leaf->sum[i] = le32_to_cpu(sums->sum[i]);
 			__clear_bit(first + i, k->sums.unsummed);
 		} else {
 			cleared = true;
@@ -481,7 +557,7 @@ int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct k
 	return 0;
 }
 
-/* While mounting: nothing can be read of leaf @n and those behind it, or is there room for */
+/* While mounting: nothing can be read of leaf @n and those behind it */
 int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count)
 {
 	int r = 0;
