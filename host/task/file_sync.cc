@@ -122,12 +122,24 @@ int TakeDescriptor(const Job& job, const struct statx& used) {
   return -1;
 }
 
+// What the child tells of a target.
+struct Report {
+  // An errno, or 0.
+  unsigned char error;
+  // It is of the sync itself, not of the way there.
+  unsigned char synced;
+};
+
+Report NotReached(int error) {
+  return {.error = static_cast<unsigned char>(error), .synced = 0};
+}
+
 // Who opens a file breaks its leases and is seen by its server, and what is no
 // file or directory may do anything; so directories alone are opened.
-int SyncOne(const Job& job) {
+Report SyncOne(const Job& job) {
   struct statx used;
-  if (HasNothingToSync(job.fd)) return 0;
-  if (!Look(job.fd, &used)) return errno;
+  if (HasNothingToSync(job.fd)) return NotReached(0);
+  if (!Look(job.fd, &used)) return NotReached(errno);
   int fd = -1;
   int error = ENOENT;
   if (S_ISDIR(used.stx_mode)) {
@@ -136,18 +148,18 @@ int SyncOne(const Job& job) {
   }
   if (fd < 0) fd = OpenMountPoint(job, used);
   if (fd < 0) fd = TakeDescriptor(job, used);
-  if (fd < 0) return error;
+  if (fd < 0) return NotReached(error);
   error = syncfs(fd) == 0 ? 0 : errno;
   close(fd);
-  return error;
+  return {.error = static_cast<unsigned char>(error), .synced = 1};
 }
 
-// A byte for each target: an errno, or 0.
+// A report for each target.
 void Sync(const void* argument, int report) {
   const auto* jobs = static_cast<const Jobs*>(argument);
   for (size_t i = 0; i < jobs->count; ++i) {
-    const auto error = static_cast<unsigned char>(SyncOne(jobs->first[i]));
-    if (write(report, &error, 1) != 1) return;
+    const Report done = SyncOne(jobs->first[i]);
+    if (write(report, &done, sizeof(done)) != sizeof(done)) return;
   }
 }
 
@@ -260,6 +272,7 @@ absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
       auto target = MakeTarget(proc, *file);
       if (!target.ok()) return target.status();
       if (!target->has_value()) continue;
+      (*target)->device = device;
       for (const UsedFile* other : used) {
         const int number = DescriptorOf(*other);
         if (number >= 0) {
@@ -274,10 +287,11 @@ absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
   return targets;
 }
 
-absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
-                             absl::Duration timeout,
-                             const Cancellation& cancellation) {
-  if (targets.empty()) return absl::OkStatus();
+SyncOutcome SyncFileSystems(const std::vector<SyncTarget>& targets,
+                            absl::Duration timeout,
+                            const Cancellation& cancellation) {
+  SyncOutcome outcome;
+  if (targets.empty()) return outcome;
   const absl::Time deadline = absl::Now() + timeout;
   std::vector<std::vector<const char*>> places;
   std::vector<Job> jobs;
@@ -299,23 +313,25 @@ absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
   const Jobs all = {.first = jobs.data(), .count = jobs.size()};
   auto child = BoundedChild::Start(Sync, &all, std::move(kept));
   if (!child.ok()) return child.status();
+  // All are asked: the kernel tells of lost data once, whoever it is that asks.
   for (const SyncTarget& target : targets) {
     auto error = child->Next(deadline, &cancellation);
-    if (absl::IsDeadlineExceeded(error.status())) {
-      return TimedOut(target.mount_point, timeout);
+    auto synced = error.ok() ? child->Next(deadline, &cancellation) : error;
+    if (!synced.ok()) {
+      const bool late = absl::IsDeadlineExceeded(synced.status());
+      outcome.status.Update(late ? TimedOut(target.mount_point, timeout)
+                                 : synced.status());
+      return outcome;
     }
-    if (!error.ok()) return error.status();
-    if (*error != 0) return Failed(target.mount_point, *error);
+    if (*error == 0) continue;
+    outcome.status.Update(Failed(target.mount_point, *error));
+    if (*synced != 0) {
+      outcome.lost.push_back({.device = target.device,
+                              .mount_point = target.mount_point,
+                              .error = std::strerror(*error)});
+    }
   }
-  return absl::OkStatus();
-}
-
-bool MayHaveLostData(const absl::Status& status) {
-  if (ErrorReasonOf(status) != reason::kSyncFailed) return false;
-  const std::string error = ErrorMetadataOf(status)["error"];
-  // Others are of reaching the file system.
-  return error == std::strerror(EIO) || error == std::strerror(ENOSPC) ||
-         error == std::strerror(EDQUOT);
+  return outcome;
 }
 
 }  // namespace daxsnap

@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -39,6 +40,8 @@ struct SyncTarget {
   UniqueFd fd;
   // Its mount point, for people.
   std::string mount_point;
+  // As files there have it.
+  dev_t device = 0;
   // What the tasks have open there.
   std::vector<TaskDescriptor> descriptors = {};
   // Where the file system is mounted, below the root directory of the task,
@@ -53,17 +56,32 @@ struct SyncTarget {
 absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
     const ProcFs& proc, const std::vector<UsedFile>& files);
 
+// A file system that could not write something: the next sync may succeed
+// without it.
+struct LostWrites {
+  dev_t device = 0;
+  std::string mount_point;
+  std::string error;
+};
+
+struct SyncOutcome {
+  SyncOutcome() = default;
+  // NOLINTNEXTLINE(google-explicit-constructor): nothing is lost.
+  SyncOutcome(absl::Status of) : status(std::move(of)) {}
+
+  // Of the first one that failed.
+  absl::Status status;
+  // All of which that is known, whatever else failed.
+  std::vector<LostWrites> lost;
+};
+
 // Syncs all of them, one after the other, but those that are only memory or the
 // kernel's own, such as tmpfs and proc. UNAVAILABLE, SYNC_TIMEOUT once
 // `timeout` is over, SYNC_FAILED if one says so; both name the mount point.
 // CANCELLED as soon as `cancellation` fires. Thread-safe.
-absl::Status SyncFileSystems(const std::vector<SyncTarget>& targets,
-                             absl::Duration timeout,
-                             const Cancellation& cancellation);
-
-// Whether an error of SyncFileSystems() says that something could not be
-// written: the next sync may succeed without it.
-bool MayHaveLostData(const absl::Status& status);
+SyncOutcome SyncFileSystems(const std::vector<SyncTarget>& targets,
+                            absl::Duration timeout,
+                            const Cancellation& cancellation);
 
 }  // namespace daxsnap
 

@@ -159,7 +159,8 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   auto targets = CheckFiles();
   if (!targets.ok()) return targets.status();
   if (!options_.force()) {
-    absl::Status lost = parts_.sync_failures->Check(tree_);
+    absl::Status lost =
+        parts_.sync_failures->Check(*parts_.proc, tree_, *targets);
     if (!lost.ok()) return lost;
   }
   // What is on its way to the disks already is not waited for while the tasks
@@ -197,12 +198,12 @@ absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
   progress_(v1::PROGRESS_PHASE_SYNCING);
   const uint32_t seconds = options_.sync_timeout_seconds();
   const absl::Time start = absl::Now();
-  absl::Status synced = parts_.host->sync(
+  SyncOutcome synced = parts_.host->sync(
       targets, seconds == 0 ? kSyncTimeout : absl::Seconds(seconds),
       *cancellation_);
   *time_us += MicrosecondsSince(start);
-  parts_.sync_failures->Add(*parts_.proc, tree_, synced);
-  return synced;
+  parts_.sync_failures->Add(tree_, synced.lost);
+  return std::move(synced.status);
 }
 
 absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(

@@ -34,8 +34,8 @@ using ProgressSink = std::function<void(v1::ProgressPhase)>;
 // How operations deal with this machine besides what pool and engine do; tests
 // put something else in its place.
 struct HostActions {
-  std::function<absl::Status(const std::vector<SyncTarget>&, absl::Duration,
-                             const Cancellation&)>
+  std::function<SyncOutcome(const std::vector<SyncTarget>&, absl::Duration,
+                            const Cancellation&)>
       sync = SyncFileSystems;
   std::function<absl::StatusOr<std::vector<v1::Finding>>(
       const ProcFs&, const std::vector<TaskInfo>&, const std::vector<UsedFile>&,

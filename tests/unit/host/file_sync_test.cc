@@ -149,7 +149,7 @@ std::vector<SyncTarget> TargetsOf(const FuseTree& tree) {
 
 absl::Status Sync(const std::vector<SyncTarget>& targets) {
   const Cancellation never;
-  return SyncFileSystems(targets, absl::Minutes(5), never);
+  return SyncFileSystems(targets, absl::Minutes(5), never).status;
 }
 
 size_t OpenDescriptors() { return ProcFs().ReadFds(getpid())->size(); }
@@ -270,7 +270,7 @@ TEST(SyncFileSystems, ServerThatStandsStillIsNamedInTime) {
   tree.Stop();
   const Cancellation never;
   const absl::Status late =
-      SyncFileSystems(TargetsOf(tree), absl::Milliseconds(200), never);
+      SyncFileSystems(TargetsOf(tree), absl::Milliseconds(200), never).status;
   EXPECT_EQ(ErrorReasonOf(late), reason::kSyncTimeout) << late;
   EXPECT_EQ(ErrorMetadataOf(late)["path"], tree.path());
 }
@@ -280,8 +280,8 @@ TEST(SyncFileSystems, CancellationEndsIt) {
   targets.push_back(Target("/dev/shm"));
   Cancellation cancelled;
   cancelled.Cancel();
-  EXPECT_TRUE(
-      absl::IsCancelled(SyncFileSystems(targets, absl::Minutes(5), cancelled)));
+  EXPECT_TRUE(absl::IsCancelled(
+      SyncFileSystems(targets, absl::Minutes(5), cancelled).status));
 }
 
 }  // namespace

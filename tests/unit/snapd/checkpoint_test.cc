@@ -143,20 +143,27 @@ TEST_F(CheckpointTest, FilesThatCannotBeSyncedLeaveNoSnapshotOfARunningTask) {
   ExpectNothingHappened();
 }
 
-absl::Status SyncFailed(int error) {
-  return MakeError(
+// `lost`: of it the first target.
+SyncOutcome SyncFailed(int error, const std::vector<SyncTarget>& lost) {
+  SyncOutcome outcome = MakeError(
       {.code = absl::StatusCode::kUnavailable,
        .reason = reason::kSyncFailed,
        .message = "not synced",
        .hint = "h",
        .metadata = {{"path", "/mnt/x"}, {"error", std::strerror(error)}}});
+  if (!lost.empty()) {
+    outcome.lost.push_back({.device = lost.front().device,
+                            .mount_point = "/mnt/x",
+                            .error = std::strerror(error)});
+  }
+  return outcome;
 }
 
 // The kernel tells of lost data once.
 TEST_F(CheckpointTest, DataThatASyncHasLostIsNotForgotten) {
   int syncs = 0;
-  on_sync = [&](const std::vector<SyncTarget>&, absl::Duration) {
-    return ++syncs == 1 ? SyncFailed(EIO) : absl::OkStatus();
+  on_sync = [&](const std::vector<SyncTarget>& targets, absl::Duration) {
+    return ++syncs == 1 ? SyncFailed(EIO, targets) : SyncOutcome();
   };
   v1::CreateSnapshotRequest request = Request("a");
   EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kSyncFailed);
@@ -173,7 +180,7 @@ TEST_F(CheckpointTest, DataThatASyncHasLostIsNotForgotten) {
 TEST_F(CheckpointTest, WhatASyncDidNotReachIsNotLost) {
   int syncs = 0;
   on_sync = [&](const std::vector<SyncTarget>&, absl::Duration) {
-    return ++syncs == 1 ? SyncFailed(ENOENT) : absl::OkStatus();
+    return ++syncs == 1 ? SyncFailed(ENOENT, {}) : SyncOutcome();
   };
   EXPECT_EQ(ErrorReasonOf(Create(Request("a")).status()), reason::kSyncFailed);
   const absl::Status again = Create(Request("a")).status();

@@ -38,7 +38,7 @@ class OperationsTestBase : public testing::Test {
     return {.sync =
                 [this](const std::vector<SyncTarget>& targets,
                        absl::Duration timeout, const Cancellation&) {
-                  return on_sync ? on_sync(targets, timeout) : absl::OkStatus();
+                  return on_sync ? on_sync(targets, timeout) : SyncOutcome();
                 },
             .find = [this](const ProcFs&, const std::vector<TaskInfo>&,
                            const std::vector<UsedFile>&, const FindingsInput&)
@@ -57,7 +57,7 @@ class OperationsTestBase : public testing::Test {
   }
 
   // Called in place of a sync of the file systems of the task.
-  std::function<absl::Status(const std::vector<SyncTarget>&, absl::Duration)>
+  std::function<SyncOutcome(const std::vector<SyncTarget>&, absl::Duration)>
       on_sync;
 
   // Called in place of the look for what does not come back: the task is not
