@@ -93,7 +93,8 @@ class Bare:
         accel, cpu = qemu.accelerator(self.kernel)
         spare = "numa_spare_nodes=1 " if self.asked else ""
         append = ("console=ttyS0 root=/dev/vda ro rootfstype=ext4 panic=-1 oops=panic tsc=reliable no_timer_check "
-                  f"{spare}quiet loglevel=5 init=/bin/sh -- -c \"mount -t ext4 -o ro /dev/vdb /mnt; exec /bin/sh /mnt/init\"")
+                  f"{spare}quiet loglevel=5 init=/bin/sh "
+                  "-- -c \"mount -t ext4 -o ro /dev/vdb /mnt; exec /bin/sh /mnt/init\"")
         # It ends with the test, however that ends.
         command = [
             "setpriv", "--pdeathsig", "KILL", qemu.BINARY, "-name", "daxsnap-bare", "-machine", "q35,nvdimm=on", "-accel", accel, "-cpu", cpu,
