@@ -7,9 +7,9 @@
  * DOC: checksums
  *
  * In version 2 each device page with data has a checksum, in a table by page number. The
- * sums are in memory as long as the pool is mounted, if there is enough. They are made after the commit that
- * wrote the pages back, by a worker of low priority, and go to media with a later commit:
- * the next one, or one of their own when the worker is done (not with commit=0).
+ * sums are in memory as long as the pool is mounted, if there is enough. They are made after
+ * the commit that wrote the pages back, by a worker of low priority, and go to media with a
+ * later commit: the next one, or one of their own when the worker is done (not with commit=0).
  *
  * A stored page does not change as long as a commit has it, and kmemfs.durable says so:
  * whoever gives a page new content clears its bit there, be it a file or a process. So a sum
@@ -88,7 +88,7 @@ static void kmemfs_sums_cleared(struct kmemfs *k, unsigned long leaf)
 }
 
 /* A leaf that is not held, on media; NULL: it is not there, or its memory has failed */
-static const struct kmemfs_sums *kmemfs_sums_on_media(struct kmemfs *k, const void *entry)
+static const struct kmemfs_sums *kmemfs_media_sums(struct kmemfs *k, const void *entry)
 {
 	unsigned long page = xa_to_value(entry);
 
@@ -98,7 +98,7 @@ static const struct kmemfs_sums *kmemfs_sums_on_media(struct kmemfs *k, const vo
 /* What counts of a leaf that is not held. Caller holds commit_lock. */
 static void kmemfs_sums_copy(struct kmemfs *k, unsigned long n, u32 *sum)
 {
-	const struct kmemfs_sums *media = kmemfs_sums_on_media(k, xa_load(&k->sums.table.leaves, n));
+	const struct kmemfs_sums *media = kmemfs_media_sums(k, xa_load(&k->sums.table.leaves, n));
 	const unsigned long first = n * KMEMFS_SUMS_PER_PAGE;
 	unsigned int i;
 
@@ -124,7 +124,7 @@ static int kmemfs_sums_hold(struct kmemfs *k, unsigned long n, struct kmemfs_sum
 static void kmemfs_clear_media_sum(struct kmemfs *k, u32 page)
 {
 	const unsigned long n = page / KMEMFS_SUMS_PER_PAGE;
-	const struct kmemfs_sums *media = kmemfs_sums_on_media(k, xa_load(&k->sums.table.leaves, n));
+	const struct kmemfs_sums *media = kmemfs_media_sums(k, xa_load(&k->sums.table.leaves, n));
 
 	if (!media || !media->sum[page % KMEMFS_SUMS_PER_PAGE])
 		return;
@@ -151,7 +151,7 @@ static u32 kmemfs_get_media_sum(struct kmemfs *k, u32 page)
 {
 	const unsigned long n = page / KMEMFS_SUMS_PER_PAGE;
 	const void *at = xa_load(&k->sums.table.leaves, n);
-	const struct kmemfs_sums *media = kmemfs_sums_on_media(k, at);
+	const struct kmemfs_sums *media = kmemfs_media_sums(k, at);
 	__le32 sum;
 
 	if (!media || !test_bit_acquire(page, k->durable) || test_bit(page, k->sums.unsummed) ||
