@@ -542,17 +542,18 @@ int kmemfs_commit(struct kmemfs *k)
 int kmemfs_commit_all(struct kmemfs *k)
 {
 	bool sums = !sb_rdonly(k->sb);
-	int r = kmemfs_commit_changes(k, sums);
+	int r = kmemfs_commit(k);
 	unsigned long more;
 
 	if (r || !sums)
 		return r;
 	/* all else is durable, and stays so whatever becomes of these */
-	for (more = kmemfs_sums_commits(k); more && !r; more--) {
-		if (!READ_ONCE(k->sums.dirty) || READ_ONCE(k->sums.lacking) ||
-		    fatal_signal_pending(current))
+	for (more = kmemfs_sums_commits(k); more; more--) {
+		if (!READ_ONCE(k->sums.dirty) || fatal_signal_pending(current))
 			break;
 		r = kmemfs_commit_changes(k, true);
+		if (r || READ_ONCE(k->sums.lacking))
+			break;
 	}
 	return READ_ONCE(k->failed) ? r : 0;
 }

@@ -401,10 +401,8 @@ static int rope_page(struct rope *r, u64 page, u32 level, u64 length, bool seen)
 	int err;
 
 	err = too_many_check(r, seen);
-	if (!err) {
-		r->w->visits++;
+	if (!err)
 		err = rope_reach(r, page, level, length, &seen, &head);
-	}
 	if (!err)
 		err = too_many_check(r, seen);
 	if (err == -EUCLEAN) {
@@ -416,6 +414,7 @@ static int rope_page(struct rope *r, u64 page, u32 level, u64 length, bool seen)
 	}
 	if (err)
 		return err;
+	r->w->visits++;
 	if (seen)
 		r->w->again += le32_to_cpu(head->nr);
 	if (level) {

@@ -95,20 +95,33 @@ static const struct kmemfs_sums *kmemfs_media_sums(struct kmemfs *k, const void 
 	return page && !kmemfs_damaged(k, page) ? kmemfs_addr(k, page) : NULL;
 }
 
-/* What counts of a leaf that is not held. Caller holds commit_lock. */
+/*
+ * What a leaf that is not held would have: of a page that is not durable, too, as it is on
+ * media until it is cleared. Caller holds commit_lock and commit_sem.
+ */
 static void kmemfs_sums_copy(struct kmemfs *k, unsigned long n, u32 *sum)
 {
 	const struct kmemfs_sums *media = kmemfs_media_sums(k, xa_load(&k->sums.table.leaves, n));
 	const unsigned long first = n * KMEMFS_SUMS_PER_PAGE;
+	const size_t size = KMEMFS_SUMS_PER_PAGE * sizeof(*sum);
 	unsigned int i;
 
-	memset(sum, 0, KMEMFS_SUMS_PER_PAGE * sizeof(*sum));
-	for (i = 0; media && i < KMEMFS_SUMS_PER_PAGE && first + i < k->region.end; i++)
-		if (test_bit(first + i, k->durable) && !test_bit(first + i, k->sums.unsummed))
-			sum[i] = le32_to_cpu(media->sum[i]);
+	if (!media || copy_mc_to_kernel(sum, media->sum, size)) {
+		memset(sum, 0, size);
+		return;
+	}
+	for (i = 0; i < KMEMFS_SUMS_PER_PAGE; i++) {
+		if (first + i >= k->region.end || test_bit(first + i, k->sums.unsummed))
+			sum[i] = 0;
+		else
+			le32_to_cpus(&sum[i]);
+	}
 }
 
-/* Hold leaf @n, of which media may have sums. It does not go. Caller holds commit_lock. */
+/*
+ * Hold leaf @n, of which media may have sums. It does not go. Caller holds commit_lock and
+ * commit_sem, which a memory failure of that page waits for (poison.c).
+ */
 static int kmemfs_sums_hold(struct kmemfs *k, unsigned long n, struct kmemfs_sums_leaf *leaf)
 {
 	struct xarray *leaves = &k->sums.table.leaves;
@@ -124,9 +137,11 @@ static int kmemfs_sums_hold(struct kmemfs *k, unsigned long n, struct kmemfs_sum
 static void kmemfs_clear_media_sum(struct kmemfs *k, u32 page)
 {
 	const unsigned long n = page / KMEMFS_SUMS_PER_PAGE;
-	const struct kmemfs_sums *media = kmemfs_media_sums(k, xa_load(&k->sums.table.leaves, n));
+	const void *at = xa_load(&k->sums.table.leaves, n);
+	const struct kmemfs_sums *media = kmemfs_media_sums(k, at);
 
-	if (!media || !media->sum[page % KMEMFS_SUMS_PER_PAGE])
+	/* a page whose memory has failed may be read by the next boot: its sums go, too */
+	if (!xa_to_value(at) || (media && !media->sum[page % KMEMFS_SUMS_PER_PAGE]))
 		return;
 	set_bit(page, k->sums.unsummed);
 	kmemfs_sums_cleared(k, n);
@@ -150,17 +165,17 @@ void kmemfs_clear_sum(struct kmemfs *k, u32 page)
 static u32 kmemfs_get_media_sum(struct kmemfs *k, u32 page)
 {
 	const unsigned long n = page / KMEMFS_SUMS_PER_PAGE;
-	const void *at = xa_load(&k->sums.table.leaves, n);
-	const struct kmemfs_sums *media = kmemfs_media_sums(k, at);
+	const struct kmemfs_sums *media;
 	__le32 sum;
 
-	if (!media || !test_bit_acquire(page, k->durable) || test_bit(page, k->sums.unsummed) ||
+	/* no commit puts the leaf elsewhere meanwhile, nor another content into the page */
+	down_read(&k->commit_sem);
+	media = kmemfs_media_sums(k, xa_load(&k->sums.table.leaves, n));
+	if (!media || xa_load(&k->sums.held, n) || !test_bit_acquire(page, k->durable) ||
+	    test_bit(page, k->sums.unsummed) ||
 	    copy_mc_to_kernel(&sum, &media->sum[page % KMEMFS_SUMS_PER_PAGE], sizeof(sum)))
-		return 0;
-	/* before a commit may have used the leaf for something else, or the bit meant another */
-	smp_rmb();
-	if (xa_load(&k->sums.table.leaves, n) != at || xa_load(&k->sums.held, n))
-		return 0;
+		sum = 0;
+	up_read(&k->commit_sem);
 	return le32_to_cpu(sum);
 }
 
@@ -229,7 +244,9 @@ static int kmemfs_sums_have_leaf(struct kmemfs *k, unsigned long n)
 	leaf = kmalloc(sizeof(*leaf), GFP_KERNEL);
 	if (leaf) {
 		mutex_lock(&k->commit_lock);
+		down_read(&k->commit_sem);
 		r = kmemfs_sums_hold(k, n, leaf);
+		up_read(&k->commit_sem);
 		mutex_unlock(&k->commit_lock);
 	}
 	if (r) {
@@ -359,10 +376,13 @@ int kmemfs_sum_all(struct kmemfs *k)
 		return r;
 	/* nobody makes more meanwhile, so what is left are those that could not be written */
 	r = kmemfs_commit_all(k);
-	if (!r && READ_ONCE(k->sums.lacking))
+	/* a commit that is under way has cleared sums, and not yet written that */
+	mutex_lock(&k->commit_lock);
+	if (!r && k->sums.lacking)
 		r = -ENOSPC;
-	else if (!r && READ_ONCE(k->sums.dirty))
+	else if (!r && k->sums.dirty)
 		r = fatal_signal_pending(current) ? -EINTR : -ENOMEM;
+	mutex_unlock(&k->commit_lock);
 	mutex_unlock(&k->sums.lock);
 	return r;
 }
@@ -408,9 +428,10 @@ static int kmemfs_write_sums_marked(struct kmemfs_commit *c, xa_mark_t mark, uns
 }
 
 /* 1: the table on media will have sums that do not hold any more; 0: it has none; or an error */
-static int kmemfs_write_sums_leaves(struct kmemfs_commit *c)
+static int kmemfs_write_sums_leaves(struct kmemfs_commit *c, unsigned long spare)
 {
-	unsigned long most = KMEMFS_SUMS_LEAVES + c->k->sums.cleared;
+	/* half of what may be had is left to the table above them, and to others */
+	unsigned long most = KMEMFS_SUMS_LEAVES + min(c->k->sums.cleared, spare / 2);
 	int stale, r;
 
 	stale = kmemfs_write_sums_marked(c, KMEMFS_LEAF_CLEARED, &most);
@@ -432,6 +453,7 @@ void kmemfs_commit_sums(struct kmemfs_commit *c)
 	const u64 nr_meta_pages = c->sink.nr_meta_pages;
 	const size_t fresh = c->fresh.nr, old = c->old.nr;
 	struct kmemfs *k = c->k;
+	unsigned long free;
 	bool stale;
 	int r;
 
@@ -439,7 +461,10 @@ void kmemfs_commit_sums(struct kmemfs_commit *c)
 	if (c->root.version < 2 || !xa_marked(&k->sums.table.leaves, KMEMFS_LEAF_DIRTY))
 		return;
 	c->spare_reserve = true;
-	r = kmemfs_free_pages(k) < KMEMFS_SUMS_SPARED ? -ENOSPC : kmemfs_write_sums_leaves(c);
+	free = kmemfs_free_pages(k);
+	r = -ENOSPC;
+	if (free >= KMEMFS_SUMS_SPARED)
+		r = kmemfs_write_sums_leaves(c, free - KMEMFS_SUMS_SPARED);
 	c->spare_reserve = false;
 	k->sums.cleared = 0;
 	WRITE_ONCE(k->sums.lacking, r < 0);
@@ -530,16 +555,16 @@ int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct k
 	unsigned int i;
 	int r;
 
+	r = xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(page), GFP_KERNEL));
+	if (r)
+		return r;
 	if (*hold)
 		leaf = kzalloc(sizeof(*leaf), GFP_KERNEL | __GFP_NOWARN);
-	*hold = leaf;
-	r = xa_err(xa_store(&k->sums.table.leaves, n, xa_mk_value(page), GFP_KERNEL));
-	if (!r && leaf)
-		r = xa_err(xa_store(&k->sums.held, n, leaf, GFP_KERNEL));
-	if (r) {
+	if (leaf && xa_err(xa_store(&k->sums.held, n, leaf, GFP_KERNEL))) {
 		kfree(leaf);
-		return r;
+		leaf = NULL;
 	}
+	*hold = leaf;
 	/* what is no data may have a sum that counts for nobody until it is cleared */
 	for (i = 0; i < KMEMFS_SUMS_PER_PAGE; i++) {
 		if (!sums->sum[i])
@@ -599,9 +624,14 @@ static void kmemfs_leave_table(struct kmemfs *k)
 	int i;
 
 	xa_for_each(&t->leaves, n, v) {
+		const unsigned long first = n * KMEMFS_SUMS_PER_PAGE;
+
 		xa_store(&t->leaves, n, xa_mk_value(0), GFP_KERNEL);	/* overwrites */
 		xa_clear_mark(&t->leaves, n, KMEMFS_LEAF_CLEARED);
 		kmemfs_sums_dirty(k, n);
+		if (!xa_load(&k->sums.held, n) && first < k->region.end)
+			bitmap_set(k->sums.unsummed, first,
+				   min(KMEMFS_SUMS_PER_PAGE, k->region.end - first));
 	}
 	for (i = 0; i < KMEMFS_MAX_HEIGHT; i++)
 		xa_destroy(&t->index[i]);

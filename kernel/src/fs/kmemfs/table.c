@@ -72,7 +72,9 @@ bool kmemfs_any_in_range(struct kmemfs_inode *ki, unsigned long index, unsigned 
 
 		if (kmemfs_any_entry(ki, index, nr))
 			return true;
-		index = kmemfs_next_chunk(ki, index + nr);
+		index += nr;
+		if (index < end)
+			index = kmemfs_next_chunk(ki, index);
 		cond_resched();
 	}
 	return false;
