@@ -21,11 +21,17 @@ CgroupTasks::CgroupTasks(const std::string& cgroup) : cgroup_(cgroup) {
   if (cgroup.empty()) return;
   for (const char* mount : {"/sys/fs/cgroup", "/sys/fs/cgroup/unified"}) {
     auto found = OpenDirectory(AT_FDCWD, absl::StrCat(mount, cgroup));
-    if (found.ok()) directory_ = *std::move(found);
+    if (found.ok()) {
+      directory_ = *std::move(found);
+    } else if (!absl::IsNotFound(found.status())) {
+      unknown_ = found.status();
+    }
   }
+  if (directory_.valid()) unknown_ = absl::OkStatus();
 }
 
 absl::StatusOr<bool> CgroupTasks::Any() const {
+  if (!unknown_.ok()) return unknown_;
   if (!directory_.valid()) return false;
   auto events = ReadFileAt(directory_.get(), "cgroup.events", 4096);
   // systemd removes a cgroup whose tasks have ended.
@@ -38,6 +44,10 @@ absl::StatusOr<bool> CgroupTasks::Any() const {
 }
 
 void CgroupTasks::Kill() const {
+  if (!unknown_.ok()) {
+    LogWarning(absl::StrCat("cannot kill what is in cgroup ", cgroup_, ": ",
+                            unknown_.message()));
+  }
   if (!directory_.valid()) return;
   const UniqueFd fd(
       openat(directory_.get(), "cgroup.kill", O_WRONLY | O_CLOEXEC));
@@ -47,9 +57,11 @@ void CgroupTasks::Kill() const {
 }
 
 bool CgroupTasks::AwaitEnd(absl::Duration timeout) const {
+  if (!unknown_.ok()) return false;
   if (!directory_.valid()) return true;
   const UniqueFd fd(
       openat(directory_.get(), "cgroup.events", O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return errno == ENOENT || errno == ENODEV;
   const absl::Time deadline = absl::Now() + timeout;
   char text[256];
   for (;;) {

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
@@ -29,6 +30,8 @@ class CgroupTasks {
  private:
   const std::string cgroup_;
   UniqueFd directory_;
+  // Why it cannot be told whether the cgroup is there.
+  absl::Status unknown_;
 };
 
 }  // namespace daxsnap

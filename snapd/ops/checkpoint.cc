@@ -203,7 +203,9 @@ absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
       *cancellation_);
   *time_us += MicrosecondsSince(start);
   parts_.sync_failures->Add(tree_, synced.lost);
-  return std::move(synced.status);
+  if (!synced.status.ok() || options_.force()) return std::move(synced.status);
+  // Another call may have been told of the loss, and this one no more.
+  return parts_.sync_failures->Check(*parts_.proc, tree_, targets);
 }
 
 absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(

@@ -232,13 +232,20 @@ absl::StatusOr<v1::RestoreSnapshotResult> Restore::Start(int images) {
 absl::Status Restore::Note() {
   if (!recorded_) return absl::OkStatus();
   absl::Status written = WriteRecord();
-  if (ErrorReasonOf(written) != reason::kNoSpace) return written;
+  // What is on a pool that takes nothing more shall come back all the same.
+  const bool read_only = !noted_ && ErrnoNameOf(written) == "EROFS";
+  if (!read_only && ErrorReasonOf(written) != reason::kNoSpace) {
+    noted_ = noted_ || written.ok();
+    return written;
+  }
   LogWarning(absl::StrCat(
       "the restore of ", name_,
-      " is not recorded, as there is no space: if snapd is killed meanwhile, "
+      " is not recorded, as there is no space, or the pool is read-only: if "
+      "snapd is killed meanwhile, "
       "its tasks may be left in ",
       record_.cgroup(), ": ", written.message()));
   recorded_ = false;
+  if (read_only) return absl::OkStatus();
   // One of an earlier step would have them ended.
   return parts_.catalog->records().Remove(record_.uid());
 }

@@ -55,6 +55,7 @@ class Restore : private RecordedOperation {
 
   v1::Manifest manifest_;
   bool recorded_ = false;
+  bool noted_ = false;  // the record is there, of this step or an earlier one
   v1::RestoreSnapshotResult result_;
 };
 

@@ -7,6 +7,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -108,6 +111,8 @@ absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
   options.criu.plugin_directory = absl::StrCat(prefix, "/lib/criu");
 
   CLI::App app(kDescription, "snapd");
+  // An administrator adds to what a unit file says.
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app.footer(kFooter);
   app.set_help_flag("--help", "Print this and exit");
   app.set_version_flag("--version", absl::StrCat("snapd ", kVersion),
@@ -135,8 +140,17 @@ absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
                                           {"warning", LogLevel::kWarning},
                                           {"info", LogLevel::kInfo},
                                           {"debug", LogLevel::kDebug}}));
+  // Those of a unit file whose variable is empty
+  const auto says_nothing = [](const std::string& word) {
+    return word == "--pool=" || word == "--pool-device=";
+  };
+  // CLI11 takes them from the back.
+  std::vector<std::string> words;
+  for (int i = argc - 1; i > 0; --i) {
+    if (!says_nothing(argv[i])) words.emplace_back(argv[i]);
+  }
   try {
-    app.parse(argc, argv);
+    app.parse(std::move(words));
   } catch (const CLI::ParseError& error) {
     // --help and --version.
     if (error.get_exit_code() == 0) std::exit(app.exit(error));

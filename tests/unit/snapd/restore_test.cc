@@ -340,6 +340,17 @@ TEST_F(RestoreTest, IsRecordedUntilItIsDone) {
   EXPECT_THAT(pool_->Staging(), ::testing::IsEmpty());
 }
 
+// What a pool has that takes nothing more, as after a commit that failed, comes
+// back all the same.
+TEST_F(RestoreTest, ReadOnlyPoolGivesBackWhatItHas) {
+  const ScopedFileFault fault([](absl::string_view call, const std::string&) {
+    return call == "create" || call == "rename" || call == "unlink" ? EROFS : 0;
+  });
+  auto result = Restore("a");
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->pid(), 4242);
+}
+
 TEST_F(RestoreTest, FailureLeavesNoRecord) {
   request_id_ = "r";
   for (const bool late : {false, true}) {
