@@ -321,28 +321,15 @@ static bool kmemfs_too_many_pages(const struct kmemfs_plan *p)
 	return pages > kmemfs_rope_most(min(entries, 2 * runs + 1));
 }
 
-/* Are there pages to write all of it? If so, p->extra of them are to be given back. */
-static bool kmemfs_may_write_whole(struct kmemfs_plan *p)
+/* May @pages be written without that others lack them? p->extra of them are to be given back. */
+static bool kmemfs_may_write(struct kmemfs_plan *p, unsigned long pages)
 {
-	unsigned long whole = kmemfs_tree_bound(p->ki);
-
-	if (whole <= p->budget)
+	if (pages <= p->budget)
 		return true;
-	if (kmemfs_reserve_trees(kmemfs_of(&p->ki->vfs), whole - p->budget))
+	if (kmemfs_reserve_trees(kmemfs_of(&p->ki->vfs), pages - p->budget))
 		return false;
-	p->extra = whole - p->budget;
+	p->extra = pages - p->budget;
 	return true;
-}
-
-/* A change needs more than the budget: only if nobody else lacks it then. 0 or -ENOSPC. */
-static int kmemfs_plan_more(struct kmemfs_plan *p)
-{
-	unsigned long more = p->fresh - p->budget;
-
-	if (kmemfs_reserve_trees(kmemfs_of(&p->ki->vfs), more))
-		return -ENOSPC;
-	p->extra = more;
-	return 0;
 }
 
 /*
@@ -363,13 +350,13 @@ int kmemfs_plan_rope(struct kmemfs_plan *p)
 			return r;
 		if (!r && p->fresh <= p->budget && !kmemfs_too_many_pages(p))
 			return 0;
-		if (kmemfs_may_write_whole(p)) {
+		if (kmemfs_may_write(p, kmemfs_tree_bound(p->ki))) {
 			p->whole = true;
 		} else {
 			if (r || p->fresh <= p->budget)
 				return r;
 			if (p->keep_damaged)
-				return kmemfs_plan_more(p);
+				return kmemfs_may_write(p, p->fresh) ? 0 : -ENOSPC;
 			p->keep_damaged = true;
 		}
 		kmemfs_free_rope(p->new);

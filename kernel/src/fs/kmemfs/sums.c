@@ -152,11 +152,14 @@ void kmemfs_clear_sum(struct kmemfs *k, u32 page)
 {
 	unsigned long n = page / KMEMFS_SUMS_PER_PAGE;
 	struct kmemfs_sums_leaf *leaf = xa_load(&k->sums.held, n);
-	u32 *sum = leaf ? &leaf->sum[page % KMEMFS_SUMS_PER_PAGE] : NULL;
+	u32 *sum;
 
-	if (!leaf)
+	if (!leaf) {
 		kmemfs_clear_media_sum(k, page);
-	if (!sum || !READ_ONCE(*sum))
+		return;
+	}
+	sum = &leaf->sum[page % KMEMFS_SUMS_PER_PAGE];
+	if (!READ_ONCE(*sum))
 		return;
 	WRITE_ONCE(*sum, 0);
 	kmemfs_sums_cleared(k, n);

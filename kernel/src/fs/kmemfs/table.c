@@ -44,15 +44,23 @@ u32 *kmemfs_entry_locked(struct kmemfs_inode *ki, unsigned long index)
 	return &chunk->entry[kmemfs_slot(index)];
 }
 
+/* The first chunk of [*@ci, @last] that is there, and where */
+static struct kmemfs_chunk *kmemfs_find_chunk(struct kmemfs_inode *ki, unsigned long *ci,
+					      unsigned long last)
+{
+	void *chunk = xa_find(&ki->chunks, ci, last, XA_PRESENT);
+
+	while (xa_is_value(chunk))
+		chunk = xa_find_after(&ki->chunks, ci, last, XA_PRESENT);
+	return chunk;
+}
+
 /* The first page of the next chunk that is there, of @index or behind it; ULONG_MAX: none is */
 unsigned long kmemfs_next_chunk(struct kmemfs_inode *ki, unsigned long index)
 {
 	unsigned long ci = index >> KMEMFS_CHUNK_SHIFT;
-	void *chunk = xa_find(&ki->chunks, &ci, ULONG_MAX, XA_PRESENT);
 
-	while (chunk && xa_is_value(chunk))
-		chunk = xa_find_after(&ki->chunks, &ci, ULONG_MAX, XA_PRESENT);
-	return chunk ? ci << KMEMFS_CHUNK_SHIFT : ULONG_MAX;
+	return kmemfs_find_chunk(ki, &ci, ULONG_MAX) ? ci << KMEMFS_CHUNK_SHIFT : ULONG_MAX;
 }
 
 /* Is anything but a hole in [index, index + nr), which are of one chunk? Caller holds i_rwsem. */
@@ -531,19 +539,14 @@ int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long 
 static bool kmemfs_scan_chunk(struct kmemfs_scan *s)
 {
 	unsigned long ci = s->at >> KMEMFS_CHUNK_SHIFT;
-	void *chunk;
 
 	if (s->chunk && s->ci == ci)
 		return true;
 	cond_resched();
-	chunk = xa_load(&s->ki->chunks, ci);
-	while (!s->nr && (!chunk || xa_is_value(chunk))) {
-		chunk = xa_find_after(&s->ki->chunks, &ci, (s->end - 1) >> KMEMFS_CHUNK_SHIFT,
-				      XA_PRESENT);
-		if (!chunk)
-			break;
-	}
-	s->chunk = xa_is_value(chunk) ? NULL : chunk;
+	if (s->nr)
+		s->chunk = kmemfs_chunk_of(s->ki, s->at);
+	else
+		s->chunk = kmemfs_find_chunk(s->ki, &ci, (s->end - 1) >> KMEMFS_CHUNK_SHIFT);
 	s->ci = ci;
 	if (!s->chunk)
 		return false;
