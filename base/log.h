@@ -26,8 +26,7 @@ void LogInfo(absl::string_view message);
 void LogDebug(absl::string_view message);
 
 // Name and value of what a log can be searched for: names of capital letters
-// and
-// '_'. Those without a value are left out.
+// and '_'. Those without a value are left out.
 using LogFields = std::vector<std::pair<std::string, std::string>>;
 
 // A message of priority info with fields, which only the journal keeps.

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
+#include "base/reasons.h"
 #include "base/utf8.h"
 #include "client/snapctl/output.h"
 
@@ -124,8 +125,9 @@ void PrintList(const client::Client::SnapshotList& list, std::ostream& out) {
   }
   for (const v1::UnlistedSnapshot& one : list.unlisted) {
     table.AddRow({ToPrintableUtf8(one.name()),
-                  one.reason() == "VERSION_UNSUPPORTED" ? "newer format"
-                                                        : "unreadable now",
+                  one.reason() == reason::kVersionUnsupported
+                      ? "newer format"
+                      : "unreadable now",
                   "-", "-", "-", "-", "-", "-"});
   }
   table.Print(out);

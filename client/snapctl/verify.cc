@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/reasons.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/progress.h"
 #include "client/snapctl/verify_output.h"
@@ -23,7 +24,7 @@ struct Options {
 VerifyReport Unlisted(const v1::UnlistedSnapshot& one) {
   VerifyReport report;
   report.name = one.name();
-  report.status = one.reason() == "VERSION_UNSUPPORTED"
+  report.status = one.reason() == reason::kVersionUnsupported
                       ? absl::FailedPreconditionError(one.message())
                       : absl::UnavailableError(one.message());
   client::SetErrorDetails(

@@ -315,20 +315,21 @@ SyncOutcome SyncFileSystems(const std::vector<SyncTarget>& targets,
   if (!child.ok()) return child.status();
   // All are asked: the kernel tells of lost data once, whoever it is that asks.
   for (const SyncTarget& target : targets) {
-    auto error = child->Next(deadline, &cancellation);
-    auto synced = error.ok() ? child->Next(deadline, &cancellation) : error;
-    if (!synced.ok()) {
-      const bool late = absl::IsDeadlineExceeded(synced.status());
+    Report done;
+    absl::Status read =
+        child->Read(&done, sizeof(done), deadline, &cancellation);
+    if (!read.ok()) {
+      const bool late = absl::IsDeadlineExceeded(read);
       outcome.status.Update(late ? TimedOut(target.mount_point, timeout)
-                                 : synced.status());
+                                 : read);
       return outcome;
     }
-    if (*error == 0) continue;
-    outcome.status.Update(Failed(target.mount_point, *error));
-    if (*synced != 0) {
+    if (done.error == 0) continue;
+    outcome.status.Update(Failed(target.mount_point, done.error));
+    if (done.synced != 0) {
       outcome.lost.push_back({.device = target.device,
                               .mount_point = target.mount_point,
-                              .error = std::strerror(*error)});
+                              .error = std::strerror(done.error)});
     }
   }
   return outcome;

@@ -158,11 +158,7 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   tmpfiles_ = *std::move(rules);
   auto targets = CheckFiles();
   if (!targets.ok()) return targets.status();
-  if (!options_.force()) {
-    absl::Status lost =
-        parts_.sync_failures->Check(*parts_.proc, tree_, *targets);
-    if (!lost.ok()) return lost;
-  }
+  if (absl::Status lost = CheckLost(*targets); !lost.ok()) return lost;
   // What is on its way to the disks already is not waited for while the tasks
   // stand still.
   absl::Status synced = Sync(*targets, &sync_us_);
@@ -193,6 +189,12 @@ absl::StatusOr<std::vector<SyncTarget>> Checkpoint::CheckFiles() {
   return CollectSyncTargets(*parts_.proc, *files);
 }
 
+absl::Status Checkpoint::CheckLost(
+    const std::vector<SyncTarget>& targets) const {
+  if (options_.force()) return absl::OkStatus();
+  return parts_.sync_failures->Check(*parts_.proc, tree_, targets);
+}
+
 absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
                               uint64_t* time_us) {
   progress_(v1::PROGRESS_PHASE_SYNCING);
@@ -203,9 +205,9 @@ absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
       *cancellation_);
   *time_us += MicrosecondsSince(start);
   parts_.sync_failures->Add(tree_, synced.lost);
-  if (!synced.status.ok() || options_.force()) return std::move(synced.status);
+  if (!synced.status.ok()) return std::move(synced.status);
   // Another call may have been told of the loss, and this one no more.
-  return parts_.sync_failures->Check(*parts_.proc, tree_, targets);
+  return CheckLost(targets);
 }
 
 absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
@@ -213,7 +215,8 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
   const TaskId task = tree_.front().id;
   DumpCallbacks callbacks;
   callbacks.started = [this](const TaskId& worker) {
-    return RecordWorker(worker);
+    SetWorker(worker);
+    return WriteRecord();
   };
   callbacks.images_complete = [&] { return OnImagesComplete(&staged); };
 

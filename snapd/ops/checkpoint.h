@@ -51,6 +51,9 @@ class Checkpoint : private RecordedOperation {
   // back; an error if that is a reason not to go on. What to sync before the
   // kill.
   absl::StatusOr<std::vector<SyncTarget>> CheckFiles();
+  // SYNC_FAILED if an earlier sync has lost what the tasks wrote; not with
+  // force.
+  absl::Status CheckLost(const std::vector<SyncTarget>& targets) const;
   // Makes durable what the tasks wrote; adds the time it took to `time_us`.
   absl::Status Sync(const std::vector<SyncTarget>& targets, uint64_t* time_us);
   absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);

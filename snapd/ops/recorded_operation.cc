@@ -38,10 +38,9 @@ absl::Status RecordedOperation::BeginRecord(internal::OperationKind kind,
   return absl::OkStatus();
 }
 
-absl::Status RecordedOperation::RecordWorker(const TaskId& worker) {
+void RecordedOperation::SetWorker(const TaskId& worker) {
   record_.set_criu_pid(worker.pid);
   record_.set_criu_start_ticks(worker.start_ticks);
-  return WriteRecord();
 }
 
 void RecordedOperation::RemoveRecord() const {

@@ -81,8 +81,8 @@ class RecordedOperation {
   absl::Status WriteRecord() const {
     return parts_.catalog->records().Write(record_);
   }
-  // Before the engine's worker is told what to do.
-  absl::Status RecordWorker(const TaskId& worker);
+  // To be written down before the engine's worker is told what to do.
+  void SetWorker(const TaskId& worker);
   // A record that cannot be removed is left to the next start, with a warning.
   void RemoveRecord() const;
 

@@ -193,8 +193,7 @@ absl::StatusOr<v1::RestoreSnapshotResult> Restore::Start(int images) {
   if (!begun.ok()) return begun;
   RestoreCallbacks callbacks;
   callbacks.started = [this](const TaskId& worker, const Placement& placement) {
-    record_.set_criu_pid(worker.pid);
-    record_.set_criu_start_ticks(worker.start_ticks);
+    SetWorker(worker);
     record_.set_scope(placement.scope);
     record_.set_cgroup(placement.cgroup);
     return Note();

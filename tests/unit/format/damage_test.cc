@@ -436,20 +436,11 @@ TEST(DamageOfSharedTrees, LosesWhatIsReachedTooOften) {
   std::vector<Extent> runs;
   for (uint64_t i = 0; i < KMEMFS_SRUNS_PER_PAGE - 4; i++)
     runs.push_back({i, 1, data + i % 2 * 2});
-  uint64_t page = image.WriteRope(runs).top;
-  uint64_t length = runs.size();
-  constexpr uint32_t kHeight = 3;
-  for (uint32_t level = 1; level <= kHeight; level++) {
-    const std::vector<kmemfs_child_info> children(
-        level < kHeight ? KMEMFS_CHILDREN_PER_PAGE : 5,
-        {static_cast<__u32>(page), length});
-    page = image.WriteNode(level, children);
-    length *= children.size();
-  }
+  const Rope rope = image.WriteSharedRope(runs, 3);
+  const uint64_t length = rope.nr_pages;
   ASSERT_GT(length, KMEMFS_MAX_AGAIN);
   Inode file = File(2, "file", {});
-  file.rope = {
-      .top = page, .height = kHeight, .nr_runs = length, .nr_pages = length};
+  file.rope = rope;
   file.size = length * KMEMFS_PAGE_SIZE;
   const kmemfs_root_info root = image.Commit(
       {RootDirectory(), file, File(3, "whole", {{0, 1, image.Allocate()}})});

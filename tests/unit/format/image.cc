@@ -262,6 +262,20 @@ Rope Image::WriteRope(const std::vector<Extent>& runs) {
   return rope;
 }
 
+Rope Image::WriteSharedRope(const std::vector<Extent>& runs, uint32_t height) {
+  Rope rope = WriteRope(runs);
+  for (rope.height = 1; rope.height <= height; rope.height++) {
+    const std::vector<kmemfs_child_info> children(
+        rope.height < height ? KMEMFS_CHILDREN_PER_PAGE : 5,
+        {static_cast<__u32>(rope.top), rope.nr_pages});
+    rope.top = WriteNode(rope.height, children);
+    rope.nr_pages *= children.size();
+  }
+  rope.height = height;
+  rope.nr_runs = rope.nr_pages;
+  return rope;
+}
+
 uint64_t Image::WriteNode(uint32_t level,
                           const std::vector<kmemfs_child_info>& children) {
   kmemfs_sink sink = Sink(2);

@@ -123,6 +123,10 @@ class Image {
   uint64_t WriteNode(uint32_t level,
                      const std::vector<kmemfs_child_info>& children);
 
+  // `height` levels of nodes over a rope of these runs, as full as they can be
+  // but for the top, which has five entries: all of the same child.
+  Rope WriteSharedRope(const std::vector<Extent>& runs, uint32_t height);
+
   // What the next commits have of checksums, by device page.
   std::map<uint64_t, uint32_t>& sums() { return sums_; }
 

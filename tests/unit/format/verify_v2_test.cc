@@ -487,20 +487,11 @@ TEST(Segments, OfOneLengthAreNotTakenForEachOther) {
 
 TEST(SharedTrees, AreNotWalkedWithoutEnd) {
   Image image(64, 2);
-  uint64_t length = 1;
-  uint64_t page = image.WriteRope({{0, 1, image.Allocate()}}).top;
-  constexpr uint32_t kHeight = 4;
-  for (uint32_t level = 1; level <= kHeight; level++) {
-    const std::vector<kmemfs_child_info> children(
-        level < kHeight ? KMEMFS_CHILDREN_PER_PAGE : 5,
-        {static_cast<__u32>(page), length});
-    page = image.WriteNode(level, children);
-    length *= children.size();
-  }
+  const Rope rope = image.WriteSharedRope({{0, 1, image.Allocate()}}, 4);
+  const uint64_t length = rope.nr_pages;
   ASSERT_GT(length, KMEMFS_MAX_VISITS);
   Inode file = File(2, "file", {});
-  file.rope = {
-      .top = page, .height = kHeight, .nr_runs = length, .nr_pages = length};
+  file.rope = rope;
   file.size = length * KMEMFS_PAGE_SIZE;
   image.Commit({RootDirectory(), file});
   EXPECT_THAT(Recover(image.media()),
