@@ -92,7 +92,7 @@ void kmemfs_new_table_destroy(struct kmemfs_new_table *w);
 /* commit.c */
 void kmemfs_unwrite(struct kmemfs_commit *c, size_t fresh);
 
-/* sums.c */
+/* sums_media.c */
 void kmemfs_commit_sums(struct kmemfs_commit *c);
 void kmemfs_sums_committed(struct kmemfs_commit *c);
 

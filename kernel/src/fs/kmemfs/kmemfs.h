@@ -619,7 +619,10 @@ loff_t kmemfs_seek(struct kmemfs_inode *ki, loff_t offset, int whence, loff_t si
 u32 *kmemfs_entry_locked(struct kmemfs_inode *ki, unsigned long index);
 void kmemfs_rewrites(struct kmemfs *k, u32 page);
 bool kmemfs_next_run(struct kmemfs_scan *s);
+
+/* pending.c */
 void kmemfs_add_pending(struct kmemfs *k, const u32 *pages, unsigned long nr);
+void kmemfs_add_pending_chunk(struct kmemfs *k, struct kmemfs_chunk *chunk);
 void kmemfs_take_pending(struct kmemfs *k, struct list_head *chunks);
 void kmemfs_put_pending(struct kmemfs *k, struct list_head *chunks, bool release);
 
@@ -723,6 +726,12 @@ int kmemfs_sum_all(struct kmemfs *k);
 void kmemfs_sums_wanted(struct kmemfs *k, u32 page);
 void kmemfs_sums_kick(struct kmemfs *k);
 size_t kmemfs_sums_memory(void);
+void kmemfs_sums_init(struct kmemfs *k);
+void kmemfs_sums_stop(struct kmemfs *k);
+void kmemfs_sums_exit(struct kmemfs *k);
+int kmemfs_register_sums(void);
+
+/* sums_media.c */
 unsigned long kmemfs_sums_commits(struct kmemfs *k);
 int kmemfs_load_sums(struct kmemfs *k, unsigned long n, u64 page, const struct kmemfs_sums *sums,
 		     bool *hold);
@@ -730,10 +739,6 @@ void kmemfs_sums_count_for(struct kmemfs *k, u32 page, unsigned long count);
 int kmemfs_lose_sums(struct kmemfs *k, unsigned long n, unsigned long count);
 bool kmemfs_is_sums_page(struct kmemfs *k, u64 page, enum kmemfs_page_kind kind);
 void kmemfs_sums_loaded(struct kmemfs *k, bool failed);
-void kmemfs_sums_init(struct kmemfs *k);
-void kmemfs_sums_stop(struct kmemfs *k);
-void kmemfs_sums_exit(struct kmemfs *k);
-int kmemfs_register_sums(void);
 
 /* verify.c */
 int kmemfs_ioc_verify(struct file *file, struct kmemfs_verify_range __user *arg);
