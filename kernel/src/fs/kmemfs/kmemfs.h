@@ -483,7 +483,7 @@ void kmemfs_end(struct inode *inode, unsigned long runs);
 void kmemfs_trees_done(struct kmemfs_inode *ki, const struct kmemfs_tree_ref *tree);
 void kmemfs_trees_forget(struct kmemfs_inode *ki);
 unsigned long kmemfs_tree_bound(const struct kmemfs_inode *ki);
-unsigned long kmemfs_tree_budget(const struct kmemfs_inode *ki);
+unsigned long kmemfs_tree_budget(struct kmemfs_inode *ki);
 unsigned long kmemfs_upgrade_need(const struct kmemfs_inode *ki);
 unsigned long kmemfs_rope_most(unsigned long entries);
 int kmemfs_trees_adopt(struct kmemfs_inode *ki);

@@ -93,13 +93,16 @@ static unsigned long kmemfs_trees_need(const struct kmemfs_inode *ki)
 }
 
 /* Those of them that the commit being written may take for its tree */
-unsigned long kmemfs_tree_budget(const struct kmemfs_inode *ki)
+unsigned long kmemfs_tree_budget(struct kmemfs_inode *ki)
 {
-	unsigned long whole = kmemfs_tree_bound(ki);
+	unsigned long budget;
 
-	if (kmemfs_whole_need(ki) <= kmemfs_changes_need(ki))
-		return whole;
-	return min(whole, ki->changes * KMEMFS_CHANGE_PAGES);
+	spin_lock(&ki->lock);
+	budget = kmemfs_tree_bound(ki);
+	if (kmemfs_whole_need(ki) > kmemfs_changes_need(ki))
+		budget = min(budget, ki->changes * KMEMFS_CHANGE_PAGES);
+	spin_unlock(&ki->lock);
+	return budget;
 }
 
 /* Caller holds ki->lock. True if pages are lacking, see kmemfs_reserve_change(). */
@@ -127,17 +130,14 @@ static bool kmemfs_trees_add(struct kmemfs_inode *ki, long new_runs, long planne
 	return lacking;
 }
 
-/* Have what a change lacks, and leave what only those may use that make space */
+/*
+ * Have what a change lacks, and leave what only those may use that make space. Commits are
+ * held up, and reclaim must not wait for one.
+ */
 static bool kmemfs_have_pages(struct kmemfs *k, enum kmemfs_change what)
 {
-	return kmemfs_reserve_add(k, what == KMEMFS_ADDS ? KMEMFS_RESERVE_MIN : 0);
-}
-
-/* The same with commits held up, of which reclaim must not wait for one */
-static bool kmemfs_have_pages_nofs(struct kmemfs *k, enum kmemfs_change what)
-{
 	unsigned int flags = memalloc_nofs_save();
-	bool enough = kmemfs_have_pages(k, what);
+	bool enough = kmemfs_reserve_add(k, what == KMEMFS_ADDS ? KMEMFS_RESERVE_MIN : 0);
 
 	memalloc_nofs_restore(flags);
 	return enough;
@@ -168,13 +168,18 @@ static bool kmemfs_try_again(struct kmemfs *k, bool *again)
 int kmemfs_plan(struct inode *inode, unsigned long runs, enum kmemfs_change what)
 {
 	struct kmemfs *k = kmemfs_of(inode);
-	bool lacking, again = true;
+	bool planned, again = true;
 
 	do {
-		lacking = kmemfs_trees_add(KMEMFS_I(inode), 0, runs + 1);
-		if (!lacking || what == KMEMFS_FREES_ALL || kmemfs_have_pages(k, what))
+		/* no commit sees a plan whose pages are not there */
+		down_read(&k->commit_sem);
+		planned = !kmemfs_trees_add(KMEMFS_I(inode), 0, runs + 1) ||
+			  what == KMEMFS_FREES_ALL || kmemfs_have_pages(k, what);
+		if (!planned)
+			kmemfs_unplan(inode, runs);
+		up_read(&k->commit_sem);
+		if (planned)
 			return 0;
-		kmemfs_unplan(inode, runs);
 	} while (kmemfs_try_again(k, &again));
 	return -ENOSPC;
 }
@@ -208,7 +213,7 @@ int kmemfs_begin(struct inode *inode, unsigned long runs, enum kmemfs_change wha
 
 	do {
 		kmemfs_hold_up_commits(ki);
-		if (!kmemfs_trees_add(ki, runs + 1, 0) || kmemfs_have_pages_nofs(k, what))
+		if (!kmemfs_trees_add(ki, runs + 1, 0) || kmemfs_have_pages(k, what))
 			return 0;
 		kmemfs_trees_add(ki, -(long)(runs + 1), 0);
 		up_read(&k->commit_sem);
@@ -255,7 +260,7 @@ void kmemfs_trees_forget(struct kmemfs_inode *ki)
  */
 int kmemfs_trees_adopt(struct kmemfs_inode *ki)
 {
-	if (!kmemfs_trees_add(ki, 0, 0) || kmemfs_have_pages_nofs(kmemfs_of(&ki->vfs), KMEMFS_ADDS))
+	if (!kmemfs_trees_add(ki, 0, 0) || kmemfs_have_pages(kmemfs_of(&ki->vfs), KMEMFS_ADDS))
 		return 0;
 	return -ENOSPC;
 }
@@ -294,7 +299,7 @@ int kmemfs_begin_xattrs(struct inode *inode, unsigned int pages, enum kmemfs_cha
 	do {
 		down_read(&k->commit_sem);
 		old = kmemfs_set_xattr_pages(ki, pages, &more);
-		if (!more || kmemfs_have_pages_nofs(k, what))
+		if (!more || kmemfs_have_pages(k, what))
 			return 0;
 		kmemfs_set_xattr_pages(ki, old, &more);
 		up_read(&k->commit_sem);
