@@ -113,6 +113,59 @@ def cuts_within_the_limit(machine):
         fresh(machine, "commit=0")
 
 
+@test("Mount.CutsArePossibleBelowALimitThatWasLowered", timeout=300)
+def cuts_beyond_the_limit(machine):
+    """Or that is less than what is there when it is mounted; but they are no way round it."""
+    def cut(where):
+        machine.sh(f"truncate -s -4097 {POOL}/a-{where}; sync -f {POOL}; rm {POOL}/a-{where}; sync -f {POOL}")
+
+    fresh(machine, "commit=0,size=64M")
+    try:
+        machine.sh(f"head -c 8K /dev/urandom >{POOL}/source")
+        for name in ("a-mount", "a-remount", "b"):
+            expect(write(machine, name, 18), "the limit is less")
+        machine.sh(f"sync -f {POOL}; mount -o remount,size=16M {POOL}")
+        cut("remount")
+        machine.remount("commit=0,size=16M")
+        cut("mount")
+        expect(not write(machine, "c", 1), "the limit is none")
+        machine.sh(f"rm {POOL}/c")
+        done = int(machine.run("python3", "-c", CUTS, POOL, "4095").stdout)
+        expect(0 < done <= 128, f"{done} cuts")
+    finally:
+        fresh(machine, "commit=0")
+
+
+# Two remounts at a time: the context of the second is older than what the first does.
+REMOUNTS = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(number, *arguments):
+    done = libc.syscall(number, *arguments)
+    if done < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return done
+FSCONFIG, FSPICK, SET_STRING, RECONFIGURE = 431, 433, 1, 7
+def remount(context, key, value):
+    call(FSCONFIG, context, SET_STRING, key, value, 0)
+    call(FSCONFIG, context, RECONFIGURE, None, None, 0)
+first, second = (call(FSPICK, -100, sys.argv[1].encode(), 0) for _ in range(2))
+remount(first, b"commit", b"77")
+remount(second, b"size", b"32M")
+"""
+
+
+@test("Mount.RemountsChangeOnlyWhatTheyName", timeout=300)
+def remounts_at_a_time(machine):
+    fresh(machine, "commit=0,size=64M,reserve=1M,byref=off")
+    try:
+        machine.run("python3", "-c", REMOUNTS, POOL)
+        options = machine.sh(f"findmnt -no FS-OPTIONS {POOL}").split(",")
+        expect({"commit=77", "size=32768k", "reserve=1024k", "byref=off"} <= set(options), f"it has {options}")
+    finally:
+        fresh(machine, "commit=0")
+
+
 # Stores to MiB of a new file through a mapping, says what statfs has, and waits.
 STORES = """
 import mmap, os, sys

@@ -449,6 +449,7 @@ static int kmemfs_finish(struct kmemfs_commit *c)
 		kmemfs_release(k, &c->old, kmemfs_reserve_return);
 		kmemfs_reserve_trim(k);
 		kmemfs_put_pending(k, &c->pending, true);
+		kmemfs_limit_committed(k);
 		kmemfs_sums_kick(k);
 	}
 	kvfree(c->fresh.page);

@@ -299,6 +299,7 @@ enum kmemfs_counter {
  * @rescue: the committed tree does not hold: nothing on the device is written, and all
  *	pages are kept (rescue.c). Does not change.
  * @max_pages: of data that the store may hold; 0: no limit
+ * @had_pages: least that it held since @max_pages was set, as of each commit
  * @owners: of each device page, if there is a limit
  * @held: pages that have any
  * @spares: pages that dirty folios of mapped files have put aside
@@ -338,6 +339,7 @@ struct kmemfs {
 	bool failed;
 	bool rescue;
 	u64 max_pages;
+	u64 had_pages;
 	atomic_t *owners;
 	atomic64_t held;
 	atomic64_t spares;
@@ -492,6 +494,9 @@ void kmemfs_xattrs_done(struct kmemfs_inode *ki, u64 page);
 
 /* limit.c */
 int kmemfs_limit_init(struct kmemfs *k);
+void kmemfs_limit_set(struct kmemfs *k, u64 pages);
+void kmemfs_limit_committed(struct kmemfs *k);
+bool kmemfs_may_exceed(struct kmemfs *k);
 void kmemfs_limit_exit(struct kmemfs *k);
 void __kmemfs_hold(struct kmemfs *k, const u32 *pages, unsigned long nr);
 void __kmemfs_unhold(struct kmemfs *k, const u32 *pages, unsigned long nr);

@@ -17,6 +17,10 @@
  * same time may exceed it by what each of them is about to add. What is put aside for
  * stores through mappings (mmap.c) counts as well.
  *
+ * A cut within a page needs another one for what is left of it, and may exceed the limit by
+ * KMEMFS_RESERVE_MIN / 2 for that. If a remount has lowered the limit below what is held,
+ * or a mount has found more than it allows, cuts are allowed for as much as is held.
+ *
  * Inodes and page tables of files are kernel memory of another kind, and all of them
  * are there while the device is mounted. Who needs more than half of what there is gets
  * no space; a mount may take two thirds. So what can be made can be mounted again.
@@ -45,6 +49,33 @@ int kmemfs_limit_init(struct kmemfs *k)
 		return 0;
 	k->owners = vzalloc(array_size(k->region.end, sizeof(*k->owners)));
 	return k->owners ? 0 : -ENOMEM;
+}
+
+/* The store may hold @pages, and has some already. Caller holds s_umount. */
+void kmemfs_limit_set(struct kmemfs *k, u64 pages)
+{
+	WRITE_ONCE(k->had_pages, kmemfs_held(k));
+	WRITE_ONCE(k->max_pages, pages);
+}
+
+/* A commit has given back what it does not have any more. Caller holds commit_lock. */
+void kmemfs_limit_committed(struct kmemfs *k)
+{
+	u64 held = kmemfs_held(k);
+
+	if (held < READ_ONCE(k->had_pages))
+		WRITE_ONCE(k->had_pages, held);
+}
+
+/*
+ * May a change that makes space take some pages beyond the limit? If more is held than that,
+ * as it was lowered or a mount has found as much, beyond what is left of that.
+ */
+bool kmemfs_may_exceed(struct kmemfs *k)
+{
+	u64 limit = max(READ_ONCE(k->max_pages), READ_ONCE(k->had_pages));
+
+	return !k->owners || kmemfs_held(k) < limit + KMEMFS_RESERVE_MIN / 2;
 }
 
 void kmemfs_limit_exit(struct kmemfs *k)

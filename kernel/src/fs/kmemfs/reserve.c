@@ -158,7 +158,7 @@ u32 kmemfs_reserve_take_data(struct kmemfs *k)
  */
 u32 kmemfs_reserve_take_freeing(struct kmemfs *k)
 {
-	if (k->owners && kmemfs_held(k) >= READ_ONCE(k->max_pages) + KMEMFS_RESERVE_MIN / 2)
+	if (!kmemfs_may_exceed(k))
 		return 0;
 	return kmemfs_reserve_get_good(k, KMEMFS_FOR_FREEING);
 }

@@ -273,11 +273,16 @@ static int kmemfs_parse_param(struct fs_context *fc, struct fs_parameter *param)
 	}
 }
 
-static void kmemfs_apply_options(struct kmemfs *k, const struct kmemfs_context *ctx)
+/* What a remount does not name stays: another one may have changed it meanwhile */
+static void kmemfs_apply_options(struct kmemfs *k, const struct kmemfs_context *ctx,
+				 unsigned long given)
 {
-	WRITE_ONCE(k->byref, ctx->byref);
-	WRITE_ONCE(k->commit_interval, ctx->commit);
-	WRITE_ONCE(k->max_pages, kmemfs_amount(k, &ctx->size));
+	if (given & BIT(OPT_BYREF))
+		WRITE_ONCE(k->byref, ctx->byref);
+	if (given & BIT(OPT_COMMIT))
+		WRITE_ONCE(k->commit_interval, ctx->commit);
+	if (given & BIT(OPT_SIZE))
+		kmemfs_limit_set(k, kmemfs_amount(k, &ctx->size));
 }
 
 static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
@@ -315,7 +320,7 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	atomic64_set(&k->table_bytes, 0);
 	for (i = 0; i < KMEMFS_NR_COUNTERS; i++)
 		atomic64_set(&k->counter[i], 0);
-	kmemfs_apply_options(k, ctx);
+	kmemfs_apply_options(k, ctx, ~0UL);
 	/* What cannot be made durable is no better after a mount. */
 	k->failed = READ_ONCE(k->kp->not_durable);
 	if (k->failed) {
@@ -336,6 +341,8 @@ static int kmemfs_fill_super(struct super_block *sb, struct fs_context *fc)
 	r = kmemfs_limit_init(k);
 	if (!r)
 		r = kmemfs_load(k, sb);
+	/* which may be less than has been found */
+	kmemfs_limit_set(k, k->max_pages);
 	if (!r && !k->rescue)
 		kmemfs_reserve_set_data(k, kmemfs_amount(k, &ctx->reserve));
 	return r;
@@ -348,6 +355,7 @@ static const char *kmemfs_other_option(const struct fs_context *fc)
 	const struct kmemfs_context *ctx = fc->fs_private;
 	const unsigned long given = ctx->given;
 
+	/* under s_umount, as whoever changes them */
 	if ((fc->sb_flags ^ k->sb->s_flags) & SB_RDONLY)
 		return sb_rdonly(k->sb) ? "rw" : "ro";
 	if ((given & BIT(OPT_BYREF)) && ctx->byref != k->byref)
@@ -414,14 +422,14 @@ static int kmemfs_reconfigure(struct fs_context *fc)
 			"the device cannot make data durable" : "what is stored is damaged");
 		return -EROFS;
 	}
-	if (!k->max_pages != !kmemfs_amount(k, &ctx->size))
+	if ((ctx->given & BIT(OPT_SIZE)) && !k->max_pages != !kmemfs_amount(k, &ctx->size))
 		return invalfc(fc, "size= cannot be introduced or dropped by a remount");
 	if (fc->sb_flags & SB_RDONLY)
 		r = sync_filesystem(fc->root->d_sb);
 	if (r)
 		return r;
-	kmemfs_apply_options(k, ctx);
-	if (!k->rescue)
+	kmemfs_apply_options(k, ctx, ctx->given);
+	if (!k->rescue && (ctx->given & BIT(OPT_RESERVE)))
 		kmemfs_reserve_set_data(k, kmemfs_amount(k, &ctx->reserve));
 	/* What has changed before is due at the new time. */
 	if (k->commit_interval && READ_ONCE(k->dirty))
@@ -453,14 +461,6 @@ static int kmemfs_init_fs_context(struct fs_context *fc)
 		return -ENOMEM;
 	ctx->byref = true;
 	ctx->commit = KMEMFS_COMMIT_INTERVAL;
-	if (fc->purpose == FS_CONTEXT_FOR_RECONFIGURE) {
-		struct kmemfs *k = KMEMFS_SB(fc->root->d_sb);
-
-		ctx->byref = k->byref;
-		ctx->commit = k->commit_interval;
-		ctx->size.pages = k->max_pages;
-		ctx->reserve.pages = k->reserve.data;
-	}
 	fc->fs_private = ctx;
 	fc->ops = &kmemfs_context_ops;
 	return 0;
