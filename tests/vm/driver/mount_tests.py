@@ -166,6 +166,36 @@ def remounts_at_a_time(machine):
         fresh(machine, "commit=0")
 
 
+# Writes a page every 256 MiB of a file that no commit has, and takes each away at once.
+HERE_AND_THERE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+PUNCH, LONG = 3, ctypes.c_long
+fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR)
+os.ftruncate(fd, 1 << 42)
+for at in range(0, 1 << 42, 1 << 28):
+    assert os.pwrite(fd, b"x", at) == 1
+    assert not libc.fallocate(fd, PUNCH, LONG(at), LONG(4 << 20)), os.strerror(ctypes.get_errno())
+"""
+
+
+@test("Mount.WhatWasTakenAwayBeforeACommitTakesNoMemory", timeout=300)
+def marks_without_end(machine):
+    """With commit=0 nobody knows when one comes."""
+    def slabs():
+        return int(machine.sh("awk '/^(SReclaimable|SUnreclaim):/ { n += $2 } END { print n }' /proc/meminfo"))
+
+    fresh(machine, "commit=0")
+    try:
+        before = slabs()
+        machine.run("python3", "-c", HERE_AND_THERE, f"{POOL}/sparse")
+        taken = slabs() - before
+        print(f"{taken} KiB")
+        expect(taken < 4096, f"{taken} KiB of kernel memory for a file that is one hole")
+    finally:
+        fresh(machine, "commit=0")
+
+
 # Stores to MiB of a new file through a mapping, says what statfs has, and waits.
 STORES = """
 import mmap, os, sys

@@ -294,6 +294,7 @@ static void kmemfs_mark_committed(const struct kmemfs_commit *c, struct kmemfs_i
 			spin_lock(&ki->lock);
 			for (i = 0; i < KMEMFS_CHUNK_SIZE; i++)
 				chunk->entry[i] &= ~KMEMFS_NEW;
+			chunk->committed = true;
 			spin_unlock(&ki->lock);
 		}
 		xa_clear_mark(&ki->chunks, ci, KMEMFS_CHUNK_DIRTY);

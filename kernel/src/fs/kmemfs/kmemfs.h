@@ -31,11 +31,13 @@
  * struct kmemfs_chunk - part of a file's page table
  * @list: in kmemfs.pending once the file is gone
  * @nr: entries that are not holes
+ * @committed: the last commit may have some in its place. kmemfs_inode.lock.
  * @entry: device pages, each with the reference that the file holds
  */
 struct kmemfs_chunk {
 	struct list_head list;
 	unsigned int nr;
+	bool committed;
 	u32 entry[KMEMFS_CHUNK_SIZE];
 };
 

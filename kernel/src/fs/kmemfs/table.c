@@ -128,6 +128,7 @@ static int kmemfs_new_chunk(struct kmemfs_inode *ki, unsigned long index)
 		was = xa_load(&ki->chunks, ci);
 		if (was && !xa_is_value(was))
 			break;
+		chunk->committed = was;
 		old = xa_cmpxchg(&ki->chunks, ci, was, chunk, GFP_KERNEL);
 		if (old == was)
 			return 0;
@@ -385,10 +386,14 @@ static void kmemfs_clear_entries(struct kmemfs_inode *ki, struct kmemfs_chunk *c
 	}
 }
 
-/* A chunk leaves the table; the next commit, if one has the file, must know where it was */
-static void kmemfs_take_chunk(struct kmemfs_inode *ki, unsigned long ci)
+/*
+ * A chunk leaves the table; the next commit, if one has the file, must know where it was.
+ * If the last one has it: else who writes here and there would leave marks without end.
+ */
+static void kmemfs_take_chunk(struct kmemfs_inode *ki, const struct kmemfs_chunk *chunk,
+			      unsigned long ci)
 {
-	if (!ki->vfs.i_nlink) {
+	if (!ki->vfs.i_nlink || !chunk->committed) {
 		xa_erase(&ki->chunks, ci);
 		return;
 	}
@@ -411,11 +416,12 @@ void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned lo
 		unsigned long from = max(index, first) - first;
 		unsigned long to = min(end - first, KMEMFS_CHUNK_SIZE);
 
+		cond_resched();
 		if (xa_is_value(chunk))
 			continue;
 		if (to - from == KMEMFS_CHUNK_SIZE) {
 			spin_lock(&ki->lock);
-			kmemfs_take_chunk(ki, ci);
+			kmemfs_take_chunk(ki, chunk, ci);
 			kmemfs_account(ki, -(long)chunk->nr);
 			spin_unlock(&ki->lock);
 			kmemfs_drop_chunk(k, chunk, true);
@@ -423,7 +429,6 @@ void kmemfs_drop_range(struct kmemfs_inode *ki, unsigned long index, unsigned lo
 			kmemfs_clear_entries(ki, chunk, from, to);
 			xa_set_mark(&ki->chunks, ci, KMEMFS_CHUNK_DIRTY);
 		}
-		cond_resched();
 	}
 	ki->data_dirty = true;
 	kmemfs_dirty_inode(&ki->vfs, 0);
@@ -467,6 +472,7 @@ int kmemfs_load_run(struct kmemfs_inode *ki, unsigned long index, unsigned long 
 			if (r)
 				return r;
 			chunk = kmemfs_chunk_of(ki, index);
+			chunk->committed = true;
 		}
 		for (i = 0; i < span; i++)
 			chunk->entry[kmemfs_slot(index) + i] = page++;
