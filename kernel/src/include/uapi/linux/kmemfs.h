@@ -122,7 +122,8 @@ struct kmemfs_info {
  * @len: in: bytes, not zero; what is behind the end of the file holds. Out, with
  *	KMEMFS_VERIFY_BAD_LEN: bytes from @first_bad on that do not hold, all for one reason,
  *	in whole pages; they may reach beyond what was asked for
- * @flags: in: must be zero; out: KMEMFS_VERIFY_*
+ * @flags: in: must be zero; out: KMEMFS_VERIFY_*, zero unless it fails with EIO. So who
+ *	calls again after that sets it, and @len, anew
  * @done: out: bytes from @offset on that hold, or of which nobody knows
  * @pages_checked: out: pages among them that are what their checksums say
  * @pages_without_sum: out: pages that can be read and have no checksum (yet)

@@ -202,14 +202,23 @@ TEST_F(sums, bad_ranges_are_refused)
 		{ .offset = self->page, .len = 0 },
 		{ .offset = -self->page, .len = self->page },
 		{ .offset = self->page, .len = ~0ULL },
-		{ .len = self->page, .flags = 1 },
 	};
+	struct kmemfs_verify_range flag;
 	unsigned int i;
 
 	for (i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		EXPECT_EQ(-1, ioctl(self->file, KMEMFS_IOC_VERIFY, &bad[i]));
 		EXPECT_EQ(EINVAL, errno);
 	}
+	/* also one that only the kernel sets */
+	for (i = 0; i < 64; i++) {
+		flag = (struct kmemfs_verify_range){ .len = self->page, .flags = 1ULL << i };
+		EXPECT_EQ(-1, ioctl(self->file, KMEMFS_IOC_VERIFY, &flag));
+		EXPECT_EQ(EINVAL, errno);
+		EXPECT_EQ(self->page, flag.len);
+	}
+	ASSERT_EQ(0, ioctl(self->file, KMEMFS_IOC_VERIFY, &self->range));
+	EXPECT_EQ(0, self->range.flags);
 	EXPECT_EQ(-1, ioctl(self->file, KMEMFS_IOC_VERIFY, NULL));
 	EXPECT_EQ(EFAULT, errno);
 }
