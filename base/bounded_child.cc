@@ -97,6 +97,11 @@ absl::StatusOr<BoundedChild> BoundedChild::Start(Work work,
   return BoundedChild(UniqueFd(pidfd), std::move(reader));
 }
 
+void BoundedChild::Leave() {
+  reader_.reset();
+  left_behind().Add(std::move(pidfd_));
+}
+
 BoundedChild::~BoundedChild() {
   if (!pidfd_.valid()) return;
   // What it still writes fails from here on.

@@ -29,6 +29,10 @@ class BoundedChild {
   static absl::StatusOr<BoundedChild> Start(Work work, const void* argument,
                                             std::vector<int> kept = {});
 
+  // Lets it go on by itself, for what only it can still find out; its report is
+  // not read any more. A later one reaps it.
+  void Leave();
+
   BoundedChild(BoundedChild&&) noexcept = default;
   BoundedChild& operator=(BoundedChild&&) = delete;
   ~BoundedChild();

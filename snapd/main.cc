@@ -101,12 +101,14 @@ absl::Status Serve(const Options& options) {
   const ProcFs proc;
   CriuOptions criu = options.criu;
   criu.child_pids = launch::PidRange();
+  HostActions host;
+  host.sync_directory = absl::StrCat(criu.work_directory, "/syncs");
   CriuEngine engine(std::move(criu));
   PoolHolder pools(MakeOpener(options), proc, &engine);
   if (auto open = pools.Get(); !open.ok()) {
     LogError(absl::StrCat("no pool: ", open.status().message()));
   }
-  Operations operations(&pools, &engine, proc);
+  Operations operations(&pools, &engine, proc, std::move(host));
   if (absl::Status made = MakeSocketDirectory(options.socket); !made.ok()) {
     return made;
   }

@@ -12,7 +12,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+#include <ctime>
 #include <map>
 #include <optional>
 #include <utility>
@@ -44,6 +46,7 @@ struct Job {
 struct Jobs {
   const Job* first;
   size_t count;
+  int record;
 };
 
 // From here to Sync() all runs in the child: see BoundedChild::Work.
@@ -122,21 +125,33 @@ int TakeDescriptor(const Job& job, const struct statx& used) {
   return -1;
 }
 
-// What the child tells of a target.
+// What the child tells of a target: perhaps that its sync begins, and how it
+// has ended.
 struct Report {
+  enum State : unsigned char { kBegins, kNotReached, kSynced };
+  State state;
   // An errno, or 0.
   unsigned char error;
-  // It is of the sync itself, not of the way there.
-  unsigned char synced;
 };
 
 Report NotReached(int error) {
-  return {.error = static_cast<unsigned char>(error), .synced = 0};
+  return {.state = Report::kNotReached,
+          .error = static_cast<unsigned char>(error)};
+}
+
+bool WriteStep(int record, size_t target, SyncStep::State state, int error) {
+  if (record < 0) return true;
+  const SyncStep step = {.target = static_cast<uint32_t>(target),
+                         .state = state,
+                         .error = static_cast<uint8_t>(error),
+                         .ticks = TicksNow()};
+  return write(record, &step, sizeof(step)) == sizeof(step);
 }
 
 // Who opens a file breaks its leases and is seen by its server, and what is no
 // file or directory may do anything; so directories alone are opened.
-Report SyncOne(const Job& job) {
+Report SyncOne(const Jobs& jobs, size_t target, int report) {
+  const Job& job = jobs.first[target];
   struct statx used;
   if (HasNothingToSync(job.fd)) return NotReached(0);
   if (!Look(job.fd, &used)) return NotReached(errno);
@@ -149,16 +164,27 @@ Report SyncOne(const Job& job) {
   if (fd < 0) fd = OpenMountPoint(job, used);
   if (fd < 0) fd = TakeDescriptor(job, used);
   if (fd < 0) return NotReached(error);
-  error = syncfs(fd) == 0 ? 0 : errno;
+  if (!WriteStep(jobs.record, target, SyncStep::kBegins, 0)) {
+    return NotReached(EIO);
+  }
+  const Report begins = {.state = Report::kBegins, .error = 0};
+  error = 0;
+  // Who is told that it begins does not kill it. Nobody asks for it any more if
+  // nobody can be told.
+  if (write(report, &begins, sizeof(begins)) == sizeof(begins)) {
+    error = syncfs(fd) == 0 ? 0 : errno;
+  }
   close(fd);
-  return {.error = static_cast<unsigned char>(error), .synced = 1};
+  (void)WriteStep(jobs.record, target, SyncStep::kEnds, error);
+  return {.state = Report::kSynced, .error = static_cast<unsigned char>(error)};
 }
 
-// A report for each target.
+// Reports of each target, as long as there is somebody to read them.
 void Sync(const void* argument, int report) {
+  (void)std::signal(SIGPIPE, SIG_IGN);
   const auto* jobs = static_cast<const Jobs*>(argument);
   for (size_t i = 0; i < jobs->count; ++i) {
-    const Report done = SyncOne(jobs->first[i]);
+    const Report done = SyncOne(*jobs, i, report);
     if (write(report, &done, sizeof(done)) != sizeof(done)) return;
   }
 }
@@ -199,22 +225,20 @@ absl::Status Failed(const std::string& mount_point, int error) {
   return MakeError(details);
 }
 
-// Where the file system of the file is mounted; the mount it was found on
-// first.
-std::vector<std::string> PlacesOf(const UsedFile& file,
-                                  const std::vector<MountInfo>& mounts) {
-  std::vector<std::string> places;
+// Says what the file system of the file is, and where it is mounted; the mount
+// it was found on first.
+void FindPlaces(const UsedFile& file, const std::vector<MountInfo>& mounts,
+                SyncTarget* target) {
   const auto own = std::find_if(
       mounts.begin(), mounts.end(),
       [&](const MountInfo& mount) { return mount.id == file.mount_id; });
-  const dev_t device = own == mounts.end() ? file.device : own->device;
-  if (own != mounts.end()) places.push_back(own->mount_point);
+  target->device = own == mounts.end() ? file.device : own->device;
+  if (own != mounts.end()) target->places.push_back(own->mount_point);
   for (const MountInfo& mount : mounts) {
-    if (mount.device == device && mount.id != file.mount_id) {
-      places.push_back(mount.mount_point);
+    if (mount.device == target->device && mount.id != file.mount_id) {
+      target->places.push_back(mount.mount_point);
     }
   }
-  return places;
 }
 
 // The number of the task's descriptor; -1 if the file is not used by one.
@@ -249,7 +273,7 @@ absl::StatusOr<std::optional<SyncTarget>> MakeTarget(const ProcFs& proc,
   auto mounts = proc.ReadMounts(file.pid);
   if (absl::IsNotFound(mounts.status())) return std::nullopt;
   if (!mounts.ok()) return mounts.status();
-  target.places = PlacesOf(file, *mounts);
+  FindPlaces(file, *mounts, &target);
   return target;
 }
 
@@ -272,7 +296,6 @@ absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
       auto target = MakeTarget(proc, *file);
       if (!target.ok()) return target.status();
       if (!target->has_value()) continue;
-      (*target)->device = device;
       for (const UsedFile* other : used) {
         const int number = DescriptorOf(*other);
         if (number >= 0) {
@@ -287,9 +310,18 @@ absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
   return targets;
 }
 
+uint64_t TicksNow() {
+  struct timespec now = {};
+  clock_gettime(CLOCK_BOOTTIME, &now);
+  const auto hz = static_cast<uint64_t>(sysconf(_SC_CLK_TCK));
+  constexpr uint64_t kNanoseconds = 1000000000;
+  return static_cast<uint64_t>(now.tv_sec) * hz +
+         static_cast<uint64_t>(now.tv_nsec) * hz / kNanoseconds;
+}
+
 SyncOutcome SyncFileSystems(const std::vector<SyncTarget>& targets,
                             absl::Duration timeout,
-                            const Cancellation& cancellation) {
+                            const Cancellation& cancellation, int record) {
   SyncOutcome outcome;
   if (targets.empty()) return outcome;
   const absl::Time deadline = absl::Now() + timeout;
@@ -310,15 +342,22 @@ SyncOutcome SyncFileSystems(const std::vector<SyncTarget>& targets,
     kept.push_back(target.fd.get());
     if (target.root.valid()) kept.push_back(target.root.get());
   }
-  const Jobs all = {.first = jobs.data(), .count = jobs.size()};
+  if (record >= 0) kept.push_back(record);
+  const Jobs all = {
+      .first = jobs.data(), .count = jobs.size(), .record = record};
   auto child = BoundedChild::Start(Sync, &all, std::move(kept));
   if (!child.ok()) return child.status();
   // All are asked: the kernel tells of lost data once, whoever it is that asks.
   for (const SyncTarget& target : targets) {
-    Report done;
-    absl::Status read =
-        child->Read(&done, sizeof(done), deadline, &cancellation);
+    Report done = {.state = Report::kBegins, .error = 0};
+    bool begun = false;
+    absl::Status read;
+    while (read.ok() && done.state == Report::kBegins) {
+      read = child->Read(&done, sizeof(done), deadline, &cancellation);
+      begun |= read.ok() && done.state == Report::kBegins;
+    }
     if (!read.ok()) {
+      if (begun && record >= 0) child->Leave();
       const bool late = absl::IsDeadlineExceeded(read);
       outcome.status.Update(late ? TimedOut(target.mount_point, timeout)
                                  : read);
@@ -326,7 +365,7 @@ SyncOutcome SyncFileSystems(const std::vector<SyncTarget>& targets,
     }
     if (done.error == 0) continue;
     outcome.status.Update(Failed(target.mount_point, done.error));
-    if (done.synced != 0) {
+    if (done.state == Report::kSynced) {
       outcome.lost.push_back({.device = target.device,
                               .mount_point = target.mount_point,
                               .error = std::strerror(done.error)});

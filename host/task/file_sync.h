@@ -14,6 +14,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,7 +41,7 @@ struct SyncTarget {
   UniqueFd fd;
   // Its mount point, for people.
   std::string mount_point;
-  // As files there have it.
+  // Of the file system as a whole, which files of a subvolume have not.
   dev_t device = 0;
   // What the tasks have open there.
   std::vector<TaskDescriptor> descriptors = {};
@@ -75,13 +76,33 @@ struct SyncOutcome {
   std::vector<LostWrites> lost;
 };
 
+// What the child writes down of a sync(2) of one target, before and after it.
+struct SyncStep {
+  enum State : uint8_t { kBegins = 1, kEnds = 2 };
+  uint32_t target = 0;
+  State state = kBegins;
+  // An errno, or 0.
+  uint8_t error = 0;
+  uint16_t reserved = 0;
+  // As TaskId::start_ticks.
+  uint64_t ticks = 0;
+};
+
+// Now, as TaskId::start_ticks.
+uint64_t TicksNow();
+
 // Syncs all of them, one after the other, but those that are only memory or the
 // kernel's own, such as tmpfs and proc. UNAVAILABLE, SYNC_TIMEOUT once
 // `timeout` is over, SYNC_FAILED if one says so; both name the mount point.
 // CANCELLED as soon as `cancellation` fires. Thread-safe.
+//
+// The kernel tells of lost data once, whoever it is that asks, and may do so
+// after this has returned. So the child ends the sync that it is at, and writes
+// SyncSteps to the end of `record`, a file open for appending, of which it has
+// a descriptor until it has ended. Below 0: it is killed, and nobody learns.
 SyncOutcome SyncFileSystems(const std::vector<SyncTarget>& targets,
                             absl::Duration timeout,
-                            const Cancellation& cancellation);
+                            const Cancellation& cancellation, int record = -1);
 
 }  // namespace daxsnap
 

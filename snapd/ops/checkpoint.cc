@@ -33,6 +33,9 @@ constexpr uint64_t kFullBelowBytes = uint64_t{16} << 20;
 
 constexpr absl::Duration kSyncTimeout = absl::Seconds(60);
 
+// File systems that a snapshot names of those that may have lost something.
+constexpr size_t kMaxLostWrites = 20;
+
 absl::StatusOr<bool> SameRequest(const v1::Snapshot& snapshot,
                                  const v1::CreateSnapshotRequest& request,
                                  bool leave_running, const ProcFs& proc) {
@@ -158,7 +161,8 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   tmpfiles_ = *std::move(rules);
   auto targets = CheckFiles();
   if (!targets.ok()) return targets.status();
-  if (absl::Status lost = CheckLost(*targets); !lost.ok()) return lost;
+  absl::Status lost = CheckLost(*targets, absl::InfinitePast());
+  if (!lost.ok()) return lost;
   // What is on its way to the disks already is not waited for while the tasks
   // stand still.
   absl::Status synced = Sync(*targets, &sync_us_);
@@ -189,10 +193,18 @@ absl::StatusOr<std::vector<SyncTarget>> Checkpoint::CheckFiles() {
   return CollectSyncTargets(*parts_.proc, *files);
 }
 
-absl::Status Checkpoint::CheckLost(
-    const std::vector<SyncTarget>& targets) const {
-  if (options_.force()) return absl::OkStatus();
-  return parts_.sync_failures->Check(*parts_.proc, tree_, targets);
+absl::Status Checkpoint::CheckLost(const std::vector<SyncTarget>& targets,
+                                   absl::Time deadline) {
+  auto suspicions =
+      parts_.sync_failures->Check(tree_, targets, deadline, *cancellation_);
+  if (!suspicions.ok()) return suspicions.status();
+  if (suspicions->empty()) return absl::OkStatus();
+  if (!options_.force()) return RefuseSuspicion(suspicions->front());
+  for (const auto& suspicion : *suspicions) {
+    lost_writes_.push_back(FindingOf(suspicion));
+    if (lost_writes_.size() == kMaxLostWrites) break;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
@@ -200,14 +212,19 @@ absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
   progress_(v1::PROGRESS_PHASE_SYNCING);
   const uint32_t seconds = options_.sync_timeout_seconds();
   const absl::Time start = absl::Now();
-  SyncOutcome synced = parts_.host->sync(
-      targets, seconds == 0 ? kSyncTimeout : absl::Seconds(seconds),
-      *cancellation_);
+  const absl::Duration timeout =
+      seconds == 0 ? kSyncTimeout : absl::Seconds(seconds);
+  auto sync = parts_.sync_failures->Begin(tree_, targets);
+  if (!sync.ok()) return sync.status();
+  SyncOutcome synced =
+      parts_.host->sync(targets, timeout, *cancellation_, sync->record());
+  sync->Ended(synced.lost);
+  absl::Status status = std::move(synced.status);
+  // Another one may be told of the loss, and this one no more.
+  lost_writes_.clear();
+  if (status.ok()) status = CheckLost(targets, start + timeout);
   *time_us += MicrosecondsSince(start);
-  parts_.sync_failures->Add(tree_, synced.lost);
-  if (!synced.status.ok()) return std::move(synced.status);
-  // Another call may have been told of the loss, and this one no more.
-  return CheckLost(targets);
+  return status;
 }
 
 absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
@@ -391,9 +408,11 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   if (!manifest.ok()) return manifest.status();
   manifest_ = *std::move(manifest);
   v1::Snapshot* snapshot = manifest_.mutable_snapshot();
-  snapshot->mutable_findings()->Assign(findings_.begin(), findings_.end());
+  snapshot->mutable_findings()->Assign(lost_writes_.begin(),
+                                       lost_writes_.end());
+  snapshot->mutable_findings()->Add(findings_.begin(), findings_.end());
   snapshot->set_forced(options_.force() && !options_.leave_running() &&
-                       HasLoss(findings_));
+                       (HasLoss(findings_) || HasLoss(lost_writes_)));
   return absl::OkStatus();
 }
 

@@ -51,9 +51,11 @@ class Checkpoint : private RecordedOperation {
   // back; an error if that is a reason not to go on. What to sync before the
   // kill.
   absl::StatusOr<std::vector<SyncTarget>> CheckFiles();
-  // SYNC_FAILED if an earlier sync has lost what the tasks wrote; not with
-  // force.
-  absl::Status CheckLost(const std::vector<SyncTarget>& targets) const;
+  // SYNC_FAILED or SYNC_TIMEOUT if another sync has lost what the tasks wrote,
+  // or may have; syncs under way are waited for until `deadline`. With force
+  // they are lost_writes_.
+  absl::Status CheckLost(const std::vector<SyncTarget>& targets,
+                         absl::Time deadline);
   // Makes durable what the tasks wrote; adds the time it took to `time_us`.
   absl::Status Sync(const std::vector<SyncTarget>& targets, uint64_t* time_us);
   absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);
@@ -85,6 +87,8 @@ class Checkpoint : private RecordedOperation {
   absl::Time create_time_;
   TmpfilesRules tmpfiles_;
   std::vector<v1::Finding> findings_;
+  // As of the last sync.
+  std::vector<v1::Finding> lost_writes_;
   // What is to be synced once the tasks run again.
   std::vector<SyncTarget> sync_targets_;
   v1::Manifest manifest_;

@@ -39,7 +39,8 @@ class Operations {
       : pools_(pools),
         engine_(engine),
         proc_(std::move(proc)),
-        host_(std::move(host)) {}
+        host_(std::move(host)),
+        sync_failures_(host_.sync_directory, proc_) {}
 
   absl::StatusOr<v1::CreateSnapshotResult> Create(
       const Caller& caller, const v1::CreateSnapshotRequest& request,

@@ -35,12 +35,14 @@ using ProgressSink = std::function<void(v1::ProgressPhase)>;
 // put something else in its place.
 struct HostActions {
   std::function<SyncOutcome(const std::vector<SyncTarget>&, absl::Duration,
-                            const Cancellation&)>
+                            const Cancellation&, int record)>
       sync = SyncFileSystems;
   std::function<absl::StatusOr<std::vector<v1::Finding>>(
       const ProcFs&, const std::vector<TaskInfo>&, const std::vector<UsedFile>&,
       const FindingsInput&)>
       find = FindLosses;
+  // Where syncs are written down, see SyncFailures.
+  std::string sync_directory = "";
 };
 
 // The inside of snapd, as operations use it. All of it outlives them.

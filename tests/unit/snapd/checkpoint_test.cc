@@ -173,8 +173,14 @@ TEST_F(CheckpointTest, DataThatASyncHasLostIsNotForgotten) {
   EXPECT_EQ(syncs, 1);
   ExpectNothingHappened();
   request.mutable_options()->set_force(true);
-  const absl::Status forced = Create(request).status();
-  EXPECT_TRUE(forced.ok()) << forced;
+  const auto forced = Create(request);
+  ASSERT_TRUE(forced.ok()) << forced.status();
+  ASSERT_EQ(forced->snapshot().findings_size(), 1);
+  const v1::Finding& finding = forced->snapshot().findings(0);
+  EXPECT_EQ(finding.reason(), v1::ERROR_REASON_SYNC_FAILED);
+  EXPECT_EQ(finding.consequence(), v1::FINDING_CONSEQUENCE_LOST);
+  EXPECT_EQ(finding.path(), "/mnt/x");
+  EXPECT_TRUE(forced->snapshot().forced());
 }
 
 TEST_F(CheckpointTest, WhatASyncDidNotReachIsNotLost) {

@@ -196,7 +196,7 @@ struct Snapd {
         operations(
             &holder, engine, ProcFs(),
             {.sync = [](const std::vector<SyncTarget>&, absl::Duration,
-                        const Cancellation&) { return absl::OkStatus(); },
+                        const Cancellation&, int) { return absl::OkStatus(); },
              .find = [](const ProcFs&, const std::vector<TaskInfo>&,
                         const std::vector<UsedFile>&, const FindingsInput&)
                  -> absl::StatusOr<std::vector<v1::Finding>> {

@@ -37,7 +37,7 @@ class OperationsTestBase : public testing::Test {
   HostActions Host() {
     return {.sync =
                 [this](const std::vector<SyncTarget>& targets,
-                       absl::Duration timeout, const Cancellation&) {
+                       absl::Duration timeout, const Cancellation&, int) {
                   return on_sync ? on_sync(targets, timeout) : SyncOutcome();
                 },
             .find = [this](const ProcFs&, const std::vector<TaskInfo>&,

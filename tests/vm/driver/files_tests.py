@@ -129,6 +129,15 @@ with open(sys.argv[1], "wb", buffering=0) as file:
         print("alive", flush=True)
         time.sleep(0.02)
 """
+# Writes 24 MiB once.
+FILL = """
+import sys, time
+file = open(sys.argv[1], "wb", buffering=0)
+file.write(b"x" * (24 << 20))
+while True:
+    print("alive", flush=True)
+    time.sleep(0.1)
+"""
 OUTER, INNER = "/mnt/outer", "/mnt/inner"
 
 
@@ -237,14 +246,7 @@ def failing_sync(machine):
         mkdir -p {where}; mount -t tmpfs -o size=8m none {where}
         truncate -s 128M {where}/img; mkfs.ext4 -q -O ^has_journal {where}/img""")
     mount_image(machine, f"{where}/img", "/mnt/broken")
-    task = machine.snapctl_json("run", "--name", "broken", "--", "python3", "-c", """
-import sys, time
-file = open(sys.argv[1], "wb", buffering=0)
-file.write(b"x" * (24 << 20))
-while True:
-    print("alive", flush=True)
-    time.sleep(0.1)
-""", "/mnt/broken/file")
+    task = machine.snapctl_json("run", "--name", "broken", "--", "python3", "-c", FILL, "/mnt/broken/file")
     try:
         goes_on(machine, task["log"])
         error = refused(machine, FAILED, "SYNC_FAILED", "checkpoint", str(task["pid"]), "--name", "broken")
@@ -260,6 +262,44 @@ while True:
         machine.kill_session(task["pid"])
         unmount_images(machine, "/mnt/broken")
         machine.sh(f"umount {where}")
+
+
+@test("Files.WhatALateSyncHasLostIsNotForgotten", timeout=400)
+def late_failing_sync(machine):
+    """The disk fails when nobody waits for the sync any more, nor is that snapd there."""
+    with hanging_disk(machine):
+        # The inner file system believes in 64 MiB; the one below it has 8.
+        unmount_images(machine, INNER)
+        machine.sh(f"""
+            rm {OUTER}/inner; truncate -s 64M {OUTER}/inner; mkfs.ext4 -q -O ^has_journal {OUTER}/inner
+            free=$(stat -f -c '%a*%S' {OUTER}); fallocate -l $(($free - (8 << 20))) {OUTER}/ballast; sync -f {OUTER}""")
+        mount_image(machine, f"{OUTER}/inner", INNER)
+        machine.sh(f"sync -f {INNER}; fsfreeze -f {OUTER}")
+        task = machine.snapctl_json("run", "--name", "hangs", "--", "python3", "-c", FILL, f"{INNER}/file")
+        try:
+            goes_on(machine, task["log"])
+            timed_out(machine, task["pid"])
+            # Nor does it help that nothing is left to sync.
+            timed_out(machine, task["pid"])
+            machine.restart_snapd()
+            timed_out(machine, task["pid"])
+            expect(not snapd_alone(machine), "the sync does not hang: nothing was tested")
+            machine.sh(f"fsfreeze -u {OUTER}")
+            wait_until(lambda: snapd_alone(machine), "the end of the process that syncs")
+            machine.sh(f"sync -f {INNER} || true")
+            for again in range(2):
+                error = refused(machine, FAILED, "SYNC_FAILED", "checkpoint", str(task["pid"]), "--name", "hangs")
+                expect(error["metadata"]["path"] == INNER, f"another file system is named: {error}")
+                machine.restart_snapd()
+            goes_on(machine, task["log"])
+            clean_pool(machine)
+            machine.snapctl("checkpoint", "--force", str(task["pid"]), "--name", "hangs")
+            snapshot = machine.snapctl_json("inspect", "hangs")
+            found = [(finding["reason"], finding["path"]) for finding in snapshot["findings"]]
+            expect(snapshot["forced"] and ("SYNC_FAILED", INNER) in found, f"it says {snapshot}")
+            machine.snapctl("rm", "hangs")
+        finally:
+            machine.kill_session(task["pid"])
 
 
 @test("Files.SyncTimeoutsThatMakeNoSenseAreRefused", timeout=300)
