@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <endian.h>
 #include <gtest/gtest.h>
+#include <linux/kmem_blk_format.h>
 
 #include <cerrno>
 #include <cstddef>
@@ -8,6 +9,7 @@
 #include <functional>
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include "format.h"
 
@@ -140,6 +142,48 @@ TEST(Header, IsPresentHoweverOnePlaceIsDamaged) {
   kmem_persist_header no_magic = good;
   std::memset(no_magic.magic, 0, sizeof(no_magic.magic));
   EXPECT_TRUE(kmem_persist_header_present(&no_magic));
+}
+
+// A page that begins as the root of each type does, sealed.
+std::vector<uint8_t> Root(uint32_t kind) {
+  std::vector<uint8_t> page(4096, 0);
+  kmem_persist_root root = {};
+  root.kind = htole32(kind);
+  std::memcpy(root.uuid, kUuid, sizeof(root.uuid));
+  std::memcpy(page.data(), &root, sizeof(root));
+  page[4000] = 7;
+  root.crc = htole32(kmem_persist_page_crc(page.data(), 4));
+  std::memcpy(page.data(), &root, sizeof(root));
+  return page;
+}
+
+TEST(Header, IsTestifiedByTheRootOfEachType) {
+  EXPECT_EQ(kmem_persist_root_type(Root(0x544f4f52).data()), KMEM_PERSIST_FS);
+  EXPECT_EQ(kmem_persist_root_type(Root(0x4b4c424b).data()), KMEM_PERSIST_BLK);
+
+  std::vector<uint8_t> pages(6 * 4096);
+  kmemfs_mkfs(reinterpret_cast<kmemfs_root*>(pages.data()), kUuid, 2, 0);
+  EXPECT_EQ(kmem_persist_root_type(pages.data()), KMEM_PERSIST_FS);
+  EXPECT_EQ(kmem_persist_root_type(pages.data() + 4096), 0U) << "empty slot";
+  kmem_blk_mkfs(pages.data(), kUuid, 600);
+  EXPECT_EQ(kmem_persist_root_type(pages.data()), KMEM_PERSIST_BLK);
+  EXPECT_EQ(
+      std::memcmp(pages.data() + offsetof(kmem_persist_root, uuid), kUuid, 16),
+      0);
+}
+
+TEST(Header, IsNotTestifiedByAnythingElse) {
+  for (const uint32_t kind : {0x44544552U, 0x58444e49U, 0U, ~0U})
+    EXPECT_EQ(kmem_persist_root_type(Root(kind).data()), 0U) << kind;
+  const std::vector<uint8_t> good = Root(0x544f4f52);
+  for (size_t byte = 0; byte < good.size(); byte++) {
+    std::vector<uint8_t> bad = good;
+    bad[byte] ^= 1;
+    ASSERT_EQ(kmem_persist_root_type(bad.data()), 0U) << byte;
+  }
+  for (const int fill : {0, 0xff, 0xa5})
+    EXPECT_EQ(kmem_persist_root_type(std::vector<uint8_t>(4096, fill).data()),
+              0U);
 }
 
 TEST(Header, IsAbsentOnADeviceOfSomebodyElse) {

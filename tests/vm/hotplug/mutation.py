@@ -12,6 +12,7 @@ import header
 PAGE = header.PAGE
 SECONDS = int(os.environ.get("DAXSNAP_MUTATION_SECONDS", "0"))
 SEED = int(os.environ.get("DAXSNAP_MUTATION_SEED", "1"))
+ROOTS = {header.FS: b"ROOT", header.BLK: b"KBLK"}
 KINDS = (b"INDX", b"INOD", b"EXTS", b"SEGM", b"NODE", b"XATT", b"SUMS")
 HEAD = struct.Struct("<4sI16sQ")  # kind, crc, uuid, generation
 
@@ -22,6 +23,12 @@ def head_of(page):
 
 def crc_of(page):
     return header.crc32c(page[:4] + bytes(4) + page[8:])
+
+
+def root(kind, uuid=bytes(range(16))):
+    """A page that is the root of a pool of this type, going by the page alone."""
+    page = (ROOTS[kind] + bytes(4) + uuid).ljust(PAGE, b"\0")
+    return page[:4] + crc_of(page).to_bytes(4, "little") + page[8:]
 
 
 def ruling_slot(machine):
@@ -72,9 +79,8 @@ def damage(machine, chance, pages):
         number, other = chance.sample(pages, 2)
         old, foreign = machine.read(number), machine.read(other)
         new = bytearray(old)
-        # Without a header a device is an ordinary one: what is left of page 0 must tell that it had one.
-        kind = chance.choice(("flip", "cut") if number == 0 else
-                             ("flip", "flip", "zero", "cut", "copy", "noise") if other == 0 else
+        # Swapped with the root that tells of it, a header is gone without a trace.
+        kind = chance.choice(("flip", "flip", "zero", "cut", "copy", "noise") if 0 in (number, other) else
                              ("flip", "flip", "zero", "cut", "swap", "copy", "noise"))
         written = {}
         if kind == "flip":
@@ -84,7 +90,7 @@ def damage(machine, chance, pages):
         elif kind == "zero":
             new = bytearray(PAGE)
         elif kind == "cut":
-            start = chance.randrange(0 if number else len(header.MAGIC), PAGE)
+            start = chance.randrange(PAGE)
             new[start:] = bytes(PAGE - start)
             kind = f"cut at {start}"
         elif kind == "swap":

@@ -6,6 +6,7 @@ import os
 import random
 
 import header
+import mutation
 from device_test import PAGE, DeviceTest
 from machine import SELFTESTS
 
@@ -135,6 +136,25 @@ class Refused(DeviceTest):
         self.assert_refused(bytes(flipped), "wrong crc")
         self.assert_refused(b"XAXSNAP\x1a" + good[8:], "wrong magic")
         self.assert_refused(good[:2048] + bytes(2048), "wrong crc")
+
+    def test_destroyed_header_of_which_the_roots_tell(self):
+        """Nothing in page 0 says that it was a header; what it told of is there, and would be overwritten."""
+        for kind in (header.FS, header.BLK):
+            for number in (1, 2) if kind == header.FS else (1,):
+                good = header.page(self.size, kind=kind)
+                pages = [mutation.root(kind) if at == number else bytes(PAGE) for at in (1, 2)]
+                for damaged in (bytes(64) + good[64:], bytes(PAGE), random.randbytes(PAGE), b"\xff" * PAGE):
+                    self.assert_refused(damaged + b"".join(pages),
+                                        f"header: destroyed; page {number} is a root of pool "
+                                        "00010203-0405-0607-0809-0a0b0c0d0e0f")
+        self.vm.write(1, bytes(2 * PAGE))
+
+    def test_page_that_only_looks_like_a_root_refuses_nothing(self):
+        self.vm.write(0, bytes(PAGE) + b"".join(
+            root[:2000] + b"x" + root[2001:] for root in (mutation.root(header.FS), mutation.root(header.BLK))))
+        self.assertEqual(self.vm.guest("bind")["bind"], 0)
+        self.vm.guest("unbind")
+        self.vm.write(1, bytes(2 * PAGE))
 
     def test_any_flipped_bit(self):
         good, chance = header.page(self.size, label=b"fuzz"), random.Random(3)
@@ -318,18 +338,19 @@ class HeadIsMemory(DeviceTest):
         self.assertTrue(self.vm.guest("use", "900")["intact"])
         self.assertEqual(self.vm.read(0, 3), self.header + b"\x55" * (2 * PAGE))
 
-    def test_nobody_gets_the_first_page_of_a_device_without_header(self):
-        """Else a process could leave a header there, which the next boot would believe."""
+    def test_nobody_gets_the_head_of_a_device_without_header(self):
+        """Else a process could leave a header there, which the next boot would believe, or a root, for which
+        it would refuse the device."""
         self.vm.write(0, bytes(3 * PAGE))
-        forged = header.page(self.size, label=b"forged")
-        for zone, wanted in (("Movable", "online_movable"), ("Normal", "online_kernel")):
+        for zone, wanted, forged in (("Movable", "online_movable", header.page(self.size, label=b"forged")),
+                                     ("Normal", "online_kernel", mutation.root(header.FS))):
             with self.subTest(zone=zone):
                 self.assertEqual({b["state"] for b in self.bind()["blocks"]}, {"offline"})
                 self.assertEqual(set(self.vm.guest("blocks", wanted).values()), {0})
                 self.assertTrue(self.vm.guest("use", "900", forged.hex())["intact"])
                 counts = self.vm.guest("state")["zones"][zone]
-                self.assertEqual(self.vm.read(0), bytes(PAGE), "a process could write a header")
-                self.assertEqual(counts["present"] - counts["managed"], 1)
+                self.assertEqual(self.vm.read(0, 3), bytes(3 * PAGE), "a process could write a header or a root")
+                self.assertEqual(counts["present"] - counts["managed"], 3)
                 self.assertEqual(set(self.vm.guest("blocks", "offline").values()), {0})
                 self.assertEqual(self.vm.guest("unbind")["unbind"], 0)
 

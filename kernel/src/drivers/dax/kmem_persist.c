@@ -27,9 +27,11 @@
  * that the type allocates from. Unbinding the driver from a device that holds
  * data changes nothing; binding it again finds everything as it was.
  *
- * A device without header is plain memory, but for its page 0: a process that
- * got it could leave a header there for the next boot to believe. So nobody
- * gets it.
+ * A device whose page 0 is no header is plain memory, unless page 1 or 2 is the
+ * root of a type: then it had a header that was damaged beyond recognition, and
+ * what is stored would be overwritten. Of plain memory nobody gets these three
+ * pages: a process could leave a header there for the next boot to believe, or a
+ * root for it to refuse the device.
  */
 #include <linux/cc_platform.h>
 #include <linux/crash_dump.h>
@@ -365,15 +367,39 @@ static int check_device(struct kmem_persist *kp, struct dev_dax *dev_dax,
 	return 0;
 }
 
-/* Returns 1 if the device has a header, 0 if not. */
+static bool read_head_page(const struct kmem_persist *kp, unsigned long nr, void *to)
+{
+	return !kmem_persist_is_bad(kp, nr) &&
+	       !copy_mc_to_kernel(to, kp->head + nr * PAGE_SIZE, PAGE_SIZE);
+}
+
+/* Page 0 is no header. Was it one? 0: nothing says so. A root that cannot be read does not. */
+static int look_for_roots(struct kmem_persist *kp)
+{
+	struct kmem_persist_root *root __free(kfree) = kmalloc(PAGE_SIZE, GFP_KERNEL);
+	struct kmem_persist_why why;
+	unsigned long nr;
+
+	if (!root)
+		return refuse(kp, -ENOMEM, "out of memory");
+	for (nr = 1; nr < KMEM_PERSIST_HEAD_PAGES; nr++) {
+		if (!read_head_page(kp, nr, root) || !kmem_persist_root_type(root))
+			continue;
+		kmem_persist_why_set(&why, "header: destroyed; page %lu is a root of pool %pUb",
+				     nr, root->uuid);
+		return refuse(kp, -EUCLEAN, why.text);
+	}
+	return 0;
+}
+
+/* Returns 1 if the device has a header, 0 if it has not and never had one. */
 static int read_header(struct kmem_persist *kp)
 {
 	if (map_head(kp))
 		return refuse(kp, -ENOMEM, "cannot map the header");
-	if (kmem_persist_is_bad(kp, 0) ||
-	    copy_mc_to_kernel(&kp->header, kp->head, sizeof(kp->header)))
+	if (!read_head_page(kp, 0, &kp->header))
 		return refuse(kp, -EIO, "cannot read page 0, memory error");
-	return kmem_persist_header_present(&kp->header);
+	return kmem_persist_header_present(&kp->header) ?: look_for_roots(kp);
 }
 
 /*
@@ -648,7 +674,8 @@ void kmem_persist_close(struct kmem_persist *kp)
  */
 void kmem_persist_guard(struct dev_dax *dev_dax, int mgid)
 {
-	memory_group_hide_page(mgid, PHYS_PFN(dev_dax->ranges[0].range.start));
+	memory_group_hide_pages(mgid, PHYS_PFN(dev_dax->ranges[0].range.start),
+				KMEM_PERSIST_HEAD_PAGES);
 }
 
 static bool holds_head(const struct kmem_persist *kp, const struct memory_notify *mn)

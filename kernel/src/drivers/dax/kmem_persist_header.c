@@ -8,7 +8,8 @@
  * the kernel and in user space, so both sides agree by construction.
  *
  * A device with a header that cannot be trusted is left alone: neither onlined
- * as plain memory, which would overwrite what it holds, nor repaired.
+ * as plain memory, which would overwrite what it holds, nor repaired. So is one
+ * that has a root of some type without a header before it: the header was there.
  */
 #ifdef __KERNEL__
 #include <linux/build_bug.h>
@@ -93,6 +94,23 @@ bool kmem_persist_header_present(const void *page)
 	const struct kmem_persist_header *h = page;
 
 	return has_magic(h) || le32_to_cpu(h->crc) == header_crc(h);
+}
+
+__u32 kmem_persist_root_type(const void *page)
+{
+	const struct kmem_persist_root *root = page;
+
+	if (le32_to_cpu(root->crc) !=
+	    kmem_persist_page_crc(page, offsetof(struct kmem_persist_root, crc)))
+		return 0;
+	switch (le32_to_cpu(root->kind)) {
+	case KMEM_PERSIST_ROOT_BLK:
+		return KMEM_PERSIST_BLK;
+	case KMEM_PERSIST_ROOT_FS:
+		return KMEM_PERSIST_FS;
+	default:
+		return 0;
+	}
 }
 
 bool kmem_persist_all_zero(const void *bytes, size_t len)

@@ -38,7 +38,7 @@ extern "C" {
 #define KMEMFS_MAX_OWNED	0x1000000000ULL	/* pages, each counted once for each owner */
 
 enum kmemfs_page_kind {
-	KMEMFS_KIND_ROOT	= 0x544f4f52,	/* "ROOT" */
+	KMEMFS_KIND_ROOT	= KMEM_PERSIST_ROOT_FS,
 	KMEMFS_KIND_RETIRED	= 0x44544552,	/* "RETD": a root that rules no more */
 	KMEMFS_KIND_INDEX	= 0x58444e49,	/* "INDX" */
 	KMEMFS_KIND_INODES	= 0x444f4e49,	/* "INOD" */

@@ -13,7 +13,7 @@
 extern "C" {
 #endif
 
-#define KMEM_BLK_MAGIC		0x4b4c424b	/* "KBLK" */
+#define KMEM_BLK_MAGIC		KMEM_PERSIST_ROOT_BLK
 #define KMEM_BLK_BLOCK_SIZE	KMEM_PERSIST_PAGE_SIZE
 
 /* The superblock is page 1, page 2 is zero, and the map comes next. */

@@ -44,6 +44,22 @@ __u32 kmem_persist_page_crc(const void *page, size_t at);
  */
 bool kmem_persist_header_present(const void *page);
 
+/* How a root begins, in page 1 or 2, whatever the type: to be known without a header */
+#define KMEM_PERSIST_ROOT_BLK	0x4b4c424b	/* "KBLK" */
+#define KMEM_PERSIST_ROOT_FS	0x544f4f52	/* "ROOT" */
+
+struct kmem_persist_root {
+	__le32	kind;
+	__le32	crc;		/* crc32c of the page, this field taken as zero */
+	__u8	uuid[16];	/* of the header */
+};
+
+/*
+ * The type whose root the page is, going by the page alone; 0: it is none. If page 0
+ * of such a device is not a header, it was one.
+ */
+__u32 kmem_persist_root_type(const void *page);
+
 /**
  * kmem_persist_header_verify() - decide whether a header can be trusted
  * @h: page 0 of the device
