@@ -29,7 +29,7 @@ void AddCommands(CLI::App* app, Context* context, Action* action) {
   app->fallthrough();
   app->require_subcommand(1);
   CLI::App* pool = app->add_subcommand(
-      "pool", "Make, attach, detach, show, upgrade and check pools");
+      "pool", "Make, attach, detach, show, upgrade, repair and check pools");
   pool->fallthrough();
   pool->require_subcommand(1);
   AddPoolCreate(pool, context, action);
@@ -37,6 +37,7 @@ void AddCommands(CLI::App* app, Context* context, Action* action) {
   AddPoolDetach(pool, context, action);
   AddPoolShow(pool, context, action);
   AddPoolUpgrade(pool, context, action);
+  AddPoolRepair(pool, context, action);
   AddPoolKexecCheck(pool, context, action);
   AddRun(app, context, action);
   AddCheckpoint(app, context, action);

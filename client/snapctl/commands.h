@@ -40,6 +40,7 @@ void AddPoolDetach(CLI::App* pool, Context* context, Action* action);
 void AddPoolKexecCheck(CLI::App* pool, Context* context, Action* action);
 void AddPoolShow(CLI::App* pool, Context* context, Action* action);
 void AddPoolUpgrade(CLI::App* pool, Context* context, Action* action);
+void AddPoolRepair(CLI::App* pool, Context* context, Action* action);
 
 }  // namespace daxsnap::snapctl
 

@@ -23,6 +23,7 @@ namespace daxsnap::pool {
 namespace {
 
 constexpr std::uint64_t kPage = KMEM_PERSIST_PAGE_SIZE;
+constexpr std::uint64_t kHeadBytes = KMEM_PERSIST_HEAD_PAGES * kPage;
 constexpr std::size_t kMagicSize = 8;
 // Head pages and a little to put something into.
 constexpr std::uint64_t kMinimumSize = 16 * kPage;
@@ -70,24 +71,77 @@ class Mapping {
   std::size_t length_;
 };
 
+std::string UuidText(const std::uint8_t* uuid) {
+  char text[UUID_STR_LEN];
+  uuid_unparse_lower(uuid, text);
+  return text;
+}
+
 Header Describe(const kmem_persist_header& raw) {
   Header header;
   header.type = static_cast<PoolType>(le32toh(raw.type));
-  char uuid[UUID_STR_LEN];
-  uuid_unparse_lower(raw.uuid, uuid);
-  header.uuid = uuid;
+  header.uuid = UuidText(raw.uuid);
   const auto* label = reinterpret_cast<const char*>(raw.label);
   header.label.assign(label, strnlen(label, sizeof(raw.label)));
   header.range_size = le64toh(raw.range_size);
   return header;
 }
 
-absl::StatusOr<std::optional<Header>> Parse(const void* page,
+// The pool that the pages behind the header are of.
+struct Root {
+  PoolType type;
+  const std::uint8_t* uuid;
+};
+
+// `base`: the head pages of a device. nullopt: none of them is a root.
+// DATA_LOSS: they are of several pools.
+absl::StatusOr<std::optional<Root>> FindRoot(const void* base) {
+  std::optional<Root> found;
+  for (int page = 1; page < KMEM_PERSIST_HEAD_PAGES; ++page) {
+    const char* at = static_cast<const char*>(base) + page * kPage;
+    const std::uint32_t type = kmem_persist_root_type(at);
+    if (type == 0) continue;
+    const Root root = {static_cast<PoolType>(type),
+                       reinterpret_cast<const kmem_persist_root*>(at)->uuid};
+    if (found.has_value() &&
+        (found->type != root.type ||
+         std::memcmp(found->uuid, root.uuid, sizeof(uuid_t)) != 0)) {
+      return absl::DataLossError(
+          absl::StrCat("it has roots of two pools, ", UuidText(found->uuid),
+                       " and ", UuidText(root.uuid), ", and a header of none"));
+    }
+    found = root;
+  }
+  return found;
+}
+
+// Why a page 0 that is no header does not mean that there is no pool; or OK.
+absl::Status CheckHeaderless(const void* base) {
+  const absl::StatusOr<std::optional<Root>> root = FindRoot(base);
+  if (!root.ok()) return root.status();
+  if (!root->has_value()) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(
+      "the pool header is destroyed: page 0 is none, but what is behind it is "
+      "of pool ",
+      UuidText((*root)->uuid), ", type ", PoolTypeName((*root)->type),
+      "; `snapctl pool repair` makes the header anew"));
+}
+
+absl::Status AtDevice(const std::string& name, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat(name, ": ", status.message()));
+}
+
+absl::StatusOr<std::optional<Header>> Parse(const void* base,
                                             const Device& device) {
-  if (!kmem_persist_header_present(page)) return std::nullopt;
+  if (!kmem_persist_header_present(base)) {
+    absl::Status status = CheckHeaderless(base);
+    if (!status.ok()) return AtDevice(device.name, status);
+    return std::nullopt;
+  }
   // A copy: what is verified must be what is used.
   const auto copy = std::make_unique<kmem_persist_header>();
-  std::memcpy(copy.get(), page, sizeof(*copy));
+  std::memcpy(copy.get(), base, sizeof(*copy));
   kmem_persist_why why = {};
   const int r = kmem_persist_header_verify(copy.get(), device.size, &why);
   if (r == 0) return Describe(*copy);
@@ -97,16 +151,21 @@ absl::StatusOr<std::optional<Header>> Parse(const void* page,
   return absl::DataLossError(message);
 }
 
-absl::Status CheckOptions(std::uint64_t size, const CreateOptions& options) {
-  if (options.label.size() >= sizeof(kmem_persist_header::label)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the label has ", options.label.size(),
-                     " bytes; at most 63 are possible"));
+absl::Status CheckLabel(const std::string& label) {
+  if (label.size() >= sizeof(kmem_persist_header::label)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the label has ", label.size(), " bytes; at most 63 are possible"));
   }
-  if (!IsPrintableUtf8(options.label)) {
+  if (!IsPrintableUtf8(label)) {
     return absl::InvalidArgumentError(
         "the label is not UTF-8 without control characters");
   }
+  return absl::OkStatus();
+}
+
+absl::Status CheckOptions(std::uint64_t size, const CreateOptions& options) {
+  if (absl::Status status = CheckLabel(options.label); !status.ok())
+    return status;
   if (size < kMinimumSize || size % kPage != 0 ||
       size / kPage > KMEMFS_MAX_PAGES) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -148,6 +207,24 @@ void StoreMagic(void* page, FlushFunction flush) {
   flush(page, kMagicSize);
 }
 
+// The device, which is locked, as it is now, bound to device_dax.
+absl::StatusOr<Device> OpenForWriting(const Device& device) {
+  absl::StatusOr<Device> now = FindDevice(device.name);
+  if (!now.ok()) return now.status();
+  if (now->driver == Driver::kKmem) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(device.name,
+                     " is in use as system memory; its memory is free again "
+                     "after a reboot in "
+                     "which nothing attaches it"));
+  }
+  if (now->driver == Driver::kNone) {
+    absl::Status status = BindTo(*now, Driver::kDeviceDax);
+    if (!status.ok()) return status;
+  }
+  return now;
+}
+
 }  // namespace
 
 absl::string_view PoolTypeName(PoolType type) {
@@ -179,7 +256,7 @@ absl::StatusOr<std::optional<Header>> ReadHeader(const Device& device) {
         DriverName(device.driver)));
   }
   absl::StatusOr<Mapping> mapping =
-      Mapping::Open(device, Mapping::Access::kRead, kPage);
+      Mapping::Open(device, Mapping::Access::kRead, kHeadBytes);
   if (!mapping.ok()) return mapping.status();
   return Parse(mapping->base(), device);
 }
@@ -188,19 +265,8 @@ absl::StatusOr<Header> Create(const Device& device,
                               const CreateOptions& options) {
   absl::StatusOr<UniqueFd> lock = LockDevice(device);
   if (!lock.ok()) return lock.status();
-  absl::StatusOr<Device> now = FindDevice(device.name);
+  const absl::StatusOr<Device> now = OpenForWriting(device);
   if (!now.ok()) return now.status();
-  if (now->driver == Driver::kKmem) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(device.name,
-                     " is in use as system memory; its memory is free again "
-                     "after a reboot in "
-                     "which nothing attaches it"));
-  }
-  if (now->driver == Driver::kNone) {
-    absl::Status status = BindTo(*now, Driver::kDeviceDax);
-    if (!status.ok()) return status;
-  }
   if (absl::Status status = CheckOptions(now->size, options); !status.ok())
     return status;
   absl::StatusOr<Mapping> mapping = Mapping::Open(
@@ -209,9 +275,62 @@ absl::StatusOr<Header> Create(const Device& device,
   absl::StatusOr<Header> header =
       WriteEmptyPool(mapping->base(), now->size, options, FlushCpuCaches);
   if (header.ok()) return header;
-  return absl::Status(
-      header.status().code(),
-      absl::StrCat(device.name, ": ", header.status().message()));
+  return AtDevice(device.name, header.status());
+}
+
+absl::StatusOr<Header> Repair(const Device& device, const std::string& label) {
+  absl::StatusOr<UniqueFd> lock = LockDevice(device);
+  if (!lock.ok()) return lock.status();
+  const absl::StatusOr<Device> now = OpenForWriting(device);
+  if (!now.ok()) return now.status();
+  absl::StatusOr<Mapping> mapping =
+      Mapping::Open(*now, Mapping::Access::kWrite, kHeadBytes);
+  if (!mapping.ok()) return mapping.status();
+  absl::StatusOr<Header> header =
+      RepairHeader(mapping->base(), now->size, label, FlushCpuCaches);
+  if (header.ok()) return header;
+  return AtDevice(device.name, header.status());
+}
+
+absl::StatusOr<Header> RepairHeader(void* base, std::uint64_t size,
+                                    const std::string& label,
+                                    FlushFunction flush) {
+  if (absl::Status status = CheckLabel(label); !status.ok()) return status;
+  auto* page = static_cast<char*>(base);
+  const auto header = std::make_unique<kmem_persist_header>();
+  std::memcpy(header.get(), page, kPage);
+  const bool has_magic = std::memcmp(page, KMEM_PERSIST_MAGIC, kMagicSize) == 0;
+  // Without the magic only its crc tells a header.
+  std::memset(header->magic, 0, kMagicSize);
+  if (kmem_persist_header_present(header.get())) {
+    if (has_magic) {
+      return absl::FailedPreconditionError(
+          "the header is as it was written; there is nothing to repair");
+    }
+    std::memcpy(header->magic, KMEM_PERSIST_MAGIC, kMagicSize);
+  } else {
+    const absl::StatusOr<std::optional<Root>> root = FindRoot(base);
+    if (!root.ok()) return root.status();
+    if (!root->has_value()) {
+      return absl::FailedPreconditionError(
+          "nothing on the device says which pool it held");
+    }
+    kmem_persist_header_init(header.get(),
+                             static_cast<std::uint32_t>((*root)->type),
+                             (*root)->uuid, label.c_str(), size);
+  }
+  kmem_persist_why why = {};
+  if (kmem_persist_header_verify(header.get(), size, &why) != 0)
+    return absl::DataLossError(why.text);
+  // As when it is created: the magic comes last.
+  std::memset(page, 0, kMagicSize);
+  flush(page, kMagicSize);
+  std::memcpy(page + kMagicSize,
+              reinterpret_cast<const char*>(header.get()) + kMagicSize,
+              kPage - kMagicSize);
+  flush(page, kPage);
+  StoreMagic(page, flush);
+  return Describe(*header);
 }
 
 std::uint64_t EmptyPoolBytes(std::uint64_t size, const CreateOptions& options) {
@@ -227,7 +346,7 @@ absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
   if (absl::Status status = CheckOptions(size, options); !status.ok())
     return status;
   if (options.overwrite == Overwrite::kRefuse &&
-      kmem_persist_header_present(base)) {
+      (kmem_persist_header_present(base) || !CheckHeaderless(base).ok())) {
     return absl::AlreadyExistsError(
         "it holds a pool already, which would be lost; --force overwrites it");
   }

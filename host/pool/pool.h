@@ -63,8 +63,9 @@ struct Header {
 };
 
 // Reads the header through /dev/daxX.Y (device bound to device_dax:
-// FAILED_PRECONDITION otherwise). No header: nullopt. One that is damaged,
-// newer or of an unknown type: DATA_LOSS or UNIMPLEMENTED with the reason.
+// FAILED_PRECONDITION otherwise). No header: nullopt. One that is damaged, even
+// if only the roots behind it tell that it was there, newer, or of an unknown
+// type: DATA_LOSS or UNIMPLEMENTED with the reason.
 absl::StatusOr<std::optional<Header>> ReadHeader(const Device& device);
 
 // What the header says, wherever it can be read now: of an attached device the
@@ -86,7 +87,7 @@ struct CreateOptions {
   // has room for. Blocks that are not stored take no memory, so this is a limit
   // and not a reservation.
   std::uint64_t capacity = 0;
-  // Whether to write over a device that has a header already, intact or not.
+  // Whether to write over a device that holds a pool, its header intact or not.
   Overwrite overwrite = Overwrite::kRefuse;
 };
 
@@ -95,7 +96,8 @@ struct CreateOptions {
 // leaves what was there before, no pool, a header that the kernel refuses, or
 // the new pool. What the device held is lost; that nobody else has it open is
 // up to the caller. FAILED_PRECONDITION: it is in use as memory;
-// ALREADY_EXISTS: it has a header, intact or not, and `overwrite` is kRefuse.
+// ALREADY_EXISTS: it has a header, intact or not, or the root of a pool, and
+// `overwrite` is kRefuse.
 absl::StatusOr<Header> Create(const Device& device,
                               const CreateOptions& options);
 
@@ -106,6 +108,19 @@ using FlushFunction = void (*)(const void* address, std::size_t length);
 absl::StatusOr<Header> WriteEmptyPool(void* base, std::uint64_t size,
                                       const CreateOptions& options,
                                       FlushFunction flush);
+
+// Makes the header of a pool anew, where its bytes are damaged: from the header
+// if only its magic is wrong, else from what the roots say, with `label`, which
+// is not told there, and the device's present size. Nothing else is written.
+// The device is bound to device_dax then. FAILED_PRECONDITION: it is in use as
+// memory, the header has a right checksum, or there is no root; DATA_LOSS:
+// roots of several pools; INVALID_ARGUMENT: not a label.
+absl::StatusOr<Header> Repair(const Device& device, const std::string& label);
+
+// The same on the head pages of a device of `size` bytes, at `base`.
+absl::StatusOr<Header> RepairHeader(void* base, std::uint64_t size,
+                                    const std::string& label,
+                                    FlushFunction flush);
 
 // How much at the start of a device of `size` bytes an empty pool takes.
 std::uint64_t EmptyPoolBytes(std::uint64_t size, const CreateOptions& options);

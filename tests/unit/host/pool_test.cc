@@ -144,6 +144,134 @@ TEST_F(PoolFileTest, RefusesToOverwriteADamagedPool) {
   EXPECT_EQ(Write({}).status().code(), absl::StatusCode::kAlreadyExists);
 }
 
+// The state of the device at each flush, as a power cut there would leave it.
+std::vector<std::string>* g_states;
+char* g_device;
+
+void RecordFlush(const void*, std::size_t) {
+  g_states->emplace_back(g_device, kSize);
+}
+
+// What may be left of page 0, by a medium that loses a line or a page, or by
+// somebody who writes there.
+std::vector<std::string> Destroyed(const char* header) {
+  const std::string good(header, kPage);
+  return {std::string(64, '\0') + good.substr(64),
+          std::string(64, 'x') + good.substr(64), std::string(kPage, '\0'),
+          std::string(kPage, '\xa5')};
+}
+
+TEST_F(PoolFileTest, RefusesToOverwriteAPoolWhoseHeaderIsDestroyed) {
+  for (const PoolType type : {PoolType::kFs, PoolType::kBlk}) {
+    ASSERT_TRUE(Write({.type = type, .overwrite = Overwrite::kForce}).ok());
+    for (const std::string& left : Destroyed(base_)) {
+      left.copy(base_, kPage);
+      ASSERT_FALSE(kmem_persist_header_present(base_));
+      const std::string before(base_, kSize);
+      const absl::Status status = Write({}).status();
+      EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists) << status;
+      EXPECT_EQ(before, std::string(base_, kSize));
+    }
+  }
+  EXPECT_TRUE(Write({.overwrite = Overwrite::kForce}).ok());
+}
+
+TEST_F(PoolFileTest, OverwritesWhatOnlyLooksLikeARoot) {
+  ASSERT_TRUE(Write({}).ok());
+  std::memset(base_, 0, kPage);
+  base_[kPage + 100] ^= 1;
+  EXPECT_TRUE(Write({}).ok());
+}
+
+class RepairTest : public PoolFileTest {
+ protected:
+  absl::StatusOr<Header> Repair(const std::string& label = "") const {
+    return RepairHeader(base_, kSize, label, FlushCpuCaches);
+  }
+};
+
+TEST_F(RepairTest, MakesADestroyedHeaderAnew) {
+  for (const PoolType type : {PoolType::kFs, PoolType::kBlk}) {
+    absl::StatusOr<Header> made =
+        Write({.type = type, .label = "old", .overwrite = Overwrite::kForce});
+    ASSERT_TRUE(made.ok()) << made.status();
+    const std::string whole(base_, kSize);
+    for (const std::string& left : Destroyed(whole.data())) {
+      left.copy(base_, kPage);
+      absl::StatusOr<Header> repaired = Repair("old");
+      ASSERT_TRUE(repaired.ok()) << repaired.status();
+      EXPECT_EQ(repaired->uuid, made->uuid);
+      EXPECT_EQ(repaired->type, type);
+      EXPECT_EQ(whole, std::string(base_, kSize));
+    }
+  }
+}
+
+TEST_F(RepairTest, KeepsWhatAHeaderWithoutItsMagicSays) {
+  ASSERT_TRUE(Write({.type = PoolType::kNone, .label = "kept"}).ok());
+  const std::string whole(base_, kSize);
+  base_[3] ^= 1;
+  absl::StatusOr<Header> repaired = Repair("another");
+  ASSERT_TRUE(repaired.ok()) << repaired.status();
+  EXPECT_EQ(repaired->label, "kept");
+  EXPECT_EQ(whole, std::string(base_, kSize));
+}
+
+TEST_F(RepairTest, TakesOneWithDamageBehindTheMagic) {
+  ASSERT_TRUE(Write({}).ok());
+  const std::string whole(base_, kSize);
+  base_[50] ^= 1;
+  ASSERT_TRUE(Repair().ok());
+  EXPECT_EQ(whole, std::string(base_, kSize));
+}
+
+TEST_F(RepairTest, RefusesWhatIsNotItsToRepair) {
+  const auto refused = [&](absl::StatusCode code, const std::string& why) {
+    const std::string before(base_, kSize);
+    const absl::Status status = Repair().status();
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(why));
+    EXPECT_EQ(before, std::string(base_, kSize));
+  };
+  refused(absl::StatusCode::kFailedPrecondition, "nothing on the device says");
+  ASSERT_TRUE(Write({}).ok());
+  refused(absl::StatusCode::kFailedPrecondition, "nothing to repair");
+  EXPECT_EQ(Repair("a\nb").status().code(), absl::StatusCode::kInvalidArgument);
+
+  // One that is whole, but of a device of another size.
+  EXPECT_EQ(RepairHeader(base_, kSize / 2, "", FlushCpuCaches).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  base_[0] ^= 1;
+  EXPECT_EQ(RepairHeader(base_, kSize / 2, "", FlushCpuCaches).status().code(),
+            absl::StatusCode::kDataLoss);
+
+  // A creation that was cut off between two roots.
+  const std::string other(base_ + kPage, kPage);
+  ASSERT_TRUE(Write({.overwrite = Overwrite::kForce}).ok());
+  std::memset(base_, 0, kPage);
+  other.copy(base_ + 2 * kPage, kPage);
+  refused(absl::StatusCode::kDataLoss, "roots of two pools");
+}
+
+TEST_F(RepairTest, CrashWhileItIsMadeAnewLeavesOneThatIsRefusedOrWhole) {
+  ASSERT_TRUE(Write({}).ok());
+  const std::string whole(base_, kSize);
+  std::memset(base_, 'x', kPage);
+  std::vector<std::string> states;
+  g_states = &states;
+  g_device = base_;
+  ASSERT_TRUE(RepairHeader(base_, kSize, "", RecordFlush).ok());
+  ASSERT_GE(states.size(), 2U);
+  for (const std::string& state : states) {
+    if (state == whole) continue;
+    state.copy(base_, kSize);
+    EXPECT_NE(Verify(nullptr), 0);
+    ASSERT_TRUE(Repair().ok());
+    EXPECT_EQ(whole, std::string(base_, kSize));
+  }
+  EXPECT_EQ(states.back(), whole);
+}
+
 TEST_F(PoolFileTest, RefusesLabelsThatDoNotFitOrCannotBeShown) {
   EXPECT_EQ(Write({.label = std::string(64, 'x')}).status().code(),
             absl::StatusCode::kInvalidArgument);
@@ -205,14 +333,6 @@ TEST_F(PoolFileTest, RefusesCapacitiesThatArePossibleNowhere) {
   }
   EXPECT_EQ(Write({.type = PoolType::kFs, .capacity = kPage}).status().code(),
             absl::StatusCode::kInvalidArgument);
-}
-
-// The state of the device at each flush, as a power cut there would leave it.
-std::vector<std::string>* g_states;
-char* g_device;
-
-void RecordFlush(const void*, std::size_t) {
-  g_states->emplace_back(g_device, kSize);
 }
 
 TEST_F(PoolFileTest, CrashWhileItIsWrittenLeavesNoPoolThatLooksGoodAndIsNot) {
