@@ -22,16 +22,11 @@ namespace {
 
 constexpr char kFileSystem[] = "kmemfs";
 
-// Another kernel's kmem driver would make plain memory of any device.
-absl::Status CheckKernelKnows(PoolType type) {
-  if (type != PoolType::kFs) return absl::OkStatus();
-  std::ifstream file("/proc/filesystems");
-  for (std::string line; std::getline(file, line);) {
-    if (absl::EndsWith(line, kFileSystem)) return absl::OkStatus();
-  }
+absl::Status CheckKernelKnows() {
+  if (KernelKeepsPools()) return absl::OkStatus();
   return absl::FailedPreconditionError(
-      "this kernel has no kmemfs: it would make plain memory of the pool, and "
-      "all that is stored would be lost; boot one built by kernel/build");
+      "this kernel would make plain memory of the pool, and all that is stored "
+      "would be lost; boot one built by kernel/build");
 }
 
 // Decides from the header whether the device may become memory.
@@ -55,7 +50,7 @@ absl::StatusOr<PoolType> BringUp(Device* device) {
   }
   absl::StatusOr<PoolType> type = CheckBeforeBinding(*device);
   if (!type.ok()) return type;
-  absl::Status status = CheckKernelKnows(*type);
+  absl::Status status = CheckKernelKnows();
   if (!status.ok()) return status;
   status = BindTo(*device, Driver::kKmem);
   if (!status.ok()) {
@@ -117,6 +112,17 @@ absl::Status MountPool(const std::string& device,
 }
 
 }  // namespace
+
+// By what comes with the series: its file system, or the parameter that is
+// there with any type.
+bool KernelKeepsPools(const std::string& root) {
+  std::ifstream file(root + "/proc/filesystems");
+  for (std::string line; std::getline(file, line);) {
+    if (absl::EndsWith(line, absl::StrCat("\t", kFileSystem))) return true;
+  }
+  std::error_code error;
+  return std::filesystem::exists(root + "/sys/module/kmem_persist_bad", error);
+}
 
 absl::StatusOr<std::vector<Mount>> ListMounts() {
   struct Closer {

@@ -18,6 +18,11 @@ namespace daxsnap::pool {
 // the message has the kernel's own reason if its log tells one.
 absl::Status BindTo(const Device& device, Driver driver);
 
+// Whether the running kernel leaves a device with a header of ours alone, or
+// keeps what is stored there. Another one makes plain memory of all of it.
+// Needs no root. `root` is for tests.
+bool KernelKeepsPools(const std::string& root = "");
+
 // Holds off others that would change the device, until the result is closed.
 absl::StatusOr<UniqueFd> LockDevice(const Device& device);
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "base/utf8.h"
+#include "host/pool/device.h"
 #include "host/pool/kernel_log.h"
 
 namespace daxsnap::pool {
@@ -270,6 +271,24 @@ TEST_F(RepairTest, CrashWhileItIsMadeAnewLeavesOneThatIsRefusedOrWhole) {
     EXPECT_EQ(whole, std::string(base_, kSize));
   }
   EXPECT_EQ(states.back(), whole);
+}
+
+TEST(Attach, GivesPoolsToKernelsWithTheSeriesAlone) {
+  const std::string root =
+      ::testing::TempDir() + "/kernel-" + std::to_string(getpid());
+  std::filesystem::create_directories(root + "/proc");
+  EXPECT_FALSE(KernelKeepsPools(root)) << "nothing can be read";
+  std::ofstream(root + "/proc/filesystems") << "nodev\tsysfs\n\text4\n";
+  EXPECT_FALSE(KernelKeepsPools(root));
+  std::ofstream(root + "/proc/filesystems") << "nodev\tmykmemfs\n";
+  EXPECT_FALSE(KernelKeepsPools(root));
+  std::ofstream(root + "/proc/filesystems") << "nodev\tkmemfs\n";
+  EXPECT_TRUE(KernelKeepsPools(root));
+  // Built with type blk alone.
+  std::ofstream(root + "/proc/filesystems") << "\text4\n";
+  std::filesystem::create_directories(root + "/sys/module/kmem_persist_bad");
+  EXPECT_TRUE(KernelKeepsPools(root));
+  std::filesystem::remove_all(root);
 }
 
 TEST_F(PoolFileTest, RefusesLabelsThatDoNotFitOrCannotBeShown) {
