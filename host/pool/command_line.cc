@@ -17,6 +17,7 @@ namespace {
 
 constexpr char kMemmap[] = "memmap=";
 constexpr char kSpareNodes[] = "numa_spare_nodes=";
+constexpr char kEfi[] = "efi=";
 constexpr absl::string_view kUnits = "KMGTPE";
 
 // A number as memparse() of the kernel reads it, taken from the front.
@@ -96,6 +97,9 @@ absl::StatusOr<MemoryParameters> ParseMemoryParameters(
         return absl::InvalidArgumentError(
             absl::StrCat("the command line has an entry that is none: ", word));
       }
+    } else if (absl::ConsumePrefix(&value, kEfi)) {
+      for (const absl::string_view entry : absl::StrSplit(value, ','))
+        parameters.all_ram |= entry == "nosoftreserve";
     } else if (absl::ConsumePrefix(&value, kMemmap)) {
       for (const absl::string_view entry : absl::StrSplit(value, ',')) {
         absl::Status status = AddMemmap(entry, &parameters);

@@ -44,6 +44,18 @@ absl::StatusOr<std::string> ReadRelease(const std::string& kernel) {
   return std::string(text.substr(0, length));
 }
 
+// What is in the quotes of "TEXT", as Kconfig writes it.
+std::string Unquoted(absl::string_view text) {
+  if (!absl::ConsumePrefix(&text, "\"") || !absl::ConsumeSuffix(&text, "\""))
+    return "";
+  std::string plain;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 1 < text.size()) ++i;
+    plain.push_back(text[i]);
+  }
+  return plain;
+}
+
 // "6.12.48" of "# Linux/x86 6.12.48 Kernel Configuration"; "" of other lines.
 absl::string_view VersionInTitle(absl::string_view line) {
   if (!absl::ConsumePrefix(&line, "# Linux/") ||
@@ -70,7 +82,7 @@ absl::StatusOr<KernelImage> ReadKernelImage(const std::string& kernel,
         "cannot read ", path, ", which tells what ", kernel,
         " can do; name the configuration it was built with by --config"));
   }
-  KernelImage image{*release, {}};
+  KernelImage image{*release, {}, ""};
   std::string version, local;
   for (std::string line; std::getline(file, line);) {
     if (const absl::string_view title = VersionInTitle(line); !title.empty())
@@ -79,9 +91,8 @@ absl::StatusOr<KernelImage> ReadKernelImage(const std::string& kernel,
         absl::StrSplit(line, absl::MaxSplits('=', 1));
     if (parts.size() != 2 || !absl::StartsWith(parts[0], "CONFIG_")) continue;
     if (parts[1] == "y" || parts[1] == "m") image.options.insert(parts[0]);
-    if (parts[0] == "CONFIG_LOCALVERSION")
-      local = std::string(
-          absl::StripPrefix(absl::StripSuffix(parts[1], "\""), "\""));
+    if (parts[0] == "CONFIG_LOCALVERSION") local = Unquoted(parts[1]);
+    if (parts[0] == "CONFIG_CMDLINE") image.built_in = Unquoted(parts[1]);
   }
   // Builds add more at the end, but not at the front: 6.12.4 is not 6.12.48.
   absl::string_view rest = *release;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/pool/kexec.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -46,9 +47,35 @@ absl::Status CheckKernel(const PoolMemory& pool, const KernelImage& kernel) {
   return absl::OkStatus();
 }
 
-absl::Status CheckSetAside(const PoolMemory& pool,
-                           const MemoryParameters& next) {
-  if (pool.set_aside == PhysicalRange{}) return absl::OkStatus();
+// Memory that the firmware tells of, and that the kernel is to leave alone.
+// What the running kernel was told, too, does not matter: it has found the
+// pool.
+absl::Status CheckFirmware(const PoolMemory& pool, const MemoryParameters& next,
+                           const MemoryParameters& now) {
+  if (pool.soft_reserved && next.all_ram) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(pool.device, ": with efi=nosoftreserve the kernel uses ",
+                     "the pool's memory as RAM, and all that is stored would "
+                     "be lost; leave it out"));
+  }
+  for (const MemoryParameters::Entry& entry : next.entries) {
+    const auto same = [&](const MemoryParameters::Entry& other) {
+      return other.kind == entry.kind && other.range == entry.range;
+    };
+    if (!entry.range.Overlaps(pool.range) ||
+        std::any_of(now.entries.begin(), now.entries.end(), same))
+      continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat(pool.device, ": ", entry.text,
+                     " of the command line is about the pool's memory, of "
+                     "which the firmware tells; leave it out"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSetAside(const PoolMemory& pool, const MemoryParameters& next,
+                           const MemoryParameters& now) {
+  if (pool.set_aside == PhysicalRange{}) return CheckFirmware(pool, next, now);
   const std::string wanted = absl::StrFormat(
       "memmap=%#x!%#x", pool.set_aside.end - pool.set_aside.start,
       pool.set_aside.start);
@@ -93,6 +120,27 @@ absl::Status CheckPlace(const PoolMemory& pool, const KernelImage& kernel,
       " regions of memmap=, or none with exactmap; add nokaslr"));
 }
 
+// The line that the kernel reads once it runs; its image is put somewhere by
+// what is given alone.
+std::string EffectiveLine(const KernelImage& kernel, absl::string_view given) {
+  if (kernel.options.count("CONFIG_CMDLINE_BOOL") == 0)
+    return std::string(given);
+  if (kernel.options.count("CONFIG_CMDLINE_OVERRIDE") > 0)
+    return kernel.built_in;
+  return absl::StrCat(kernel.built_in, " ", given);
+}
+
+// Why it is refused, with where the line is from if it is not the given one.
+absl::Status WithLine(const absl::Status& status, const KernelImage& kernel) {
+  if (status.ok() || kernel.options.count("CONFIG_CMDLINE_OVERRIDE") == 0)
+    return status;
+  return absl::Status(
+      status.code(),
+      absl::StrCat(status.message(), "; kernel ", kernel.release,
+                   " takes the command line that is built in, CONFIG_CMDLINE, "
+                   "and no other"));
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<PoolMemory>> FindPoolMemory() {
@@ -105,8 +153,8 @@ absl::StatusOr<std::vector<PoolMemory>> FindPoolMemory() {
     if (!type->has_value()) continue;
     absl::StatusOr<Origin> origin = FindOrigin(device.name);
     if (!origin.ok()) return origin.status();
-    pools.push_back(
-        {device.name, **type, std::move(origin->drivers), origin->set_aside});
+    pools.push_back({device.name, **type, std::move(origin->drivers),
+                     origin->set_aside, origin->range, origin->soft_reserved});
   }
   return pools;
 }
@@ -115,22 +163,30 @@ absl::Status CheckKexec(const std::vector<PoolMemory>& pools,
                         const KernelImage& kernel,
                         absl::string_view command_line,
                         absl::string_view current) {
-  absl::StatusOr<MemoryParameters> next = ParseMemoryParameters(command_line);
-  if (!next.ok()) return next.status();
+  const absl::StatusOr<MemoryParameters> given =
+      ParseMemoryParameters(command_line);
+  if (!given.ok()) return given.status();
+  const absl::StatusOr<MemoryParameters> next =
+      ParseMemoryParameters(EffectiveLine(kernel, command_line));
+  if (!next.ok()) return WithLine(next.status(), kernel);
   absl::StatusOr<MemoryParameters> now = ParseMemoryParameters(current);
   if (!now.ok()) return now.status();
   for (const PoolMemory& pool : pools) {
     absl::Status status = CheckKernel(pool, kernel);
-    if (status.ok()) status = CheckSetAside(pool, *next);
-    if (status.ok()) status = CheckPlace(pool, kernel, *next);
+    if (status.ok())
+      status = WithLine(CheckSetAside(pool, *next, *now), kernel);
+    if (status.ok()) status = CheckPlace(pool, kernel, *given);
     if (!status.ok()) return status;
   }
   if (pools.empty() || next->spare_nodes >= now->spare_nodes)
     return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      "the command line sets ", next->spare_nodes,
-      " NUMA nodes aside, and this kernel has ", now->spare_nodes,
-      ": a pool may find no node; add numa_spare_nodes=", now->spare_nodes));
+  return WithLine(
+      absl::FailedPreconditionError(absl::StrCat(
+          "the command line sets ", next->spare_nodes,
+          " NUMA nodes aside, and this kernel has ", now->spare_nodes,
+          ": a pool may find no node; add numa_spare_nodes=",
+          now->spare_nodes)),
+      kernel);
 }
 
 }  // namespace daxsnap::pool

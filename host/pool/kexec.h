@@ -32,6 +32,7 @@ struct MemoryParameters {
   std::uint64_t spare_nodes = 0;  // numa_spare_nodes=
   bool exact = false;             // memmap=exactmap
   bool fixed = false;             // nokaslr
+  bool all_ram = false;           // efi=nosoftreserve
 };
 
 // Reads it as the kernel does. INVALID_ARGUMENT for an entry that has no sense.
@@ -42,6 +43,7 @@ absl::StatusOr<MemoryParameters> ParseMemoryParameters(
 struct KernelImage {
   std::string release;            // "6.12.48-daxsnap"
   std::set<std::string> options;  // those that are y or m: "CONFIG_KMEMFS_FS"
+  std::string built_in;           // CONFIG_CMDLINE
 };
 
 // Reads a bzImage and the configuration that it was built with. `config` may be
@@ -59,6 +61,9 @@ struct PoolMemory {
   // The region of RAM that the command line has set aside for it; empty if it
   // is the firmware that tells of the device.
   PhysicalRange set_aside;
+  // As in Origin.
+  PhysicalRange range = {};
+  bool soft_reserved = false;
 };
 
 // All pools: devices that are attached, or have a header. Needs root.

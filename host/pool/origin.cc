@@ -33,13 +33,14 @@ absl::StatusOr<std::uint64_t> ReadNumber(const std::filesystem::path& path) {
       absl::StrCat("cannot read a number from ", path.string()));
 }
 
-// Whether the firmware, whatever the command line says, lists it as persistent.
-bool FirmwareKnows(const std::string& sysfs, const PhysicalRange& range) {
+// Whether the firmware, whatever the command line says, lists it as memory of a
+// type with this word in its name.
+bool FirmwareListsAs(absl::string_view type, const std::string& sysfs,
+                     const PhysicalRange& range) {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(
            absl::StrCat(sysfs, "/firmware/memmap"), error)) {
-    if (!absl::StrContains(ReadLine(entry.path() / "type"), "Persistent"))
-      continue;
+    if (!absl::StrContains(ReadLine(entry.path() / "type"), type)) continue;
     const absl::StatusOr<std::uint64_t> start =
         ReadNumber(entry.path() / "start");
     const absl::StatusOr<std::uint64_t> last = ReadNumber(entry.path() / "end");
@@ -61,13 +62,52 @@ std::optional<std::filesystem::path> RegionOf(std::filesystem::path device) {
   return std::nullopt;
 }
 
-// By the path of its region: who has told the kernel of it.
+// What is above a device of memory behind CXL.
+const std::vector<std::string> kCxl = {"CONFIG_CXL_BUS", "CONFIG_CXL_ACPI",
+                                       "CONFIG_CXL_PCI", "CONFIG_CXL_MEM",
+                                       "CONFIG_CXL_REGION"};
+
+std::vector<std::string> With(std::vector<std::string> options,
+                              const std::vector<std::string>& more) {
+  options.insert(options.end(), more.begin(), more.end());
+  return options;
+}
+
+// By the path of its nvdimm region: who has told the kernel of it.
 std::vector<std::string> Drivers(absl::string_view path) {
+  if (absl::StrContains(path, "/nvdimm-bridge"))
+    return With(kCxl, {"CONFIG_CXL_PMEM", "CONFIG_DEV_DAX_PMEM"});
   if (absl::StrContains(path, "/e820_pmem/"))
     return {"CONFIG_X86_PMEM_LEGACY", "CONFIG_DEV_DAX_PMEM"};
   if (absl::StrContains(path, "/virtio"))
     return {"CONFIG_VIRTIO_PMEM", "CONFIG_DEV_DAX_PMEM"};
   return {"CONFIG_ACPI_NFIT", "CONFIG_DEV_DAX_PMEM"};
+}
+
+absl::StatusOr<PhysicalRange> ReadRange(const std::filesystem::path& of) {
+  const absl::StatusOr<std::uint64_t> start = ReadNumber(of / "resource");
+  const absl::StatusOr<std::uint64_t> size = ReadNumber(of / "size");
+  if (!start.ok()) return start.status();
+  if (!size.ok()) return size.status();
+  return PhysicalRange{*start, *start + *size};
+}
+
+// Memory of no nvdimm region: volatile memory of CXL, or what the firmware has
+// set aside as RAM for a special purpose, which may be both.
+absl::StatusOr<Origin> FindVolatile(const std::filesystem::path& path,
+                                    const std::string& sysfs) {
+  Origin origin;
+  const absl::StatusOr<PhysicalRange> range = ReadRange(path);
+  if (!range.ok()) return range.status();
+  origin.range = *range;
+  const bool cxl = absl::StrContains(path.string(), "/dax_region");
+  origin.drivers = cxl ? With(kCxl, {"CONFIG_DEV_DAX_CXL"})
+                       : std::vector<std::string>{"CONFIG_DEV_DAX_HMEM"};
+  origin.soft_reserved =
+      !cxl || FirmwareListsAs("Soft Reserved", sysfs, *range);
+  if (origin.soft_reserved)
+    origin.drivers.emplace_back("CONFIG_EFI_SOFT_RESERVE");
+  return origin;
 }
 
 }  // namespace
@@ -83,20 +123,17 @@ absl::StatusOr<Origin> FindOrigin(const std::string& device,
   }
   Origin origin;
   const std::optional<std::filesystem::path> region = RegionOf(path);
-  // Memory of another kind: soft-reserved, or volatile memory of CXL.
-  if (!region) return origin;
+  if (!region) return FindVolatile(path, sysfs);
   origin.drivers = Drivers(region->string());
+  const absl::StatusOr<PhysicalRange> range = ReadRange(*region);
+  if (!range.ok()) return range.status();
+  origin.range = *range;
   if (!absl::StrContains(region->string(), "/e820_pmem/")) {
     origin.persistent = ReadLine(*region / "devtype") != "nd_volatile";
     return origin;
   }
-  const absl::StatusOr<std::uint64_t> start = ReadNumber(*region / "resource");
-  const absl::StatusOr<std::uint64_t> size = ReadNumber(*region / "size");
-  if (!start.ok()) return start.status();
-  if (!size.ok()) return size.status();
-  const PhysicalRange range{*start, *start + *size};
-  origin.persistent = FirmwareKnows(sysfs, range);
-  if (!origin.persistent) origin.set_aside = range;
+  origin.persistent = FirmwareListsAs("Persistent", sysfs, *range);
+  if (!origin.persistent) origin.set_aside = *range;
   return origin;
 }
 

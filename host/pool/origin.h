@@ -32,6 +32,11 @@ struct Origin {
   bool persistent = false;
   // Options of the kernel that finds the device: "CONFIG_X86_PMEM_LEGACY".
   std::vector<std::string> drivers;
+  // Where it is.
+  PhysicalRange range;
+  // Whether the firmware lists it as RAM for a special purpose, which kernels
+  // take for RAM like any other if they are told to.
+  bool soft_reserved = false;
   // The region of RAM that the command line has set aside for it; empty if it
   // is the firmware that tells of the device.
   PhysicalRange set_aside;

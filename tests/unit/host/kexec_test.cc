@@ -53,7 +53,8 @@ class KernelImageTest : public ::testing::Test {
 constexpr char kConfig[] =
     "#\n# Linux/x86 6.12.48 Kernel Configuration\n#\n"
     "CONFIG_LOCALVERSION=\"-test\"\nCONFIG_KMEM_PERSIST=y\n"
-    "# CONFIG_KMEMFS_FS is not set\nCONFIG_DEV_DAX_PMEM=m\nCONFIG_HZ=250\n";
+    "# CONFIG_KMEMFS_FS is not set\nCONFIG_DEV_DAX_PMEM=m\nCONFIG_HZ=250\n"
+    "CONFIG_CMDLINE=\"x=\\\"a b\\\" memmap=1G!4G\"\n";
 
 TEST_F(KernelImageTest, TellsReleaseAndOptions) {
   Write(directory_ / "config-6.12.48-test", kConfig);
@@ -64,6 +65,7 @@ TEST_F(KernelImageTest, TellsReleaseAndOptions) {
   EXPECT_THAT(image->options, Contains("CONFIG_DEV_DAX_PMEM"));
   EXPECT_THAT(image->options, Not(Contains("CONFIG_KMEMFS_FS")));
   EXPECT_THAT(image->options, Not(Contains("CONFIG_HZ")));
+  EXPECT_EQ(image->built_in, "x=\"a b\" memmap=1G!4G");
 }
 
 TEST_F(KernelImageTest, WithoutConfigurationIsNotFound) {
@@ -137,10 +139,12 @@ class CheckKexecTest : public ::testing::Test {
   CheckKexecTest()
       : kernel_{kRelease,
                 {"CONFIG_KMEM_PERSIST", "CONFIG_KMEMFS_FS",
-                 "CONFIG_X86_PMEM_LEGACY", "CONFIG_DEV_DAX_PMEM"}},
+                 "CONFIG_X86_PMEM_LEGACY", "CONFIG_DEV_DAX_PMEM"},
+                ""},
         pools_{{"dax0.0",
                 PoolType::kFs,
                 {"CONFIG_X86_PMEM_LEGACY", "CONFIG_DEV_DAX_PMEM"},
+                {16 * kGiB, 24 * kGiB},
                 {16 * kGiB, 24 * kGiB}}} {}
 
   std::string Refusal(const std::string& command_line,
@@ -214,6 +218,49 @@ TEST_F(CheckKexecTest, RefusesAKernelThatMayPutItselfThere) {
 TEST_F(CheckKexecTest, WantsNoLineForMemoryThatTheFirmwareTellsOf) {
   pools_[0].set_aside = {};
   EXPECT_THAT(Refusal("numa_spare_nodes=1"), IsEmpty());
+}
+
+TEST_F(CheckKexecTest, RefusesALineAboutMemoryThatTheFirmwareTellsOf) {
+  pools_[0].set_aside = {};
+  for (const char* line : {"memmap=8G!16G", "memmap=1G@20G", "memmap=1M$23G",
+                           "memmap=64G#1G", "memmap=1G%16G-7+1"}) {
+    EXPECT_THAT(Refusal(line, ""), HasSubstr("dax0.0: memmap=")) << line;
+    EXPECT_THAT(Refusal(line, line), IsEmpty()) << "it is there with it now";
+  }
+  for (const char* line :
+       {"memmap=8G!24G", "memmap=1G@15G", "memmap=8G", "efi=nosoftreserve"})
+    EXPECT_THAT(Refusal(line, ""), IsEmpty()) << line;
+}
+
+TEST_F(CheckKexecTest, RefusesALineThatMakesRamOfWhatIsSetAsideByTheFirmware) {
+  pools_[0].set_aside = {};
+  pools_[0].soft_reserved = true;
+  for (const char* line :
+       {"efi=nosoftreserve", "quiet efi=debug,nosoftreserve,runtime"})
+    EXPECT_THAT(Refusal(line, ""), HasSubstr("leave it out")) << line;
+  for (const char* line : {"", "efi=debug", "efi=runtime -- efi=nosoftreserve",
+                           "xefi=nosoftreserve"})
+    EXPECT_THAT(Refusal(line, ""), IsEmpty()) << line;
+}
+
+TEST_F(CheckKexecTest, ReadsTheLineThatIsBuiltIn) {
+  kernel_.built_in = "quiet memmap=1G@20G";
+  EXPECT_THAT(Refusal(kLine), IsEmpty()) << "it is not used";
+  kernel_.options.insert("CONFIG_CMDLINE_BOOL");
+  EXPECT_THAT(Refusal(kLine), HasSubstr("memmap=1G@20G"));
+  kernel_.built_in = "quiet";
+  EXPECT_THAT(Refusal(kLine), IsEmpty());
+  kernel_.options.insert("CONFIG_CMDLINE_OVERRIDE");
+  EXPECT_THAT(Refusal(kLine), HasSubstr("CONFIG_CMDLINE, and no other"));
+  kernel_.built_in = "memmap=8G!16G";
+  EXPECT_THAT(Refusal(kLine), HasSubstr("CONFIG_CMDLINE, and no other"))
+      << "no spare node";
+  kernel_.built_in = kLine;
+  EXPECT_THAT(Refusal(""), IsEmpty());
+  // Its image is put somewhere before that line is read.
+  kernel_.options.insert("CONFIG_RANDOMIZE_BASE");
+  EXPECT_THAT(Refusal(""), HasSubstr("add nokaslr"));
+  EXPECT_THAT(Refusal("nokaslr"), IsEmpty());
 }
 
 TEST_F(CheckKexecTest, HasNothingAgainstAKernelIfThereIsNoPool) {

@@ -33,8 +33,13 @@ class OriginTest : public ::testing::Test {
   // Below /devices; an nvdimm region if `devtype` is not empty.
   void AddDevice(const std::string& parent, const std::string& devtype) const {
     const std::string region = "/devices/" + parent;
+    Put(region + "/dax0.0/resource", "0x100000000\n");
     Put(region + "/dax0.0/size", "1073741824\n");
-    if (!devtype.empty()) Put(region + "/devtype", devtype + "\n");
+    if (!devtype.empty()) {
+      Put(region + "/devtype", devtype + "\n");
+      Put(region + "/resource", "0x100000000\n");
+      Put(region + "/size", "0x80000000\n");
+    }
     std::filesystem::create_symlink("../../.." + region + "/dax0.0",
                                     sysfs_ + "/bus/dax/devices/dax0.0");
   }
@@ -58,6 +63,8 @@ TEST_F(OriginTest, NvdimmOfTheFirmwareIsPersistent) {
   ASSERT_TRUE(origin.ok()) << origin.status();
   EXPECT_TRUE(origin->persistent);
   EXPECT_EQ(origin->set_aside, PhysicalRange{});
+  EXPECT_EQ(origin->range, (PhysicalRange{4ULL << 30, 6ULL << 30}));
+  EXPECT_FALSE(origin->soft_reserved);
   EXPECT_THAT(origin->drivers, ::testing::Contains("CONFIG_ACPI_NFIT"));
 }
 
@@ -95,17 +102,54 @@ TEST_F(OriginTest, LegacyMemoryThatTheFirmwareListsIsPersistent) {
   EXPECT_EQ(origin->set_aside, PhysicalRange{});
 }
 
-TEST_F(OriginTest, MemoryOfNoNvdimmBusIsNot) {
+TEST_F(OriginTest, MemoryForASpecialPurposeIsNotAndNeedsWhatLeavesItAlone) {
   AddDevice("platform/hmem.0", "");
   const auto origin = FindOrigin("dax0.0", sysfs_);
   ASSERT_TRUE(origin.ok()) << origin.status();
   EXPECT_FALSE(origin->persistent);
+  EXPECT_TRUE(origin->soft_reserved);
+  EXPECT_EQ(origin->range, (PhysicalRange{4ULL << 30, 5ULL << 30}));
+  EXPECT_THAT(origin->drivers,
+              ::testing::UnorderedElementsAre("CONFIG_DEV_DAX_HMEM",
+                                              "CONFIG_EFI_SOFT_RESERVE"));
+}
+
+TEST_F(OriginTest, VolatileMemoryOfCxlNeedsItsDrivers) {
+  AddDevice("platform/ACPI0017:00/root0/decoder0.0/region0/dax_region0", "");
+  const auto origin = FindOrigin("dax0.0", sysfs_);
+  ASSERT_TRUE(origin.ok()) << origin.status();
+  EXPECT_FALSE(origin->persistent);
+  EXPECT_FALSE(origin->soft_reserved);
+  EXPECT_THAT(origin->drivers, ::testing::IsSupersetOf({"CONFIG_CXL_REGION",
+                                                        "CONFIG_DEV_DAX_CXL"}));
+  Put("/firmware/memmap/1/type", "Soft Reserved\n");
+  Put("/firmware/memmap/1/start", "0x100000000\n");
+  Put("/firmware/memmap/1/end", "0x1ffffffff\n");
+  const auto listed = FindOrigin("dax0.0", sysfs_);
+  ASSERT_TRUE(listed.ok()) << listed.status();
+  EXPECT_TRUE(listed->soft_reserved);
+  EXPECT_THAT(listed->drivers, ::testing::Contains("CONFIG_EFI_SOFT_RESERVE"));
+}
+
+TEST_F(OriginTest, PersistentMemoryOfCxlIsNotOfTheNfit) {
+  AddDevice("platform/ACPI0017:00/root0/nvdimm-bridge0/ndbus0/region0",
+            "nd_pmem");
+  const auto origin = FindOrigin("dax0.0", sysfs_);
+  ASSERT_TRUE(origin.ok()) << origin.status();
+  EXPECT_TRUE(origin->persistent);
+  EXPECT_THAT(origin->drivers,
+              ::testing::IsSupersetOf({"CONFIG_CXL_PMEM", "CONFIG_CXL_REGION",
+                                       "CONFIG_DEV_DAX_PMEM"}));
+  EXPECT_THAT(origin->drivers,
+              ::testing::Not(::testing::Contains("CONFIG_ACPI_NFIT")));
 }
 
 TEST_F(OriginTest, WhatIsNotThereCannotBeTold) {
   EXPECT_TRUE(absl::IsUnavailable(FindOrigin("dax0.0", sysfs_).status()));
   EXPECT_FALSE(FindOrigin("", sysfs_ + "/none").ok());
   AddDevice("platform/e820_pmem/ndbus0/region0", "nd_pmem");
+  std::filesystem::remove(sysfs_ +
+                          "/devices/platform/e820_pmem/ndbus0/region0/size");
   EXPECT_TRUE(absl::IsUnavailable(FindOrigin("dax0.0", sysfs_).status()))
       << "where is the region?";
 }
