@@ -399,7 +399,7 @@ static int read_header(struct kmem_persist *kp)
 		return refuse(kp, -ENOMEM, "cannot map the header");
 	if (!read_head_page(kp, 0, &kp->header))
 		return refuse(kp, -EIO, "cannot read page 0, memory error");
-	return kmem_persist_header_present(&kp->header) ?: look_for_roots(kp);
+	return kmem_persist_header_present(&kp->header) ? 1 : look_for_roots(kp);
 }
 
 /*
