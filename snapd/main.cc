@@ -32,24 +32,30 @@ namespace {
 constexpr absl::Duration kShutdownGrace = absl::Seconds(30);
 
 absl::Status PoolMissing(std::string message, std::string key,
-                         std::string value) {
+                         std::string value, std::string hint) {
   return MakeError({.code = absl::StatusCode::kFailedPrecondition,
                     .reason = reason::kPoolMissing,
                     .message = std::move(message),
-                    .hint = "attach a pool with `snapctl pool attach`",
+                    .hint = std::move(hint),
                     .metadata = {{std::move(key), std::move(value)}}});
 }
 
 absl::StatusOr<std::unique_ptr<Pool>> OpenDevice(const std::string& device) {
   auto attached = pool::Attach(device, {});
   if (!attached.ok()) {
+    // To attach it by hand would fail alike.
     return PoolMissing(absl::StrCat("cannot bring up ", device, ": ",
                                     attached.status().message()),
-                       "device", device);
+                       "device", device,
+                       "the message says what to do, or else the kernel log");
+  }
+  if (!attached->damage.empty()) {
+    LogError(absl::StrCat(
+        device, " is damaged, and can only be read: ", attached->damage));
   }
   if (attached->mount_point.empty()) {
     return PoolMissing(absl::StrCat(device, " holds no file system"), "device",
-                       device);
+                       device, "name a pool of type fs by --pool-device");
   }
   return Pool::Open(attached->mount_point);
 }
@@ -61,8 +67,8 @@ absl::StatusOr<std::unique_ptr<Pool>> OpenDefault() {
   for (const pool::Mount& mount : *mounts) {
     if (mount.mount_point == path) return Pool::Open(path);
   }
-  return PoolMissing(absl::StrCat("no pool is mounted on ", path), "path",
-                     path);
+  return PoolMissing(absl::StrCat("no pool is mounted on ", path), "path", path,
+                     "attach a pool with `snapctl pool attach`");
 }
 
 PoolHolder::Opener MakeOpener(const Options& options) {

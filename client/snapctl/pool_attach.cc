@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/utf8.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
 #include "client/snapctl/progress.h"
@@ -15,6 +16,19 @@ struct Options {
   std::string name;
   pool::AttachOptions attach;
 };
+
+// On standard error, also where the answer is for a program.
+void PrintDamage(const pool::Attached& attached, const Context& context) {
+  if (attached.damage.empty()) return;
+  *context.err
+      << "snapctl: WARNING: " << attached.device.name
+      << " is damaged, and can only be read: "
+      << ToPrintableUtf8(attached.damage)
+      << "\nsnapctl: nothing more is stored there. Restore the snapshots that "
+         "are whole (`snapctl verify --all`), or copy them elsewhere, then "
+         "make "
+         "the pool anew\n";
+}
 
 absl::Status Attach(const Options& options, const Context& context) {
   const absl::StatusOr<pool::Attached> attached = [&] {
@@ -29,8 +43,10 @@ absl::Status Attach(const Options& options, const Context& context) {
                {"size", device.size},
                {"mount_point", attached->mount_point},
                {"block_device", attached->block_device},
+               {"read_only", attached->read_only},
                {"was_attached", attached->was_attached}},
               *context.out);
+    PrintDamage(*attached, context);
     return absl::OkStatus();
   }
   Fields fields;
@@ -41,11 +57,13 @@ absl::Status Attach(const Options& options, const Context& context) {
   if (!attached->block_device.empty()) {
     fields.Add("block device", attached->block_device + already);
   } else {
+    const std::string only = attached->read_only ? ", read-only" : "";
     fields.Add("mounted on", attached->mount_point.empty()
                                  ? "- (plain memory)"
-                                 : attached->mount_point + already);
+                                 : attached->mount_point + only + already);
   }
   fields.Print(*context.out);
+  PrintDamage(*attached, context);
   return absl::OkStatus();
 }
 
@@ -67,7 +85,7 @@ void AddPoolAttach(CLI::App* pool, Context* context, Action* action) {
       ->capture_default_str();
   command->add_option("--mount-options", options->attach.mount_options,
                       "Options of kmemfs: byref=on|off, commit=SECONDS, "
-                      "size=BYTES|N%, reserve=BYTES|N%");
+                      "size=BYTES|N%, reserve=BYTES|N%; ro: read-only");
   command->callback(
       [=] { *action = [=] { return Attach(*options, *context); }; });
 }

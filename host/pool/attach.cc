@@ -4,6 +4,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
@@ -12,9 +13,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/files.h"
 #include "host/pool/device.h"
+#include "host/pool/info.h"
 #include "host/pool/kernel_log.h"
 
 namespace daxsnap::pool {
@@ -94,21 +98,57 @@ std::string AsListed(absl::string_view mount_point) {
   return path;
 }
 
-absl::Status MountPool(const std::string& device,
-                       const AttachOptions& options) {
+// Takes "ro" out of options that commas part: it is not the file system's.
+unsigned long TakeReadOnly(std::string* options) {
+  std::vector<std::string> rest = absl::StrSplit(*options, ',');
+  const auto end = std::remove(rest.begin(), rest.end(), "ro");
+  const bool found = end != rest.end();
+  rest.erase(end, rest.end());
+  *options = absl::StrJoin(rest, ",");
+  return found ? MS_RDONLY : 0;
+}
+
+// Why the pool on `mount_point` can only be read, if it is damage. `log` has
+// what the kernel said of it, if it began before the device was attached.
+std::string DamageOf(const std::string& mount_point, const std::string& device,
+                     KernelLog* log) {
+  const UniqueFd root(
+      open(mount_point.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  kmemfs_info info;
+  if (!root.valid() || !ReadInfo(root.get(), &info) ||
+      (info.flags & KMEMFS_INFO_RESCUE) == 0)
+    return "";
+  const std::string said = log->LastLineAbout(device, "does not hold");
+  return said.empty() ? "the kernel log says what of it does not hold" : said;
+}
+
+// Whether it is mounted read-only.
+absl::StatusOr<bool> MountPool(const std::string& device,
+                               const AttachOptions& options) {
   const std::filesystem::path path = options.mount_point;
   if (!MakeDirectories(path, 0700).valid()) {
     return absl::ErrnoToStatus(
         errno, absl::StrCat("cannot make directory ", options.mount_point));
   }
+  std::string mount_options = options.mount_options;
+  unsigned long flags = MS_NOSUID | MS_NODEV | TakeReadOnly(&mount_options);
   KernelLog log;
-  if (mount(device.c_str(), path.c_str(), kFileSystem, MS_NOSUID | MS_NODEV,
-            options.mount_options.c_str()) == 0) {
-    return absl::OkStatus();
+  const auto try_it = [&] {
+    return mount(device.c_str(), path.c_str(), kFileSystem, flags,
+                 mount_options.c_str()) == 0;
+  };
+  bool mounted = try_it();
+  // Not all of it can be read; what can must not be out of reach.
+  if (!mounted && errno == EROFS && (flags & MS_RDONLY) == 0) {
+    flags |= MS_RDONLY;
+    mounted = try_it();
   }
-  const int mount_error = errno;
-  return MountError(mount_error, device, options.mount_point,
-                    log.LastLineAbout(device));
+  if (!mounted) {
+    const int mount_error = errno;
+    return MountError(mount_error, device, options.mount_point,
+                      log.LastLineAbout(device));
+  }
+  return (flags & MS_RDONLY) != 0;
 }
 
 }  // namespace
@@ -138,7 +178,7 @@ absl::StatusOr<std::vector<Mount>> ListMounts() {
   while (getmntent_r(file.get(), &entry, buffer, sizeof(buffer)) != nullptr) {
     if (absl::string_view(entry.mnt_type) != kFileSystem) continue;
     mounts.push_back({std::string(absl::StripPrefix(entry.mnt_fsname, "/dev/")),
-                      entry.mnt_dir});
+                      entry.mnt_dir, hasmntopt(&entry, "ro") != nullptr});
   }
   return mounts;
 }
@@ -155,6 +195,7 @@ absl::StatusOr<Attached> Attach(absl::string_view name,
   device = FindDevice(std::string(device->name));
   if (!device.ok()) return device.status();
 
+  KernelLog log;
   Attached attached;
   PoolType type = PoolType::kFs;
   if (device->driver == Driver::kKmem) {
@@ -194,11 +235,16 @@ absl::StatusOr<Attached> Attach(absl::string_view name,
     }
     attached.mount_point = mount.mount_point;
     attached.was_attached = true;
-    return attached;
+    attached.read_only = mount.read_only;
   }
-  absl::Status status = MountPool(device->name, options);
-  if (!status.ok()) return status;
-  attached.mount_point = options.mount_point;
+  if (!attached.was_attached) {
+    const absl::StatusOr<bool> read_only = MountPool(device->name, options);
+    if (!read_only.ok()) return read_only.status();
+    attached.mount_point = options.mount_point;
+    attached.read_only = *read_only;
+  }
+  if (attached.read_only)
+    attached.damage = DamageOf(attached.mount_point, device->name, &log);
   return attached;
 }
 

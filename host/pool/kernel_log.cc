@@ -16,7 +16,8 @@ KernelLog::KernelLog()
   if (fd_.valid()) lseek(fd_.get(), 0, SEEK_END);
 }
 
-std::string KernelLog::LastLineAbout(absl::string_view device) {
+std::string KernelLog::LastLineAbout(absl::string_view device,
+                                     absl::string_view words) {
   std::string last;
   if (!fd_.valid()) return last;
   char record[8192];  // one read gives one record
@@ -27,7 +28,8 @@ std::string KernelLog::LastLineAbout(absl::string_view device) {
     if (length <= 0) return last;
     std::string reason =
         ReasonInRecord(absl::string_view(record, length), device);
-    if (!reason.empty()) last = std::move(reason);
+    if (!reason.empty() && absl::StrContains(reason, words))
+      last = std::move(reason);
   }
 }
 

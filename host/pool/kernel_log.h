@@ -17,8 +17,9 @@ class KernelLog {
 
   // The last line so far that names `device` as a driver does ("... dax0.0:
   // reason"), without what comes before the name; "" if there is none or the
-  // log cannot be read.
-  std::string LastLineAbout(absl::string_view device);
+  // log cannot be read. Only of lines with `words`, if these are given.
+  std::string LastLineAbout(absl::string_view device,
+                            absl::string_view words = "");
 
  private:
   UniqueFd fd_;

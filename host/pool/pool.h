@@ -144,7 +144,8 @@ absl::StatusOr<std::optional<BlockDevice>> FindBlockDevice(
 struct AttachOptions {
   // Where to mount; made, 0700, if it is not there.
   std::string mount_point = std::string(kDefaultMountPoint);
-  // Mount options of kmemfs, "" for the defaults: "byref=off,commit=5".
+  // Mount options of kmemfs, "" for the defaults: "byref=off,commit=5"; and
+  // "ro", to mount it read-only.
   std::string mount_options;
 };
 
@@ -153,11 +154,17 @@ struct Attached {
   std::string mount_point;    // empty for types without a file system
   std::string block_device;   // "/dev/kmem1"; empty for types without one
   bool was_attached = false;  // nothing had to be done
+  // The file system is mounted so that nothing can be written.
+  bool read_only = false;
+  // What the kernel said of it, or that it said something, if the pool does not
+  // hold as a whole; it cannot be mounted otherwise then.
+  std::string damage;
 };
 
 // Brings the device up, which is named as for FindPool(): binds it to kmem,
 // whose driver puts its memory online and keeps what is stored, and mounts its
-// kmemfs. Steps done already are not repeated. Refuses a device without a
+// kmemfs, read-only if that is all that damage has left. Steps done already are
+// not repeated. Refuses a device without a
 // header of ours (FAILED_PRECONDITION): it would become plain memory. If the
 // kernel refuses it, the error carries the kernel's reason from its log, and
 // the device is bound to device_dax again.
@@ -174,6 +181,7 @@ absl::Status Detach(absl::string_view mount_point);
 struct Mount {
   std::string device;  // "dax0.0"
   std::string mount_point;
+  bool read_only = false;
 };
 absl::StatusOr<std::vector<Mount>> ListMounts();
 

@@ -139,6 +139,8 @@ absl::StatusOr<v1::CreateSnapshotResult> Operations::Create(
     const ProgressSink& progress, Cancellation* cancellation) {
   auto open = pools_->Get();
   if (!open.ok()) return open.status();
+  if (absl::Status status = (*open)->pool->CheckWritable(); !status.ok())
+    return status;
   Checkpoint checkpoint(PartsOn(*open), caller, request, progress, cancellation,
                         CriuVersion());
   auto result = checkpoint.Run();
@@ -234,6 +236,8 @@ absl::StatusOr<v1::DeleteSnapshotResponse> Operations::Delete(
     const Caller& caller, const v1::DeleteSnapshotRequest& request) {
   auto open = pools_->Get();
   if (!open.ok()) return open.status();
+  if (absl::Status status = (*open)->pool->CheckWritable(); !status.ok())
+    return status;
   const ProgressSink nobody = [](v1::ProgressPhase) {};
   absl::Status deleted =
       Deletion(PartsOn(*open), caller, nobody).Run(request.name());

@@ -22,6 +22,8 @@ absl::StatusOr<OpenPool*> PoolHolder::Get() {
   }
   LogInfo(absl::StrCat("pool ", open->pool->path(), " is open, ",
                        open->pool->is_kmemfs() ? "kmemfs" : "directory"));
+  if (absl::Status status = open->pool->CheckWritable(); !status.ok())
+    LogWarning(status.message());
   open_ = std::move(open);
   return open_.get();
 }

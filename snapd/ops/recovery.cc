@@ -157,6 +157,8 @@ absl::Status Recover(const ProcFs& proc, Engine* engine, Pool* pool,
   auto left = catalog->records().List();
   if (!left.ok()) return left.status();
   if (left->empty()) return absl::OkStatus();
+  // It has been so since before any task of this boot.
+  if (absl::Status status = pool->CheckWritable(); !status.ok()) return status;
   absl::Status first;
   for (const std::string& uid : *left) {
     absl::Status status = Recovery(proc, engine, catalog, uid).Run();

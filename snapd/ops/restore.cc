@@ -232,7 +232,9 @@ absl::Status Restore::Note() {
   if (!recorded_) return absl::OkStatus();
   absl::Status written = WriteRecord();
   // What is on a pool that takes nothing more shall come back all the same.
-  const bool read_only = !noted_ && ErrnoNameOf(written) == "EROFS";
+  const bool read_only =
+      !noted_ && !written.ok() &&
+      (ErrnoNameOf(written) == "EROFS" || !parts_.pool->CheckWritable().ok());
   if (!read_only && ErrorReasonOf(written) != reason::kNoSpace) {
     noted_ = noted_ || written.ok();
     return written;

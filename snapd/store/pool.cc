@@ -6,9 +6,11 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -70,6 +72,18 @@ void MakeChecksumsAt(const void* argument, int report) {
   }
 }
 
+// Of a pool that is read-only: what is not there is empty.
+absl::StatusOr<UniqueFd> OpenOrEmpty(int root, const std::string& name) {
+  auto directory = EnsureDirectory(root, name);
+  if (ErrnoNameOf(directory.status()) != "EROFS") return directory;
+  std::string path = "/tmp/daxsnap.XXXXXX";
+  if (mkdtemp(path.data()) == nullptr) return directory.status();
+  UniqueFd empty(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  rmdir(path.c_str());
+  if (!empty.valid()) return directory.status();
+  return empty;
+}
+
 v1::Pool FromStatfs(const struct statfs& from) {
   constexpr uint32_t kPageSize = 4096;
   v1::Pool info;
@@ -122,9 +136,9 @@ absl::StatusOr<Pool::Handles> Pool::OpenHandles(const std::string& path) {
         absl::StatusCode::kFailedPrecondition,
         absl::StrCat("pool ", path, " is in use by another snapd"), path);
   }
-  auto snapshots = EnsureDirectory(handles.root.get(), "snapshots");
+  auto snapshots = OpenOrEmpty(handles.root.get(), "snapshots");
   if (!snapshots.ok()) return snapshots.status();
-  auto staging = EnsureDirectory(handles.root.get(), "staging");
+  auto staging = OpenOrEmpty(handles.root.get(), "staging");
   if (!staging.ok()) return staging.status();
   handles.snapshots = *std::move(snapshots);
   handles.staging = *std::move(staging);
@@ -192,6 +206,26 @@ absl::StatusOr<v1::Pool> Pool::Info() const {
   return info;
 }
 
+absl::Status Pool::CheckWritable() const {
+  struct statvfs fs;
+  if (fstatvfs(root_.get(), &fs) != 0 || (fs.f_flag & ST_RDONLY) == 0)
+    return absl::OkStatus();
+  const bool damaged = IsDamaged();
+  return MakeError(
+      {.code = absl::StatusCode::kFailedPrecondition,
+       .reason = reason::kPoolReadOnly,
+       .message = absl::StrCat(
+           "pool ", path_,
+           damaged ? " can only be read: some of what it stores is damaged"
+                   : " is mounted read-only"),
+       .hint = damaged ? "restore the snapshots that are whole, or copy them "
+                         "elsewhere; then make the pool anew, by `snapctl pool "
+                         "create --force` after a reboot in which nothing "
+                         "attaches it"
+                       : "mount it so that it can be written",
+       .metadata = {{"path", path_}}});
+}
+
 bool Pool::IsDamaged() const {
   kmemfs_info info;
   return is_kmemfs_ && pool::ReadInfo(root_.get(), &info) &&
@@ -204,6 +238,7 @@ absl::StatusOr<pool::RangeCheck> Pool::CheckRange(int file, uint64_t offset,
 }
 
 absl::Status Pool::MakeChecksums(const Cancellation& cancellation) const {
+  if (absl::Status status = CheckWritable(); !status.ok()) return status;
   // The kernel may be at it for minutes, and only a signal ends it.
   auto child = BoundedChild::Start(MakeChecksumsAt, path_.c_str());
   if (!child.ok()) return child.status();

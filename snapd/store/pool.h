@@ -33,7 +33,8 @@ enum class Persistence {
 class Pool {
  public:
   // Opens `path`, makes the layout if it is not there, and locks the pool
-  // against another snapd. FAILED_PRECONDITION, POOL_MISSING if that fails.
+  // against another snapd. FAILED_PRECONDITION, POOL_MISSING if that fails. One
+  // that is read-only may lack the layout.
   static absl::StatusOr<std::unique_ptr<Pool>> Open(const std::string& path);
 
   virtual ~Pool() = default;
@@ -55,6 +56,10 @@ class Pool {
   // The state now, without the number of snapshots. UNAVAILABLE, POOL_MISSING
   // if it cannot be had.
   absl::StatusOr<v1::Pool> Info() const;
+
+  // Whether it can be changed. FAILED_PRECONDITION, POOL_READ_ONLY, with what to
+  // do, if not; OK also if that cannot be told.
+  virtual absl::Status CheckWritable() const;
 
   // Whether its tree does not hold, so that files may be missing; false also if
   // that cannot be told.

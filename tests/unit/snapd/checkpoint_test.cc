@@ -527,6 +527,24 @@ TEST_F(CheckpointTest, StrangersSeeNoSnapshotsOfOthers) {
   EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
 }
 
+TEST_F(CheckpointTest, OnAPoolThatCanOnlyBeReadIsRefusedAndTheTaskNotTouched) {
+  ASSERT_TRUE(Create(Request("a")).ok());
+  const int dumps = engine_.dumps;
+  pool_->writable = MakeError({.code = absl::StatusCode::kFailedPrecondition,
+                               .reason = reason::kPoolReadOnly,
+                               .message = "read-only",
+                               .hint = "none"});
+  EXPECT_EQ(ErrorReasonOf(Create(Request("b")).status()),
+            reason::kPoolReadOnly);
+  EXPECT_EQ(engine_.dumps, dumps);
+  v1::DeleteSnapshotRequest remove;
+  remove.set_name("a");
+  EXPECT_EQ(ErrorReasonOf(operations_.Delete(kRoot, remove).status()),
+            reason::kPoolReadOnly);
+  EXPECT_EQ(operations_.List(kRoot, {})->snapshots_size(), 1);
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+}
+
 TEST_F(CheckpointTest, SameTaskOrNameAtOnceIsAborted) {
   std::promise<void> at_images;
   std::promise<void> go_on;

@@ -351,6 +351,17 @@ TEST_F(RestoreTest, ReadOnlyPoolGivesBackWhatItHas) {
   EXPECT_EQ(result->pid(), 4242);
 }
 
+// Its staging/ may be one of the directories that the damage took.
+TEST_F(RestoreTest, ReadOnlyPoolWithoutStagingGivesBackWhatItHas) {
+  pool_->writable = absl::FailedPreconditionError("read-only");
+  const ScopedFileFault fault([](absl::string_view call, const std::string&) {
+    return call == "create" ? ENOENT : 0;
+  });
+  EXPECT_TRUE(Restore("a").ok());
+  pool_->writable = absl::OkStatus();
+  EXPECT_FALSE(Restore("a").ok());
+}
+
 TEST_F(RestoreTest, FailureLeavesNoRecord) {
   request_id_ = "r";
   for (const bool late : {false, true}) {

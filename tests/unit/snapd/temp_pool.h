@@ -29,10 +29,13 @@ class TestPool : public Pool {
       const std::string& path, uint64_t offset, uint64_t length)>
       on_check_range;
   std::function<absl::Status(const Cancellation&)> on_make_checksums;
+  // Whether it can be changed.
+  absl::Status writable;
 
   absl::Status Commit() override;
   int commits() const { return commits_; }
   Persistence persistence() const override { return memory; }
+  absl::Status CheckWritable() const override { return writable; }
   absl::StatusOr<pool::RangeCheck> CheckRange(int file, uint64_t offset,
                                               uint64_t length) const override;
   absl::Status MakeChecksums(const Cancellation& cancellation) const override;
