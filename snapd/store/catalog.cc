@@ -119,6 +119,10 @@ absl::StatusOr<StagedSnapshot> Catalog::Begin(
   StagedSnapshot staged;
   staged.uid = operation.uid();
   staged.name = operation.name();
+  {
+    const std::lock_guard lock(commit_mutex_);
+    staged.failed_commits = failed_commits_;
+  }
   absl::Status status = [&]() -> absl::Status {
     absl::Status recorded = records_.Write(operation);
     if (!recorded.ok()) return recorded;
@@ -137,6 +141,25 @@ absl::StatusOr<StagedSnapshot> Catalog::Begin(
   return status;
 }
 
+// A file system other than kmemfs tells of what it could not write once, of
+// nobody's files: what others have written until then may be lost, too.
+absl::Status Catalog::Commit() {
+  if (pool_->is_kmemfs()) return pool_->Commit();
+  const std::lock_guard lock(commit_mutex_);
+  absl::Status committed = pool_->Commit();
+  if (!committed.ok()) ++failed_commits_;
+  return committed;
+}
+
+absl::Status Catalog::CommitOf(const StagedSnapshot& staged) {
+  absl::Status committed = Commit();
+  if (!committed.ok()) return committed;
+  const std::lock_guard lock(commit_mutex_);
+  if (failed_commits_ == staged.failed_commits) return committed;
+  return ToCommitFailed(absl::UnavailableError(
+      "a commit failed that began after the images were begun"));
+}
+
 // Removes the directory first: what has no record is removed by the next start,
 // whatever it is.
 absl::Status Catalog::RemoveStaged(const std::string& uid) {
@@ -148,7 +171,8 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
   // A commit of kmemfs takes all or nothing; other file systems may make the
   // rename durable before the data.
   if (!pool_->is_kmemfs()) {
-    if (absl::Status status = pool_->Commit(); !status.ok()) return status;
+    absl::Status status = CommitOf(*staged);
+    if (!status.ok()) return status;
   }
   {
     const std::lock_guard lock(mutex_);
@@ -163,7 +187,7 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
     return ErrnoError(error, absl::StrCat("cannot publish ", staged->name));
   }
   staged->published = true;
-  absl::Status committed = pool_->Commit();
+  absl::Status committed = CommitOf(*staged);
   if (committed.ok()) return committed;
   if (absl::Status undone = Unpublish(staged); !undone.ok()) {
     LogError(absl::StrCat("snapshot ", staged->name,
@@ -187,17 +211,17 @@ absl::Status Catalog::Discard(StagedSnapshot staged) {
   const bool was_published = staged.published;
   if (was_published) {
     if (absl::Status undone = Unpublish(&staged); !undone.ok()) return undone;
-    if (absl::Status status = pool_->Commit(); !status.ok()) return status;
+    if (absl::Status status = Commit(); !status.ok()) return status;
   }
   if (absl::Status removed = RemoveStaged(staged.uid); !removed.ok()) {
     return removed;
   }
-  return was_published ? pool_->Commit() : absl::OkStatus();
+  return was_published ? Commit() : absl::OkStatus();
 }
 
 absl::Status Catalog::Finish(StagedSnapshot staged) {
   absl::Status status = RemoveStaged(staged.uid);
-  if (status.ok()) status = pool_->Commit();
+  if (status.ok()) status = Commit();
   // Also then: it is durable, and may be all that is left of its tasks.
   const std::lock_guard lock(mutex_);
   hidden_.erase(staged.name);
@@ -324,7 +348,7 @@ absl::Status Catalog::Delete(const std::string& name) {
   staged.uid = NewUuid();
   staged.name = name;
   if (absl::Status gone = Unpublish(&staged); !gone.ok()) return gone;
-  if (absl::Status committed = pool_->Commit(); !committed.ok()) {
+  if (absl::Status committed = Commit(); !committed.ok()) {
     // Put it back, so that the caller can try again.
     if (!RenameNoReplace(pool_->staging(), staged.uid, pool_->snapshots(),
                          name)) {
@@ -336,7 +360,7 @@ absl::Status Catalog::Delete(const std::string& name) {
   // It is gone for good. What follows gives the space back; a failure here is
   // made good by the next start.
   absl::Status removed = RemoveTree(pool_->staging(), staged.uid);
-  if (removed.ok()) removed = pool_->Commit();
+  if (removed.ok()) removed = Commit();
   if (!removed.ok()) {
     LogWarning(absl::StrCat("staging/", staged.uid, ": ", removed.message()));
   }

@@ -8,6 +8,7 @@
 #ifndef DAXSNAP_SNAPD_STORE_CATALOG_H_
 #define DAXSNAP_SNAPD_STORE_CATALOG_H_
 
+#include <cstdint>
 #include <mutex>
 #include <set>
 #include <string>
@@ -35,6 +36,8 @@ struct StagedSnapshot {
   // Its images/.
   UniqueFd images;
   bool published = false;
+  // Commits that had failed before it was begun.
+  uint64_t failed_commits = 0;
 };
 
 // Thread-safe, but no two calls may work on one name at the same time: see
@@ -96,6 +99,9 @@ class Catalog {
   const Records& records() const { return records_; }
 
  private:
+  absl::Status Commit();
+  // COMMIT_FAILED also if another one has failed since it was begun.
+  absl::Status CommitOf(const StagedSnapshot& staged);
   absl::Status Unpublish(StagedSnapshot* staged);
   absl::Status RemoveStaged(const std::string& uid);
   bool IsHidden(const std::string& name) const;
@@ -104,6 +110,8 @@ class Catalog {
 
   Pool* const pool_;
   const Records records_;
+  std::mutex commit_mutex_;      // held while a plain directory is committed
+  uint64_t failed_commits_ = 0;  // guarded by commit_mutex_
   mutable std::mutex mutex_;
   std::set<std::string> hidden_;  // guarded by mutex_: published, not finished
 };

@@ -116,6 +116,19 @@ TEST_F(CatalogTest, FailedCommitTakesThePublicationBack) {
   }
 }
 
+// The kernel tells of a file system, once, not of whose files.
+TEST_F(CatalogTest, FailedCommitIsOneOfAllThatWereBegunBefore) {
+  auto first = Begin("a"), second = Begin("b");
+  pool_->on_commit = [](int number) {
+    return number == 1 ? CommitFailed() : absl::OkStatus();
+  };
+  EXPECT_EQ(ErrorReasonOf(catalog_.Publish(&*first)), reason::kCommitFailed);
+  EXPECT_EQ(ErrorReasonOf(catalog_.Publish(&*second)), reason::kCommitFailed);
+  EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+  auto third = Begin("c");
+  EXPECT_TRUE(catalog_.Publish(&*third).ok());
+}
+
 TEST_F(CatalogTest, PublishNeverReplaces) {
   AddSnapshot(&catalog_, "a", 0);
   auto staged = Begin("a");
