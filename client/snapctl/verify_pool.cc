@@ -45,29 +45,33 @@ struct OpenPool {
   kmemfs_info info = {};
 };
 
-// Whether the directory is the root of a kmemfs, which a place that only shows
-// a part of one is not, nor something that was mounted on top.
-bool IsRoot(const UniqueFd& place, kmemfs_info* info) {
+// Whether the directory is the root of this pool, which a place that only shows
+// a part of it is not, nor something else, perhaps another pool, that is on top
+// of it: the list of mounts does not tell who is.
+bool IsRoot(const UniqueFd& place, const std::string& uuid, kmemfs_info* info) {
   struct stat found;
   return place.valid() && fstat(place.get(), &found) == 0 &&
-         found.st_ino == kRootInode && pool::ReadInfo(place.get(), info);
+         found.st_ino == kRootInode && pool::ReadInfo(place.get(), info) &&
+         pool::ToProto(*info).uuid() == uuid;
 }
 
 absl::StatusOr<OpenPool> Open(const pool::Device& device) {
   absl::StatusOr<pool::Mount> first = pool::FindMount(device);
   if (!first.ok()) return first.status();
+  const auto header = pool::Identify(device);
+  if (!header.ok()) return header.status();
   const absl::StatusOr<std::vector<pool::Mount>> mounts = pool::ListMounts();
   if (!mounts.ok()) return mounts.status();
   // Of two on one place the later one is on top.
   std::map<std::string, pool::Mount> tops;
   for (const pool::Mount& mount : *mounts) tops[mount.mount_point] = mount;
   for (const auto& [place, mount] : tops) {
-    if (mount.device != device.name) continue;
+    if (mount.device != device.name || !header->has_value()) continue;
     OpenPool pool;
     pool.mount = mount;
     pool.place.reset(
         open(place.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!IsRoot(pool.place, &pool.info)) continue;
+    if (!IsRoot(pool.place, (*header)->uuid, &pool.info)) continue;
     pool.root.reset(static_cast<int>(
         syscall(SYS_open_tree, pool.place.get(), "",
                 OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)));
