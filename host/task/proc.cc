@@ -181,14 +181,16 @@ bool ParseMount(absl::string_view line, MountInfo* mount) {
       absl::StrSplit(line, absl::MaxSplits(" - ", 1));
   const std::vector<absl::string_view> fields =
       absl::StrSplit(halves.first, ' ');
-  const std::pair<absl::string_view, absl::string_view> type =
-      absl::StrSplit(halves.second, absl::MaxSplits(' ', 1));
+  const std::vector<absl::string_view> own =
+      absl::StrSplit(halves.second, absl::MaxSplits(' ', 2));
   if (fields.size() < 6 || !absl::SimpleAtoi(fields[0], &mount->id) ||
       !ParseDevice(fields[2], 10, &mount->device)) {
     return false;
   }
   mount->mount_point = Unescaped(fields[4]);
-  mount->type = std::string(type.first);
+  mount->type = std::string(own[0]);
+  if (own.size() > 1) mount->source = Unescaped(own[1]);
+  if (own.size() > 2) mount->options = std::string(own[2]);
   return true;
 }
 

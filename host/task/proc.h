@@ -82,6 +82,10 @@ struct MountInfo {
   std::string mount_point;
   // "ext4", "tmpfs", ...
   std::string type;
+  // "/dev/vda1", or a name of its own.
+  std::string source = {};
+  // Of the file system: "rw,upperdir=/a,workdir=/b".
+  std::string options = {};
 };
 
 // Reads tasks below a proc file system. Thread-safe. What cannot be read or

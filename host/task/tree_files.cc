@@ -110,6 +110,14 @@ class Reader {
     candidate.task = task_;
     candidate.mounts = mounts_;
     candidate.file.pid = task_.pid;
+    // The link's mode says how the file is open.
+    struct stat info;
+    const std::string full =
+        absl::StrCat(proc_.root(), "/", task_.pid, "/", link);
+    candidate.file.writable = (absl::StartsWith(link, "fd/") ||
+                               absl::StartsWith(link, "map_files/")) &&
+                              lstat(full.c_str(), &info) == 0 &&
+                              (info.st_mode & S_IWUSR) != 0;
     candidate.file.link = std::move(link);
     candidate.file.path = std::move(path);
   }
@@ -121,7 +129,12 @@ class Reader {
     file.inode = info.stx_ino;
     file.links = info.stx_nlink;
     file.mount_id = static_cast<int>(info.stx_mnt_id);
-    if (!known_.emplace(file.device, file.inode, file.path).second) return;
+    const auto [at, fresh] =
+        known_.try_emplace({file.device, file.inode, file.path}, files_.size());
+    if (!fresh) {
+      files_[at->second].writable |= file.writable;
+      return;
+    }
     const int mount_id = file.mount_id;
     AddFile(std::move(candidate), [mount_id](const MountInfo& mount) {
       return mount.id == mount_id;
@@ -137,13 +150,7 @@ class Reader {
 
   template <typename Predicate>
   void AddFile(Candidate candidate, Predicate is_mount) {
-    const auto& mounts = *candidate.mounts;
-    const auto found = std::find_if(mounts.begin(), mounts.end(), is_mount);
-    if (found != mounts.end()) {
-      candidate.file.mount_id = found->id;
-      candidate.file.mount_point = found->mount_point;
-      candidate.file.file_system = found->type;
-    }
+    SetMount(*candidate.mounts, is_mount, &candidate.file);
     files_.push_back(std::move(candidate.file));
   }
 
@@ -153,11 +160,25 @@ class Reader {
   std::map<std::string, std::vector<MountInfo>> mounts_by_namespace_;
   std::set<std::pair<dev_t, uint64_t>> mapped_;
   std::vector<Candidate> candidates_;
-  std::set<std::tuple<dev_t, uint64_t, std::string>> known_;
+  // Where in files_.
+  std::map<std::tuple<dev_t, uint64_t, std::string>, size_t> known_;
   std::vector<UsedFile> files_;
 };
 
 }  // namespace
+
+void SetMount(const std::vector<MountInfo>& mounts,
+              const std::function<bool(const MountInfo&)>& is_mount,
+              UsedFile* file) {
+  const auto found = std::find_if(mounts.begin(), mounts.end(), is_mount);
+  if (found == mounts.end()) return;
+  file->mount_id = found->id;
+  file->mount_point = found->mount_point;
+  file->file_system = found->type;
+  file->mount_device = found->device;
+  file->mount_source = found->source;
+  file->mount_options = found->options;
+}
 
 absl::StatusOr<std::vector<UsedFile>> ReadUsedFiles(
     const ProcFs& proc, const std::vector<TaskInfo>& tree) {

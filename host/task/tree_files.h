@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -29,10 +30,16 @@ struct UsedFile {
   uint32_t links = 1;
   // As in /proc/PID/mountinfo; -1 if it is not known.
   int mount_id = -1;
-  // The mount it was found on. Both are empty if the task does not see it: it
-  // is the kernel's own, or unmounted.
+  // The mount it was found on; see MountInfo. All are empty if the task does
+  // not see it: it is the kernel's own, or unmounted.
   std::string mount_point;
   std::string file_system;
+  dev_t mount_device = 0;
+  std::string mount_source = {};
+  std::string mount_options = {};
+  // Open for writing by one of the tasks, or mapped by way of such a
+  // descriptor.
+  bool writable = false;
 
   bool is_mapping() const { return link.rfind("map_files/", 0) == 0; }
 };
@@ -43,6 +50,11 @@ struct UsedFile {
 // error. UNAVAILABLE, OVERLOADED if a file system does not answer.
 absl::StatusOr<std::vector<UsedFile>> ReadUsedFiles(
     const ProcFs& proc, const std::vector<TaskInfo>& tree);
+
+// Fills in where `mounts` has what `is_mount` says, if anywhere.
+void SetMount(const std::vector<MountInfo>& mounts,
+              const std::function<bool(const MountInfo&)>& is_mount,
+              UsedFile* file);
 
 }  // namespace daxsnap
 

@@ -16,20 +16,26 @@
 #include "absl/strings/str_join.h"
 #include "base/errors.h"
 #include "base/utf8.h"
+#include "host/task/apart_threads.h"
 #include "host/task/stat_paths.h"
 #include "host/task/sysv_ipc.h"
+#include "host/task/tree_names.h"
+#include "host/task/volatile_place.h"
 
 namespace daxsnap {
 namespace {
 
 constexpr size_t kMaxOfAKind = 100;
-// With one more of at most 50 KB, for each of seven kinds at most: a list of
+// With one more of at most 50 KB, for each of eight kinds at most: a list of
 // snapshots has to fit into what gRPC clients accept, 4 MiB.
 constexpr size_t kMaxBytesOfAKind = size_t{24} << 10;
 // gRPC sends a status in headers, of which 8 KiB are safe.
 constexpr size_t kMaxMessage = 1500;
 
 constexpr absl::string_view kDeleted = " (deleted)";
+constexpr char kNamespaceHint[] =
+    "start the program with `snapctl run`; a service's sandbox and a container "
+    "have such namespaces";
 constexpr char kThisBootOnly[] =
     ", or pass --force for a snapshot that this boot alone can restore";
 
@@ -37,14 +43,11 @@ struct NamespaceKind {
   const char* link;
   const char* name;
 };
-constexpr NamespaceKind kNamespaces[] = {
-    {"pid", "PID"}, {"mnt", "mount"}, {"user", "user"}, {"net", "network"}};
-
-// The kernel's names for file systems that are empty after a boot.
-bool IsVolatile(absl::string_view file_system) {
-  return file_system == "tmpfs" || file_system == "ramfs" ||
-         file_system == "devtmpfs" || file_system == "hugetlbfs";
-}
+constexpr NamespaceKind kNamespaces[] = {{"pid", "PID"},
+                                         {"mnt", "mount"},
+                                         {"user", "user"},
+                                         {"net", "network"},
+                                         {"cgroup", "cgroup"}};
 
 // Whether the directory is a mount point that is there after a boot as well:
 // one in a directory that stays, or of systemd's own. /run/user/UID is none.
@@ -96,17 +99,25 @@ class Finder {
  public:
   Finder(const ProcFs& proc, const std::vector<TaskInfo>& tree,
          const FindingsInput& input)
-      : proc_(proc), tree_(tree), input_(input) {
+      : proc_(proc),
+        tree_(tree),
+        input_(input),
+        places_(proc, *input.tmpfiles, input.answer_timeout) {
     for (const TaskInfo& task : tree) tasks_[task.id.pid] = &task;
   }
 
   absl::StatusOr<std::vector<v1::Finding>> Run(
       const std::vector<UsedFile>& files) {
     if (absl::Status found = FindNamespaces(); !found.ok()) return found;
+    if (absl::Status found = FindThreads(); !found.ok()) return found;
     if (absl::Status found = FindPids(); !found.ok()) return found;
     auto called = FindCalledDeleted(files, input_.answer_timeout);
     if (!called.ok()) return called.status();
-    for (const UsedFile& file : files) LookAt(file, called->contains(&file));
+    for (const UsedFile& file : files) {
+      absl::Status looked = LookAt(file, called->contains(&file));
+      if (!looked.ok()) return looked;
+    }
+    if (absl::Status found = FindNames(); !found.ok()) return found;
     if (absl::Status found = FindSysv(files); !found.ok()) return found;
     for (const auto& [key, kind] : kinds_) {
       if (kind.left_out == 0) continue;
@@ -196,8 +207,66 @@ class Finder {
           kind.link,
           absl::StrCat(Named(pid), " is in a ", kind.name,
                        " namespace of its own, which is not restored"),
-          "start the program with `snapctl run`; a service's sandbox and a "
-          "container have such namespaces");
+          kNamespaceHint);
+    }
+    return FindNamespacesOfChildren();
+  }
+
+  // unshare(2) gives a PID namespace to the children to come; it cannot be read
+  // before there is one.
+  absl::Status FindNamespacesOfChildren() {
+    constexpr char kLink[] = "ns/pid_for_children";
+    auto ours = proc_.ReadLink(getpid(), "ns/pid");
+    // A kernel may lack it.
+    if (absl::IsNotFound(ours.status())) return absl::OkStatus();
+    if (!ours.ok()) return ours.status();
+    for (const TaskInfo& task : tree_) {
+      auto its = proc_.ReadLink(task.id.pid, "ns/pid");
+      if (!its.ok() || *its != *ours) continue;
+      auto children = proc_.ReadLink(task.id.pid, kLink);
+      if (!children.ok() && !absl::IsNotFound(children.status())) {
+        absl::Status gone = proc_.UnlessGone(task.id, children.status());
+        if (!gone.ok()) return gone;
+        continue;
+      }
+      auto alive = proc_.IsAlive(task.id);
+      if (!alive.ok()) return alive.status();
+      if (!*alive || (children.ok() && *children == *ours)) continue;
+      Add(v1::ERROR_REASON_NAMESPACE, v1::FINDING_CONSEQUENCE_LOST, task.id.pid,
+          "pid_for_children",
+          absl::StrCat(Named(task.id.pid),
+                       " has a PID namespace for its children to come, which "
+                       "is not restored"),
+          kNamespaceHint);
+      break;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status FindThreads() {
+    auto apart = FindApartThreads(proc_, tree_);
+    if (!apart.ok()) return apart.status();
+    for (const ApartThread& thread : *apart) {
+      const std::string who =
+          absl::StrCat(Named(thread.pid), ": thread ", thread.thread);
+      const bool files = thread.part == "fd" || thread.part == "cwd";
+      if (!files) {
+        Add(v1::ERROR_REASON_NAMESPACE, v1::FINDING_CONSEQUENCE_LOST,
+            thread.pid, thread.part,
+            absl::StrCat(who, " is in a ", thread.part,
+                         " namespace of its own, which is not restored"),
+            kNamespaceHint);
+        continue;
+      }
+      Add(v1::ERROR_REASON_TASK_UNSUPPORTED, v1::FINDING_CONSEQUENCE_LOST,
+          thread.pid, "apart-thread",
+          absl::StrCat(who, " has ",
+                       thread.part == "fd"
+                           ? "descriptors of its own, which are not stored"
+                           : "a working or root directory of its own, which "
+                             "is not restored"),
+          "take the snapshot when the program has no such thread, or pass "
+          "--force: then it has what its process has");
     }
     return absl::OkStatus();
   }
@@ -254,54 +323,66 @@ class Finder {
   }
 
   // `called_deleted`: it has the name that it seems to have had.
-  void LookAt(const UsedFile& file, bool called_deleted) {
+  absl::Status LookAt(const UsedFile& file, bool called_deleted) {
     // Of the kernel's own mounts, memfd for example, or nowhere any more.
-    if (file.mount_point.empty() || IsDevice(file.mode)) return;
-    if (absl::EndsWith(file.path, kDeleted) && !called_deleted) {
-      // Without a name it is stored in the snapshot.
-      if (file.links != 0) LinkRemapped(file);
-      return;
+    if (file.mount_point.empty() || IsDevice(file.mode)) {
+      return absl::OkStatus();
     }
-    LookAtPlace(file);
+    const bool deleted = absl::EndsWith(file.path, kDeleted) && !called_deleted;
+    // The server keeps such a name as long as the file is open.
+    const bool renamed =
+        absl::StartsWith(file.file_system, "nfs") &&
+        absl::StartsWith(file.path.substr(file.path.rfind('/') + 1), ".nfs");
+    if (!deleted && !renamed) return LookAtPlace(file, Use(file, file.path));
+    // Without a name it is stored in the snapshot.
+    if (deleted && file.links == 0) return absl::OkStatus();
+    UsedFile named = file;
+    if (deleted) named.path.resize(file.path.size() - kDeleted.size());
+    LinkRemapped(named);
+    // The name by which a restore finds it is in the same directory.
+    return LookAtPlace(named, Use(named, named.path));
   }
 
-  void LookAtPlace(const UsedFile& file) {
+  // `use` says what the task does with it.
+  absl::Status LookAtPlace(const UsedFile& file, const std::string& use) {
     const bool directory = S_ISDIR(file.mode);
-    if (IsVolatile(file.file_system)) {
-      if (directory && (IsMountPointAfterBoot(file) ||
-                        input_.tmpfiles->MakesDirectory(file.path))) {
-        return;
+    auto lost = places_.WhereLost(file);
+    if (!lost.ok()) return lost.status();
+    if (!lost->empty()) {
+      if (!directory || !(IsMountPointAfterBoot(file) ||
+                          input_.tmpfiles->MakesDirectory(file.path))) {
+        Volatile(file, absl::StrCat(use, ", which is ", *lost,
+                                    " and gone after a reboot"));
       }
-      Volatile(file, absl::StrCat("which is on ", file.file_system,
-                                  " and gone after a reboot"));
-      return;
+      return absl::OkStatus();
     }
     const TmpfilesRules::Verdict verdict = input_.tmpfiles->FateOf(file.path);
     if (verdict.fate == TmpfilesRules::Fate::kRemoved &&
         !(directory && input_.tmpfiles->MakesDirectory(file.path))) {
-      Volatile(file, absl::StrCat("which systemd-tmpfiles removes at boot: ",
-                                  verdict.rule));
+      Volatile(file,
+               absl::StrCat(use, ", which systemd-tmpfiles removes at boot: ",
+                            verdict.rule));
     } else if (verdict.fate == TmpfilesRules::Fate::kAges) {
       Add(v1::ERROR_REASON_VOLATILE_FILE, v1::FINDING_CONSEQUENCE_LIMITED,
           file.pid, file.path,
-          absl::StrCat(Use(file, file.path),
+          absl::StrCat(use,
                        ", which systemd-tmpfiles removes when it has not been "
                        "used for ",
                        verdict.age, ": ", verdict.rule),
           "restore in time, or keep the file elsewhere");
     }
+    return absl::OkStatus();
   }
 
-  void Volatile(const UsedFile& file, const std::string& why) {
+  void Volatile(const UsedFile& file, const std::string& message) {
     Add(v1::ERROR_REASON_VOLATILE_FILE, v1::FINDING_CONSEQUENCE_LOST, file.pid,
-        file.path, absl::StrCat(Use(file, file.path), ", ", why),
+        file.path, message,
         absl::StrCat("have the program keep it in a directory that stays",
                      kThisBootOnly));
   }
 
   void LinkRemapped(const UsedFile& file) {
-    const std::string path =
-        file.path.substr(0, file.path.size() - kDeleted.size());
+    const std::string& path = file.path;
     const std::string what =
         absl::StrCat(Use(file, path),
                      ", a name that was removed while the file "
@@ -320,6 +401,42 @@ class Finder {
           absl::StrCat(what, "the snapshot can be restored once"),
           "have the program open the file anew before the snapshot is taken");
     }
+  }
+
+  // What tasks have by its name alone.
+  absl::Status FindNames() {
+    auto names = ReadTreeNames(proc_, tree_, input_.answer_timeout);
+    if (!names.ok()) return names.status();
+    for (const UsedFile& socket : names->sockets) {
+      // A restore makes the socket, but no directory.
+      UsedFile directory = socket;
+      directory.path.resize(std::max<size_t>(directory.path.rfind('/'), 1));
+      directory.mode = S_IFDIR;
+      absl::Status looked = LookAtPlace(
+          directory,
+          absl::StrCat(Named(socket.pid), ": the socket ", socket.path,
+                       " of descriptor ", socket.link.substr(3),
+                       " is bound in ", directory.path));
+      if (!looked.ok()) return looked;
+    }
+    for (const UsedFile& watched : names->watched) {
+      absl::Status looked =
+          LookAtPlace(watched, absl::StrCat(Named(watched.pid), ": descriptor ",
+                                            watched.link.substr(3), " watches ",
+                                            watched.path));
+      if (!looked.ok()) return looked;
+    }
+    for (const InFlight& flight : names->in_flight) {
+      Add(v1::ERROR_REASON_TASK_UNSUPPORTED, v1::FINDING_CONSEQUENCE_LOST,
+          flight.pid, "in-flight",
+          absl::StrCat(Named(flight.pid), ": ", flight.count,
+                       " descriptors were sent to its socket, descriptor ",
+                       flight.fd,
+                       ", and not received yet: what they are of is not "
+                       "looked at"),
+          "try again when the program has received them, or pass --force");
+    }
+    return absl::OkStatus();
   }
 
   absl::Status FindSysv(const std::vector<UsedFile>& files) {
@@ -367,6 +484,7 @@ class Finder {
   const ProcFs& proc_;
   const std::vector<TaskInfo>& tree_;
   const FindingsInput& input_;
+  VolatilePlaces places_;
   std::map<pid_t, const TaskInfo*> tasks_;
   bool foreign_pids_ = false;
   std::map<std::pair<v1::ErrorReason, v1::FindingConsequence>, Kind> kinds_;
@@ -428,6 +546,8 @@ absl::Status RefuseLosses(const std::vector<v1::Finding>& findings) {
                                     {"reasons", absl::StrJoin(reasons, ",")}}};
   if (first->reason() == v1::ERROR_REASON_NAMESPACE) {
     details.metadata["namespace"] = first->path();
+  } else if (first->reason() == v1::ERROR_REASON_TASK_UNSUPPORTED) {
+    details.metadata["kind"] = first->path();
   } else if (!first->path().empty()) {
     details.metadata["path"] = first->path();
   }

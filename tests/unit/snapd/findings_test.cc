@@ -5,12 +5,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <climits>
 #include <csignal>
+#include <cstddef>
 #include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
@@ -50,9 +60,10 @@ class FindingsTest : public testing::Test {
   }
 
   // Of a running process, by what /proc says of it.
-  std::vector<v1::Finding> FindIn(const Child& child) {
+  template <typename Process>
+  std::vector<v1::Finding> FindIn(const Process& process) {
     const ProcFs proc;
-    auto tree = proc.ReadTree(child.pid());
+    auto tree = proc.ReadTree(process.pid());
     EXPECT_TRUE(tree.ok()) << tree.status();
     auto files = ReadUsedFiles(proc, *tree);
     EXPECT_TRUE(files.ok()) << files.status();
@@ -149,16 +160,37 @@ TEST_F(FindingsTest, MountPointsAndFilesWithoutAnyNameComeBack) {
 }
 
 TEST_F(FindingsTest, NameThatWasRemovedOfAFileThatHasOthers) {
+  UsedFile file = File("/srv/a (deleted)");
+  file.links = 1;
+  EXPECT_THAT(Find({file}), ElementsAre(Is(v1::ERROR_REASON_LINK_REMAPPED,
+                                           kLimited, "/srv/a")));
+  input_.leave_running = true;
+  EXPECT_THAT(Find({file}),
+              ElementsAre(Is(v1::ERROR_REASON_LINK_REMAPPED, kLost, "/srv/a")));
+  // What NFS makes of such a name.
+  file = File("/srv/.nfs000000000000001700000001");
+  file.file_system = "nfs4";
+  EXPECT_THAT(Find({file}), ElementsAre(Is(v1::ERROR_REASON_LINK_REMAPPED,
+                                           kLost, file.path)));
+}
+
+// The other name is made in the same directory, which a boot empties.
+TEST_F(FindingsTest, NameThatWasRemovedWhereABootEmptiesIsLost) {
   const ShmDirectory shm;
   const std::string name = shm.path() + "/a";
   const Child child(absl::StrCat("cd /; f=", name,
                                  "; exec 5>$f; ln $f $f.b; rm $f; echo >&3; "
                                  "exec sleep infinity"));
   EXPECT_THAT(FindIn(child),
-              ElementsAre(Is(v1::ERROR_REASON_LINK_REMAPPED, kLimited, name)));
-  input_.leave_running = true;
-  EXPECT_THAT(FindIn(child),
-              ElementsAre(Is(v1::ERROR_REASON_LINK_REMAPPED, kLost, name)));
+              ElementsAre(Is(v1::ERROR_REASON_VOLATILE_FILE, kLost, name),
+                          Is(v1::ERROR_REASON_LINK_REMAPPED, kLimited, name)));
+  rules_.Add("D /srv\n", "t.conf");
+  UsedFile file = File("/srv/a (deleted)");
+  file.links = 1;
+  EXPECT_THAT(
+      Find({file}),
+      ElementsAre(Is(v1::ERROR_REASON_VOLATILE_FILE, kLost, "/srv/a"),
+                  Is(v1::ERROR_REASON_LINK_REMAPPED, kLimited, "/srv/a")));
 }
 
 TEST_F(FindingsTest, FileThatIsCalledDeletedIsNot) {
@@ -267,6 +299,164 @@ TEST_F(FindingsTest, NamespacesThatAreNotOurs) {
   const absl::Status status = RefuseLosses(findings);
   EXPECT_EQ(ErrorReasonOf(status), reason::kNamespace);
   EXPECT_EQ(ErrorMetadataOf(status)["namespace"], "pid");
+}
+
+TEST_F(FindingsTest, NamespacesOfChildrenToComeAndOfControlGroups) {
+  const ForkedTask task([] {
+    if (unshare(CLONE_NEWPID) != 0 || unshare(CLONE_NEWCGROUP) != 0) _exit(1);
+  });
+  EXPECT_THAT(
+      FindIn(task),
+      ElementsAre(Is(v1::ERROR_REASON_NAMESPACE, kLost, "cgroup"),
+                  Is(v1::ERROR_REASON_NAMESPACE, kLost, "pid_for_children")));
+}
+
+// CRIU looks at the leader alone.
+TEST_F(FindingsTest, ThreadsThatHaveWhatTheirProcessHasNot) {
+  const auto find = [this](const std::function<void()>& then) {
+    const ForkedTask task([&then] {
+      static std::atomic<bool> ready = false;
+      std::thread([&then] {
+        then();
+        ready = true;
+        for (;;) pause();
+      }).detach();
+      while (!ready) sched_yield();
+    });
+    return FindIn(task);
+  };
+  constexpr auto kUnsupported = v1::ERROR_REASON_TASK_UNSUPPORTED;
+  EXPECT_THAT(find([] {}), IsEmpty());
+  EXPECT_THAT(find([] {
+                if (unshare(CLONE_NEWNET) != 0) _exit(1);
+              }),
+              ElementsAre(Is(v1::ERROR_REASON_NAMESPACE, kLost, "net")));
+  EXPECT_THAT(find([] {
+                if (unshare(CLONE_FILES) != 0) _exit(1);
+              }),
+              ElementsAre(Is(kUnsupported, kLost, "apart-thread")));
+  // By itself this does no harm.
+  EXPECT_THAT(find([] {
+                if (unshare(CLONE_FS) != 0) _exit(1);
+              }),
+              IsEmpty());
+  EXPECT_THAT(find([] {
+                if (unshare(CLONE_FS) != 0 || chdir("/proc") != 0) _exit(1);
+              }),
+              ElementsAre(Is(kUnsupported, kLost, "apart-thread")));
+}
+
+// A socket at `path`, which may be relative.
+int Bind(const std::string& path, int type) {
+  sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = {}};
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = socket(AF_UNIX, type, 0);
+  const auto size =
+      static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0) _exit(1);
+  return fd;
+}
+
+// CRIU binds again, which needs the directory, and makes none.
+TEST_F(FindingsTest, SocketsInDirectoriesThatABootDoesNotMakeAreLost) {
+  const ShmDirectory shm;
+  const std::string& dir = shm.path();
+  constexpr auto kReason = v1::ERROR_REASON_VOLATILE_FILE;
+  const ForkedTask stream([&] { listen(Bind(dir + "/s", SOCK_STREAM), 1); });
+  const auto findings = FindIn(stream);
+  EXPECT_THAT(findings, ElementsAre(Is(kReason, kLost, dir)));
+  EXPECT_THAT(
+      findings[0].message(),
+      HasSubstr(absl::StrCat(": the socket ", dir, "/s of descriptor ")));
+  const ForkedTask datagram([&] {
+    if (chdir(dir.c_str()) != 0) _exit(1);
+    Bind("d", SOCK_DGRAM);
+    if (chdir("/") != 0) _exit(1);
+  });
+  EXPECT_THAT(FindIn(datagram), ElementsAre(Is(kReason, kLost, dir)));
+  const std::string mounted = absl::StrCat("/dev/shm/", getpid(), ".sock");
+  const ForkedTask others([&] {
+    // A name that is none of files, none at all, one that was removed, whose
+    // directory CRIU makes, and one in a directory that each boot makes.
+    Bind(std::string("\0abstract", 9), SOCK_STREAM);
+    socket(AF_UNIX, SOCK_STREAM, 0);
+    Bind(dir + "/removed", SOCK_STREAM);
+    unlink((dir + "/removed").c_str());
+    Bind(mounted, SOCK_STREAM);
+  });
+  EXPECT_THAT(FindIn(others), IsEmpty());
+  EXPECT_EQ(unlink(mounted.c_str()), 0);
+  rules_.Add(absl::StrCat("d ", dir, " 0700 root root -\n"), "t.conf");
+  EXPECT_THAT(FindIn(stream), IsEmpty());
+}
+
+// What a listener has accepted has its name, and is not bound again.
+TEST_F(FindingsTest, ConnectionsHaveNoNameOfTheirOwn) {
+  const ShmDirectory shm;
+  const ForkedTask task([&] {
+    const int listener = Bind(shm.path() + "/s", SOCK_STREAM);
+    listen(listener, 1);
+    const int client = socket(AF_UNIX, SOCK_STREAM, 0);
+    sockaddr_un address;
+    socklen_t size = sizeof(address);
+    getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
+    if (connect(client, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+        accept(listener, nullptr, nullptr) < 0) {
+      _exit(1);
+    }
+    close(listener);
+  });
+  EXPECT_THAT(FindIn(task), IsEmpty());
+}
+
+// CRIU watches again by name.
+TEST_F(FindingsTest, WatchesOfWhatABootRemovesAreLost) {
+  const ShmDirectory shm;
+  const TempDirectory stays;
+  constexpr auto kReason = v1::ERROR_REASON_VOLATILE_FILE;
+  const ForkedTask inotify([&] {
+    const int fd = inotify_init();
+    if (inotify_add_watch(fd, shm.path().c_str(), IN_CREATE) < 0 ||
+        inotify_add_watch(fd, "/dev/shm", IN_CREATE) < 0 ||
+        inotify_add_watch(fd, "/etc", IN_CREATE) < 0) {
+      _exit(1);
+    }
+  });
+  const auto findings = FindIn(inotify);
+  EXPECT_THAT(findings, ElementsAre(Is(kReason, kLost, shm.path())));
+  EXPECT_THAT(findings[0].message(), HasSubstr(" watches /dev/shm/"));
+  const ForkedTask fanotify([&] {
+    const int fd = fanotify_init(FAN_CLASS_NOTIF, O_RDONLY);
+    if (fanotify_mark(fd, FAN_MARK_ADD, FAN_OPEN, AT_FDCWD,
+                      shm.path().c_str()) != 0) {
+      _exit(1);
+    }
+  });
+  EXPECT_THAT(FindIn(fanotify), ElementsAre(Is(kReason, kLost, shm.path())));
+}
+
+TEST_F(FindingsTest, DescriptorsThatNobodyHasReceivedYetAreNotSeen) {
+  const ForkedTask task([] {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) _exit(1);
+    iovec byte = {.iov_base = pair, .iov_len = 1};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message = {};
+    message.msg_iov = &byte;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* head = CMSG_FIRSTHDR(&message);
+    head->cmsg_level = SOL_SOCKET;
+    head->cmsg_type = SCM_RIGHTS;
+    head->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(head), pair, sizeof(int));
+    if (sendmsg(pair[0], &message, 0) != 1) _exit(1);
+  });
+  const auto findings = FindIn(task);
+  EXPECT_THAT(findings, ElementsAre(Is(v1::ERROR_REASON_TASK_UNSUPPORTED, kLost,
+                                       "in-flight")));
+  EXPECT_EQ(ErrorMetadataOf(RefuseLosses(findings))["kind"], "in-flight");
 }
 
 TEST_F(FindingsTest, SysvObjectsThatTasksUseOrMayUse) {
