@@ -40,6 +40,8 @@ struct Job {
   const TaskDescriptor* descriptors;
   size_t descriptor_count;
   // Ends with a null pointer.
+  const char* const* mappings;
+  // Ends with a null pointer.
   const char* const* mount_points;
 };
 
@@ -52,9 +54,7 @@ struct Jobs {
 // From here to Sync() all runs in the child: see BoundedChild::Work.
 
 // In memory, or made up by the kernel as they are read.
-bool HasNothingToSync(int fd) {
-  struct statfs info;
-  if (fstatfs(fd, &info) != 0) return false;
+bool HasNothingToSync(unsigned magic) {
   constexpr unsigned kMagics[] = {
       ANON_INODE_FS_MAGIC, BINFMTFS_MAGIC,     BPF_FS_MAGIC,
       CGROUP2_SUPER_MAGIC, CGROUP_SUPER_MAGIC, DEBUGFS_MAGIC,
@@ -62,8 +62,15 @@ bool HasNothingToSync(int fd) {
       PROC_SUPER_MAGIC,    RAMFS_MAGIC,        SECURITYFS_MAGIC,
       SELINUX_MAGIC,       SYSFS_MAGIC,        TMPFS_MAGIC,
       TRACEFS_MAGIC};
-  return std::find(std::begin(kMagics), std::end(kMagics),
-                   static_cast<unsigned>(info.f_type)) != std::end(kMagics);
+  return std::find(std::begin(kMagics), std::end(kMagics), magic) !=
+         std::end(kMagics);
+}
+
+// Where syncfs(2) does not reach the medium: the server of FUSE is told
+// nothing, and eCryptfs has no sync of its own.
+bool MustSyncEachFile(unsigned magic) {
+  constexpr unsigned kFuseMagic = 0x65735546;  // FUSE_SUPER_MAGIC
+  return magic == kFuseMagic || magic == ECRYPTFS_SUPER_MAGIC;
 }
 
 bool Look(int fd, struct statx* info) {
@@ -103,26 +110,56 @@ int OpenMountPoint(const Job& job, const struct statx& used) {
   return -1;
 }
 
-// A task's own descriptor of something where `used` is: opens nothing. One that
-// was opened with O_PATH cannot be synced.
+// A task's own descriptor if it is of something where `used` is: opens nothing.
+// One that was opened with O_PATH cannot be synced.
+int TakeOne(const TaskDescriptor& descriptor, const struct statx& used) {
+  const int pidfd =
+      static_cast<int>(syscall(SYS_pidfd_open, descriptor.pid, 0));
+  if (pidfd < 0) return -1;
+  const int fd =
+      static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, descriptor.number, 0));
+  close(pidfd);
+  if (fd < 0) return -1;
+  struct statx info;
+  if (Look(fd, &info) && IsOnSameDevice(info, used) &&
+      (fcntl(fd, F_GETFL) & O_PATH) == 0) {
+    return fd;
+  }
+  close(fd);
+  return -1;
+}
+
 int TakeDescriptor(const Job& job, const struct statx& used) {
   for (size_t i = 0; i < job.descriptor_count; ++i) {
-    const TaskDescriptor& descriptor = job.descriptors[i];
-    const int pidfd =
-        static_cast<int>(syscall(SYS_pidfd_open, descriptor.pid, 0));
-    if (pidfd < 0) continue;
-    const int fd =
-        static_cast<int>(syscall(SYS_pidfd_getfd, pidfd, descriptor.number, 0));
-    close(pidfd);
-    if (fd < 0) continue;
-    struct statx info;
-    if (Look(fd, &info) && IsOnSameDevice(info, used) &&
-        (fcntl(fd, F_GETFL) & O_PATH) == 0) {
-      return fd;
-    }
-    close(fd);
+    const int fd = TakeOne(job.descriptors[i], used);
+    if (fd >= 0) return fd;
   }
   return -1;
+}
+
+// Of all files that the tasks can write there; 0, or the last errno. What they
+// have closed meanwhile is left out.
+int SyncEachFile(const Job& job, const struct statx& used) {
+  int error = 0;
+  const auto sync = [&error](int fd) {
+    if (fsync(fd) != 0) error = errno;
+    close(fd);
+  };
+  for (size_t i = 0; i < job.descriptor_count; ++i) {
+    if (!job.descriptors[i].writable) continue;
+    const int fd = TakeOne(job.descriptors[i], used);
+    if (fd >= 0) sync(fd);
+  }
+  for (auto* const* link = job.mappings; *link != nullptr; ++link) {
+    struct stat info;
+    const int fd = OpenRegularFile(*link, &info);
+    if (fd >= 0) {
+      sync(fd);
+    } else if (errno != ENOENT) {
+      error = errno;
+    }
+  }
+  return error;
 }
 
 // What the child tells of a target: perhaps that its sync begins, and how it
@@ -153,7 +190,10 @@ bool WriteStep(int record, size_t target, SyncStep::State state, int error) {
 Report SyncOne(const Jobs& jobs, size_t target, int report) {
   const Job& job = jobs.first[target];
   struct statx used;
-  if (HasNothingToSync(job.fd)) return NotReached(0);
+  struct statfs system;
+  const auto magic =
+      static_cast<unsigned>(fstatfs(job.fd, &system) == 0 ? system.f_type : 0);
+  if (HasNothingToSync(magic)) return NotReached(0);
   if (!Look(job.fd, &used)) return NotReached(errno);
   int fd = -1;
   int error = ENOENT;
@@ -173,6 +213,10 @@ Report SyncOne(const Jobs& jobs, size_t target, int report) {
   // nobody can be told.
   if (write(report, &begins, sizeof(begins)) == sizeof(begins)) {
     error = syncfs(fd) == 0 ? 0 : errno;
+    if (MustSyncEachFile(magic)) {
+      const int of_files = SyncEachFile(job, used);
+      if (of_files != 0) error = of_files;
+    }
   }
   close(fd);
   (void)WriteStep(jobs.record, target, SyncStep::kEnds, error);
@@ -300,7 +344,12 @@ absl::StatusOr<std::vector<SyncTarget>> CollectSyncTargets(
         const int number = DescriptorOf(*other);
         if (number >= 0) {
           (*target)->descriptors.push_back(
-              {.pid = other->pid, .number = number});
+              {.pid = other->pid,
+               .number = number,
+               .writable = other->writable && S_ISREG(other->mode)});
+        } else if (other->is_mapping() && other->writable) {
+          (*target)->mappings.push_back(
+              absl::StrCat(proc.root(), "/", other->pid, "/", other->link));
         }
       }
       targets.push_back(**std::move(target));
@@ -326,6 +375,7 @@ SyncOutcome SyncFileSystems(const std::vector<SyncTarget>& targets,
   if (targets.empty()) return outcome;
   const absl::Time deadline = absl::Now() + timeout;
   std::vector<std::vector<const char*>> places;
+  std::vector<std::vector<const char*>> mappings;
   std::vector<Job> jobs;
   std::vector<int> kept;
   for (const SyncTarget& target : targets) {
@@ -334,10 +384,16 @@ SyncOutcome SyncFileSystems(const std::vector<SyncTarget>& targets,
       pointers.push_back(place.c_str());
     }
     pointers.push_back(nullptr);
+    auto& links = mappings.emplace_back();
+    for (const std::string& link : target.mappings) {
+      links.push_back(link.c_str());
+    }
+    links.push_back(nullptr);
     jobs.push_back({.fd = target.fd.get(),
                     .root = target.root.get(),
                     .descriptors = target.descriptors.data(),
                     .descriptor_count = target.descriptors.size(),
+                    .mappings = links.data(),
                     .mount_points = pointers.data()});
     kept.push_back(target.fd.get());
     if (target.root.valid()) kept.push_back(target.root.get());

@@ -6,9 +6,10 @@
 // A sync can hang for ever: a device that does not answer, a frozen file
 // system, one whose server is among the stopped tasks. So a child does it; see
 // bounded_child.h. It opens directories, never a file, FIFO or device: who
-// opens such a thing by a name that users choose may do more than look. Files
-// of a file system that has no place among the mounts any more are reached by
-// the descriptors that tasks have of them.
+// opens such a thing by a name that users choose may do more than look. (What
+// is only mapped, on FUSE, is the one exception.) Files of a file system that
+// has no place among the mounts any more are reached by the descriptors that
+// tasks have of them.
 #ifndef DAXSNAP_HOST_TASK_FILE_SYNC_H_
 #define DAXSNAP_HOST_TASK_FILE_SYNC_H_
 
@@ -33,6 +34,8 @@ namespace daxsnap {
 struct TaskDescriptor {
   pid_t pid = 0;
   int number = -1;
+  // A regular file that can be written.
+  bool writable = false;
 };
 
 // One file system; while this exists it can be synced, whatever its tasks do.
@@ -45,6 +48,8 @@ struct SyncTarget {
   dev_t device = 0;
   // What the tasks have open there.
   std::vector<TaskDescriptor> descriptors = {};
+  // Links of /proc to what the tasks can write by mappings alone.
+  std::vector<std::string> mappings = {};
   // Where the file system is mounted, below the root directory of the task,
   // which is opened with O_PATH.
   UniqueFd root = UniqueFd();
@@ -92,7 +97,9 @@ struct SyncStep {
 uint64_t TicksNow();
 
 // Syncs all of them, one after the other, but those that are only memory or the
-// kernel's own, such as tmpfs and proc. UNAVAILABLE, SYNC_TIMEOUT once
+// kernel's own, such as tmpfs and proc. Where syncfs(2) says nothing to the
+// server (FUSE) or to the file system below (eCryptfs), each file that the
+// tasks can write is synced by itself. UNAVAILABLE, SYNC_TIMEOUT once
 // `timeout` is over, SYNC_FAILED if one says so; both name the mount point.
 // CANCELLED as soon as `cancellation` fires. Thread-safe.
 //

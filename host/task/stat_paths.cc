@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host/task/stat_paths.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -24,28 +25,39 @@ void Ask(const char* path, Answer* answer) {
   if (StatxFile(path, &answer->info) != 0) answer->error = errno;
 }
 
+void AskServer(const char* path, Answer* answer) {
+  if (statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC | AT_NO_AUTOMOUNT,
+            STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID,
+            &answer->info) != 0) {
+    answer->error = errno;
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<absl::StatusOr<struct statx>>> StatPaths(
     const std::vector<std::string>& paths,
-    const std::vector<std::string>& names, absl::Duration timeout) {
+    const std::vector<std::string>& names, absl::Duration timeout,
+    StatSource source) {
   std::vector<absl::StatusOr<struct statx>> results;
   results.reserve(paths.size());
-  absl::Status status = AskPaths<Answer, Ask>(
-      paths, timeout,
-      [&](size_t i) {
-        return NoAnswer(names.empty() ? paths[i] : names[i], timeout);
-      },
-      [&](size_t i, const Answer& answer) {
-        const int fault = FileFault("stat", paths[i]);
-        const int error = fault != 0 ? fault : answer.error;
-        if (error == 0) {
-          results.emplace_back(answer.info);
-        } else {
-          results.emplace_back(StatError(error, paths[i]));
-        }
-        return absl::OkStatus();
-      });
+  const auto late = [&](size_t i) {
+    return NoAnswer(names.empty() ? paths[i] : names[i], timeout);
+  };
+  const auto take = [&](size_t i, const Answer& answer) {
+    const int fault = FileFault("stat", paths[i]);
+    const int error = fault != 0 ? fault : answer.error;
+    if (error == 0) {
+      results.emplace_back(answer.info);
+    } else {
+      results.emplace_back(StatError(error, paths[i]));
+    }
+    return absl::OkStatus();
+  };
+  absl::Status status =
+      source == StatSource::kKernel
+          ? AskPaths<Answer, Ask>(paths, timeout, late, take)
+          : AskPaths<Answer, AskServer>(paths, timeout, late, take);
   if (!status.ok()) return status;
   return results;
 }

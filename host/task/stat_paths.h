@@ -19,13 +19,23 @@ namespace daxsnap {
 // How long file systems get to answer while tasks may stand still.
 inline constexpr absl::Duration kAnswerTimeout = absl::Seconds(10);
 
+// Who is asked for times and sizes.
+enum class StatSource {
+  // The kernel, for what it knows already.
+  kKernel,
+  // The server of the file system, if it has one: what the kernel knows may be
+  // of before the last write.
+  kServer
+};
+
 // What StatFile() of files.h returns, for each of the paths; a child asks.
 // NoAnswer() if it takes longer than `timeout` altogether; it calls a path what
 // `names` does, if there are any.
 absl::StatusOr<std::vector<absl::StatusOr<struct statx>>> StatPaths(
     const std::vector<std::string>& paths,
     const std::vector<std::string>& names = {},
-    absl::Duration timeout = kAnswerTimeout);
+    absl::Duration timeout = kAnswerTimeout,
+    StatSource source = StatSource::kKernel);
 
 // UNAVAILABLE, OVERLOADED: the file system that `path` leads to does not answer
 // within `timeout`.

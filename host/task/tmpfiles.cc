@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <sys/utsname.h>
 
 #include <algorithm>
 #include <map>
@@ -12,6 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/errors.h"
@@ -55,26 +57,24 @@ std::vector<std::string> Words(absl::string_view line) {
   return words;
 }
 
-// The path with its specifiers filled in; nothing if one is not known.
-std::optional<std::string> Expand(absl::string_view path) {
-  static constexpr std::pair<char, absl::string_view> kSpecifiers[] = {
-      {'%', "%"},        {'t', "/run"}, {'S', "/var/lib"}, {'C', "/var/cache"},
-      {'L', "/var/log"}, {'T', "/tmp"}, {'V', "/var/tmp"}};
-  std::string expanded;
-  for (size_t i = 0; i < path.size(); ++i) {
-    if (path[i] != '%') {
-      expanded += path[i];
+// The value of a line of os-release(5); empty if there is none.
+std::string ValueOf(absl::string_view text, absl::string_view name) {
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    if (!absl::ConsumePrefix(&line, name) || !absl::ConsumePrefix(&line, "=")) {
       continue;
     }
-    const char letter = i + 1 < path.size() ? path[++i] : '\0';
-    const auto* known =
-        std::find_if(std::begin(kSpecifiers), std::end(kSpecifiers),
-                     [&](const auto& entry) { return entry.first == letter; });
-    if (known == std::end(kSpecifiers)) return std::nullopt;
-    absl::StrAppend(&expanded, known->second);
+    const std::vector<std::string> words = Words(line);
+    return words.empty() ? "" : words[0];
   }
-  while (expanded.size() > 1 && expanded.back() == '/') expanded.pop_back();
-  return expanded;
+  return "";
+}
+
+// The first line of a file; nothing if there is no such file.
+absl::StatusOr<std::optional<std::string>> FirstLine(const std::string& path) {
+  auto text = ReadFileAt(AT_FDCWD, path, kMaxFile);
+  if (absl::IsNotFound(text.status())) return std::nullopt;
+  if (!text.ok()) return text.status();
+  return text->substr(0, text->find('\n'));
 }
 
 // "/a/b" and "/a" for "/a/b/c", the deepest first, and not "/".
@@ -117,6 +117,7 @@ absl::StatusOr<TmpfilesRules> TmpfilesRules::Read(const std::string& root) {
     }
   }
   TmpfilesRules rules;
+  if (absl::Status read = rules.ReadSpecifiers(root); !read.ok()) return read;
   for (const auto& [name, file] : files) rules.Add(file.second, file.first);
   return rules;
 }
@@ -127,16 +128,91 @@ void TmpfilesRules::Add(absl::string_view text, const std::string& file) {
     if (content.empty() || content[0] == '#') continue;
     const std::vector<std::string> words = Words(content);
     if (words.size() < 2 || words[0].empty()) continue;
-    auto path = Expand(words[1]);
-    if (!path.has_value() || !absl::StartsWith(*path, "/")) continue;
     Rule rule;
     rule.type = words[0][0];
-    rule.path = *std::move(path);
+    Expanded path = Expand(words[1], IsGlob(rule.type));
+    if (!absl::StartsWith(path.path, "/") && !path.unsure) continue;
+    rule.path = std::move(path.path);
     if (words.size() > 5 && words[5] != "-") rule.age = words[5];
     rule.file = file;
-    AddTo(&rules_, rule);
+    if (path.unsure) {
+      const bool ages = IsOneOf(rule.type, "dDevqQC") && !rule.age.empty();
+      if (ages || IsOneOf(rule.type, "rRD")) maybe_.push_back(std::move(rule));
+      continue;
+    }
+    if (!path.of_this_boot) AddTo(&rules_, rule);
     if (!absl::StrContains(words[0], '!')) AddTo(&aging_, rule);
   }
+}
+
+// source: specifier_table and specifier_printf() of systemd
+TmpfilesRules::Expanded TmpfilesRules::Expand(absl::string_view path,
+                                              bool pattern) const {
+  Expanded expanded;
+  // The same as a pattern that matches nothing else.
+  std::string literal;
+  const auto add = [&](char c) {
+    expanded.path += c;
+    if (!pattern && absl::StrContains("*?[\\", absl::string_view(&c, 1))) {
+      literal += '\\';
+    }
+    literal += c;
+  };
+  for (size_t i = 0; i < path.size(); ++i) {
+    if (path[i] != '%' || i + 1 == path.size()) {
+      add(path[i]);
+      continue;
+    }
+    const char letter = path[++i];
+    const auto known = specifiers_.find(letter);
+    if (known == specifiers_.end()) {
+      expanded.unsure = true;
+      literal += '*';
+      continue;
+    }
+    if (letter == 'b') expanded.of_this_boot = true;
+    for (const char c : known->second) add(c);
+  }
+  if (expanded.unsure) expanded.path = std::move(literal);
+  while (expanded.path.size() > 1 && expanded.path.back() == '/') {
+    expanded.path.pop_back();
+  }
+  return expanded;
+}
+
+absl::Status TmpfilesRules::ReadSpecifiers(const std::string& root) {
+  utsname system;
+  if (uname(&system) == 0) {
+    const std::string host = system.nodename;
+    const absl::string_view machine = system.machine;
+    specifiers_['H'] = host;
+    specifiers_['l'] = host.substr(0, host.find('.'));
+    specifiers_['v'] = system.release;
+    if (machine == "x86_64") specifiers_['a'] = "x86-64";
+    if (machine == "aarch64") specifiers_['a'] = "arm64";
+  }
+  auto machine_id = FirstLine(root + "/etc/machine-id");
+  if (!machine_id.ok()) return machine_id.status();
+  if (machine_id->has_value()) specifiers_['m'] = **machine_id;
+  auto boot_id = FirstLine("/proc/sys/kernel/random/boot_id");
+  if (!boot_id.ok()) return boot_id.status();
+  if (boot_id->has_value()) {
+    specifiers_['b'] = absl::StrReplaceAll(**boot_id, {{"-", ""}});
+  }
+  for (const char* path : {"/etc/os-release", "/usr/lib/os-release"}) {
+    auto release = ReadFileAt(AT_FDCWD, root + path, kMaxFile);
+    if (absl::IsNotFound(release.status())) continue;
+    if (!release.ok()) return release.status();
+    static constexpr std::pair<char, absl::string_view> kFields[] = {
+        {'A', "IMAGE_VERSION"}, {'B', "BUILD_ID"},
+        {'M', "IMAGE_ID"},      {'o', "ID"},
+        {'w', "VERSION_ID"},    {'W', "VARIANT_ID"}};
+    for (const auto& [letter, name] : kFields) {
+      specifiers_[letter] = ValueOf(*release, name);
+    }
+    break;
+  }
+  return absl::OkStatus();
 }
 
 // source: item_compatible() and takes_ownership() in src/tmpfiles/tmpfiles.c of
@@ -161,6 +237,29 @@ bool TmpfilesRules::Matches(const Rule& rule, const std::string& path) {
 }
 
 TmpfilesRules::Verdict TmpfilesRules::FateOf(const std::string& path) const {
+  Verdict verdict = SureFateOf(path);
+  if (verdict.fate != Fate::kStays) return verdict;
+  const std::vector<std::string> above = Ancestors(path);
+  for (const Rule& rule : maybe_) {
+    const auto matches = [&rule](const std::string& at) {
+      // What the specifier stands for may have slashes.
+      return fnmatch(rule.path.c_str(), at.c_str(), 0) == 0;
+    };
+    const bool itself = IsOneOf(rule.type, "rR") && matches(path);
+    if (!itself && (rule.type == 'r' ||
+                    !std::any_of(above.begin(), above.end(), matches))) {
+      continue;
+    }
+    return {.fate = Fate::kMayBeRemoved,
+            .rule = absl::StrCat(std::string(1, rule.type), " ", rule.path,
+                                 " (", rule.file, ")"),
+            .age = rule.age};
+  }
+  return verdict;
+}
+
+TmpfilesRules::Verdict TmpfilesRules::SureFateOf(
+    const std::string& path) const {
   const auto verdict = [](Fate fate, const Rule& rule) {
     return Verdict{.fate = fate,
                    .rule = absl::StrCat(std::string(1, rule.type), " ",

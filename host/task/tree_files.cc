@@ -132,7 +132,13 @@ class Reader {
     const auto [at, fresh] =
         known_.try_emplace({file.device, file.inode, file.path}, files_.size());
     if (!fresh) {
-      files_[at->second].writable |= file.writable;
+      // One by which it can be written can also be synced, unlike O_PATH.
+      UsedFile& kept = files_[at->second];
+      if (file.writable && !kept.writable) {
+        kept.pid = file.pid;
+        kept.link = std::move(file.link);
+        kept.writable = true;
+      }
       return;
     }
     const int mount_id = file.mount_id;

@@ -81,8 +81,8 @@ void AwaitCoarse(absl::Time time, absl::Time deadline) {
   }
 }
 
-// Where FUSE is mounted, as a task sees it, by ID and by device. Its server may
-// be in the tree and stand still, and then does not answer.
+// Where FUSE is mounted, as a task sees it, by ID and by device. After a write
+// the kernel knows the time no more, and has to ask the server.
 struct FuseMounts {
   std::set<int> ids;
   std::set<dev_t> devices;
@@ -106,6 +106,7 @@ struct Way {
   std::string link;
   std::string path;
   bool append_only = false;
+  bool fuse = false;
 };
 
 absl::Status AddDescriptors(const ProcFs& proc, pid_t pid,
@@ -114,13 +115,14 @@ absl::Status AddDescriptors(const ProcFs& proc, pid_t pid,
   if (!fds.ok()) return fds.status();
   for (const FdInfo& fd : *fds) {
     if ((fd.flags & O_PATH) != 0 || (fd.flags & O_ACCMODE) == O_RDONLY ||
-        !absl::StartsWith(fd.target, "/") || fuse.ids.contains(fd.mount_id)) {
+        !absl::StartsWith(fd.target, "/")) {
       continue;
     }
     ways->push_back({.link = absl::StrCat(proc.root(), "/", pid, "/fd/", fd.fd),
                      .path = fd.target,
                      .append_only = (fd.flags & O_ACCMODE) == O_WRONLY &&
-                                    (fd.flags & O_APPEND) != 0});
+                                    (fd.flags & O_APPEND) != 0,
+                     .fuse = fuse.ids.contains(fd.mount_id)});
   }
   return absl::OkStatus();
 }
@@ -134,14 +136,12 @@ struct SharedMapping {
 };
 
 absl::StatusOr<std::vector<SharedMapping>> ReadSharedMappings(
-    const ProcFs& proc, pid_t pid, const FuseMounts& fuse) {
+    const ProcFs& proc, pid_t pid) {
   auto maps = proc.ReadMappings(pid);
   if (!maps.ok()) return maps.status();
   std::vector<SharedMapping> mappings;
   for (const MapInfo& map : *maps) {
-    if (!map.shared || map.inode == 0 || fuse.devices.contains(map.device)) {
-      continue;
-    }
+    if (!map.shared || map.inode == 0) continue;
     const std::string link =
         absl::StrCat(proc.root(), "/", pid, "/map_files/", map.range);
     // Its mode says how the file is open.
@@ -159,27 +159,25 @@ absl::StatusOr<std::vector<SharedMapping>> ReadSharedMappings(
 
 absl::Status AddMappings(const ProcFs& proc, pid_t pid, const FuseMounts& fuse,
                          std::vector<Way>* ways) {
-  auto mappings = ReadSharedMappings(proc, pid, fuse);
+  auto mappings = ReadSharedMappings(proc, pid);
   if (!mappings.ok()) return mappings.status();
   for (SharedMapping& mapping : *mappings) {
     auto path = ReadLink(mapping.link);
     if (absl::IsNotFound(path.status())) continue;
     if (!path.ok()) return path.status();
-    ways->push_back(
-        {.link = std::move(mapping.link), .path = *std::move(path)});
+    ways->push_back({.link = std::move(mapping.link),
+                     .path = *std::move(path),
+                     .fuse = fuse.devices.contains(mapping.device)});
   }
   return absl::OkStatus();
 }
 
 // Calls `visit` for each task of the tree that has not ended.
-absl::Status ForEachTask(
-    const ProcFs& proc, const std::vector<TaskInfo>& tree,
-    const std::function<absl::Status(pid_t, const FuseMounts&)>& visit) {
+absl::Status ForEachTask(const std::vector<TaskInfo>& tree,
+                         const std::function<absl::Status(pid_t)>& visit) {
   for (const TaskInfo& task : tree) {
     if (task.state == 'Z' || task.state == 'X') continue;
-    auto fuse = ReadFuseMounts(proc, task.id.pid);
-    absl::Status status = fuse.status();
-    if (status.ok()) status = visit(task.id.pid, *fuse);
+    absl::Status status = visit(task.id.pid);
     if (!status.ok() && !absl::IsNotFound(status)) return status;
   }
   return absl::OkStatus();
@@ -189,6 +187,7 @@ absl::Status ForEachTask(
 struct Target {
   std::string link;
   std::string path;
+  bool fuse = false;
   WrittenFile file;
 };
 
@@ -237,11 +236,36 @@ absl::StatusOr<std::vector<Target>> FindTargets(const std::vector<Way>& ways,
     Target& target = targets.emplace_back();
     target.link = ways[*way].link;
     target.path = paths[i];
+    target.fuse = ways[*way].fuse;
     target.file.append_only =
         std::all_of(leading.begin(), leading.end(),
                     [&](size_t at) { return ways[at].append_only; });
   }
   return targets;
+}
+
+// By target.
+absl::StatusOr<std::vector<absl::StatusOr<struct statx>>> StatTargets(
+    const std::vector<Target*>& targets, absl::Duration timeout) {
+  std::vector<absl::StatusOr<struct statx>> results(targets.size());
+  for (const bool fuse : {false, true}) {
+    std::vector<size_t> at;
+    std::vector<std::string> links;
+    std::vector<std::string> paths;
+    for (size_t i = 0; i < targets.size(); ++i) {
+      if (targets[i]->fuse != fuse) continue;
+      at.push_back(i);
+      links.push_back(targets[i]->link);
+      paths.push_back(targets[i]->path);
+    }
+    auto found = StatPaths(links, paths, timeout,
+                           fuse ? StatSource::kServer : StatSource::kKernel);
+    if (!found.ok()) return found.status();
+    for (size_t i = 0; i < at.size(); ++i) {
+      results[at[i]] = std::move((*found)[i]);
+    }
+  }
+  return results;
 }
 
 // Takes the states of files so that whatever is written afterwards changes
@@ -254,14 +278,8 @@ absl::Status TakeStates(std::vector<Target>* targets, absl::Duration timeout,
   left.reserve(targets->size());
   for (Target& target : *targets) left.push_back(&target);
   for (int look = 0; !left.empty(); ++look) {
-    std::vector<std::string> links;
-    std::vector<std::string> paths;
-    for (const Target* target : left) {
-      links.push_back(target->link);
-      paths.push_back(target->path);
-    }
     const absl::Time before = CoarseNow();
-    auto found = StatPaths(links, paths, timeout);
+    auto found = StatTargets(left, timeout);
     if (!found.ok()) return found.status();
     const absl::Time after = ReadClock(CLOCK_REALTIME);
     const bool last = look + 1 == kMaxLooks || absl::Now() >= deadline;
@@ -309,23 +327,42 @@ void WriteBack(const char* path, unsigned char* result) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<absl::StatusOr<FileState>>> ReadFileStates(
+    const std::vector<std::string>& paths, absl::Duration timeout) {
+  auto found = StatPaths(paths, {}, timeout, StatSource::kServer);
+  if (!found.ok()) return found.status();
+  std::vector<absl::StatusOr<FileState>> states;
+  states.reserve(paths.size());
+  for (size_t i = 0; i < paths.size(); ++i) {
+    const absl::StatusOr<struct statx>& info = (*found)[i];
+    if (!info.ok()) {
+      states.emplace_back(info.status());
+    } else if (S_ISREG(info->stx_mode)) {
+      states.emplace_back(StateOf(*info));
+    } else {
+      states.emplace_back(absl::FailedPreconditionError(
+          absl::StrCat(paths[i], " is not a regular file")));
+    }
+  }
+  return states;
+}
+
 absl::StatusOr<FileState> ReadFileState(const std::string& path) {
-  struct statx info;
-  if (absl::Status status = StatFile(path, &info); !status.ok()) return status;
-  if (S_ISREG(info.stx_mode)) return StateOf(info);
-  return absl::FailedPreconditionError(
-      absl::StrCat(path, " is not a regular file"));
+  auto states = ReadFileStates({path});
+  if (!states.ok()) return states.status();
+  return std::move(states->front());
 }
 
 absl::StatusOr<std::map<std::string, WrittenFile>> ReadWrittenFiles(
     const ProcFs& proc, const std::vector<TaskInfo>& tree,
     absl::Duration timeout, absl::Duration patience) {
   std::vector<Way> ways;
-  absl::Status status = ForEachTask(
-      proc, tree, [&](pid_t pid, const FuseMounts& fuse) -> absl::Status {
-        absl::Status added = AddDescriptors(proc, pid, fuse, &ways);
-        return added.ok() ? AddMappings(proc, pid, fuse, &ways) : added;
-      });
+  absl::Status status = ForEachTask(tree, [&](pid_t pid) -> absl::Status {
+    auto fuse = ReadFuseMounts(proc, pid);
+    if (!fuse.ok()) return fuse.status();
+    absl::Status added = AddDescriptors(proc, pid, *fuse, &ways);
+    return added.ok() ? AddMappings(proc, pid, *fuse, &ways) : added;
+  });
   if (!status.ok()) return status;
   auto targets = FindTargets(ways, timeout);
   if (!targets.ok()) return targets.status();
@@ -344,16 +381,15 @@ absl::Status WriteBackMappings(const ProcFs& proc,
                                absl::Duration timeout) {
   std::vector<std::string> links;
   std::set<std::pair<dev_t, uint64_t>> known;
-  absl::Status status = ForEachTask(
-      proc, tree, [&](pid_t pid, const FuseMounts& fuse) -> absl::Status {
-        auto mappings = ReadSharedMappings(proc, pid, fuse);
-        if (!mappings.ok()) return mappings.status();
-        for (SharedMapping& mapping : *mappings) {
-          if (!known.emplace(mapping.device, mapping.inode).second) continue;
-          links.push_back(std::move(mapping.link));
-        }
-        return absl::OkStatus();
-      });
+  absl::Status status = ForEachTask(tree, [&](pid_t pid) -> absl::Status {
+    auto mappings = ReadSharedMappings(proc, pid);
+    if (!mappings.ok()) return mappings.status();
+    for (SharedMapping& mapping : *mappings) {
+      if (!known.emplace(mapping.device, mapping.inode).second) continue;
+      links.push_back(std::move(mapping.link));
+    }
+    return absl::OkStatus();
+  });
   if (!status.ok()) return status;
   const auto what = [&links](size_t i) {
     return absl::StrCat("cannot write back what is mapped of ",

@@ -33,8 +33,14 @@ struct FileState {
   bool unsettled = false;
 };
 
-// The state of the regular file at `path`, symlinks followed. NOT_FOUND if
-// nothing is there, FAILED_PRECONDITION if it is something else.
+// The states of the regular files at the paths, symlinks followed. NOT_FOUND if
+// nothing is there, FAILED_PRECONDITION if it is something else. UNAVAILABLE,
+// OVERLOADED if a file system does not answer within `timeout`.
+absl::StatusOr<std::vector<absl::StatusOr<FileState>>> ReadFileStates(
+    const std::vector<std::string>& paths,
+    absl::Duration timeout = kAnswerTimeout);
+
+// The same of one.
 absl::StatusOr<FileState> ReadFileState(const std::string& path);
 
 struct WrittenFile {
@@ -53,9 +59,9 @@ absl::Status WriteBackMappings(const ProcFs& proc,
 
 // The regular files, by path, that tasks of the tree have open for writing, or
 // mapped shared so that they can write there. The tree stands still. Left out
-// are files that their path does not lead to, such as deleted ones, and those
-// on FUSE, whose server may be in the tree. UNAVAILABLE, OVERLOADED if a file
-// system on the way does not answer within `timeout`.
+// are files that their path does not lead to, such as deleted ones.
+// UNAVAILABLE, OVERLOADED if a file system on the way, whose server may be in
+// the tree, does not answer within `timeout`.
 //
 // Whoever writes one of them afterwards changes its state: what was written in
 // the same tick of the clock as it is looked at is waited for, mostly some

@@ -370,6 +370,14 @@ class Finder {
                        "used for ",
                        verdict.age, ": ", verdict.rule),
           "restore in time, or keep the file elsewhere");
+    } else if (verdict.fate == TmpfilesRules::Fate::kMayBeRemoved) {
+      Add(v1::ERROR_REASON_VOLATILE_FILE, v1::FINDING_CONSEQUENCE_LIMITED,
+          file.pid, file.path,
+          absl::StrCat(use,
+                       ", which systemd-tmpfiles may remove by a line that is "
+                       "not understood: ",
+                       verdict.rule),
+          "keep the file elsewhere unless that line is about others");
     }
     return absl::OkStatus();
   }

@@ -220,9 +220,10 @@ absl::Status CheckAppendOnly(const v1::FileRecord& file, const FileState& now) {
                      Remedy::kAccept);
 }
 
-// A file that the tasks could write.
-absl::Status CheckWritable(const v1::FileRecord& file, v1::FilesPolicy policy) {
-  auto now = ReadFileState(file.path());
+// A file that the tasks could write, and its state now.
+absl::Status CheckWritable(const v1::FileRecord& file,
+                           const absl::StatusOr<FileState>& now,
+                           v1::FilesPolicy policy) {
   if (absl::IsNotFound(now.status())) {
     return FileChanged(file.path(), "is gone");
   }
@@ -247,27 +248,28 @@ absl::Status CheckWritable(const v1::FileRecord& file, v1::FilesPolicy policy) {
   return ModifiedSince(file, now->modify_time);
 }
 
-absl::Status CheckFile(const v1::FileRecord& file, v1::FilesPolicy policy) {
-  struct stat info;
-  auto fd = OpenRegular(file.path(), &info);
-  if (absl::IsNotFound(fd.status())) {
+// One that the tasks had mapped, and what is there now.
+absl::Status CheckFile(const v1::FileRecord& file,
+                       const absl::StatusOr<MappedFile>& found,
+                       v1::FilesPolicy policy) {
+  if (absl::IsNotFound(found.status())) {
     return FileChanged(file.path(), "is gone");
   }
-  if (absl::IsFailedPrecondition(fd.status())) {
+  if (absl::IsFailedPrecondition(found.status())) {
     return FileChanged(file.path(), "is no regular file any more");
   }
-  if (!fd.ok()) return fd.status();
+  if (!found.ok()) return found.status();
+  const struct stat& info = found->info;
   const auto size = static_cast<uint64_t>(info.st_size);
   if (size != file.size()) {
     return FileChanged(file.path(), OtherSize(size, file.size()));
   }
   if (!file.build_id().empty()) {
-    auto now = ReadBuildId(fd->get());
-    if (!now.ok()) return now.status();
-    if (*now == file.build_id()) return absl::OkStatus();
+    const std::string& now = found->build_id;
+    if (now == file.build_id()) return absl::OkStatus();
     return FileChanged(
         file.path(),
-        absl::StrCat("has ", now->empty() ? "no build-id" : "build-id " + *now,
+        absl::StrCat("has ", now.empty() ? "no build-id" : "build-id " + now,
                      ", it had ", file.build_id(), " in the snapshot"));
   }
   const absl::Time now = absl::TimeFromTimespec(info.st_mtim);
@@ -370,16 +372,33 @@ void AddStatistics(int directory, uint64_t callback_us,
 }
 
 absl::Status CheckFiles(const v1::Manifest& manifest, v1::FilesPolicy policy) {
+  std::vector<const v1::FileRecord*> writable;
+  std::vector<const v1::FileRecord*> mapped;
+  std::vector<std::string> writable_paths;
+  std::vector<std::string> mapped_paths;
   for (const v1::FileRecord& file : manifest.files()) {
     // Without a time it was not found under that path when it was recorded.
     if (!file.has_modify_time()) continue;
-    absl::Status status;
     if (file.writable()) {
-      status = CheckWritable(file, policy);
+      writable.push_back(&file);
+      writable_paths.push_back(file.path());
     } else if (file.mapped()) {
-      status = CheckFile(file, policy);
+      mapped.push_back(&file);
+      mapped_paths.push_back(file.path());
     }
-    if (!status.ok()) return status;
+  }
+  // A server that does not answer must not hold up the restore for ever.
+  auto states = ReadFileStates(writable_paths);
+  if (!states.ok()) return states.status();
+  for (size_t i = 0; i < writable.size(); ++i) {
+    absl::Status same = CheckWritable(*writable[i], (*states)[i], policy);
+    if (!same.ok()) return same;
+  }
+  auto found = LookAtMappedFiles(mapped_paths);
+  if (!found.ok()) return found.status();
+  for (size_t i = 0; i < mapped.size(); ++i) {
+    absl::Status same = CheckFile(*mapped[i], (*found)[i], policy);
+    if (!same.ok()) return same;
   }
   return absl::OkStatus();
 }

@@ -131,6 +131,13 @@ absl::Status CheckDescriptors(const ProcFs& proc,
     if (absl::IsNotFound(fds.status())) continue;
     if (!fds.ok()) return fds.status();
     for (const FdInfo& fd : *fds) {
+      // Files there could be neither synced nor compared while it stands still.
+      if (fd.target == "/dev/fuse") {
+        return Unsupported(task, absl::StatusCode::kFailedPrecondition,
+                           "fuse-server", "the server of a file system (FUSE)",
+                           "run the server outside the tree of the program "
+                           "that uses it");
+      }
       if (fd.target == "anon_inode:[io_uring]") {
         return MakeError(
             {.code = absl::StatusCode::kFailedPrecondition,

@@ -196,8 +196,8 @@ TEST(SyncFileSystems, WhatNoPathLeadsToIsReachedByTheTasksOwnDescriptor) {
     EXPECT_TRUE(status.ok()) << status;
     EXPECT_EQ(tree.Requests(FUSE_OPEN), opened);
     EXPECT_EQ(tree.Requests(FUSE_OPENDIR), 0u);
-    // The child has closed its copy.
-    EXPECT_EQ(tree.Requests(FUSE_FLUSH), 1u) << "what else was synced?";
+    // The child has closed its copies: one to sync all, and the file's.
+    EXPECT_EQ(tree.Requests(FUSE_FLUSH), 2u) << "what else was synced?";
     if (hidden) {
       EXPECT_EQ(umount2(path, MNT_DETACH), 0);
     }
@@ -215,7 +215,7 @@ TEST(SyncFileSystems, AnyDescriptorThatCanBeSyncedWillDo) {
   ASSERT_EQ(umount2(tree.path().c_str(), MNT_DETACH), 0);
   const absl::Status status = Sync(TargetsOf(tree));
   EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(tree.Requests(FUSE_FLUSH), 1u) << "what else was synced?";
+  EXPECT_EQ(tree.Requests(FUSE_FLUSH), 2u) << "what else was synced?";
 }
 
 TEST(CollectSyncTargets, WhoIsGoneDoesNotStandForOthers) {
@@ -251,6 +251,40 @@ TEST(SyncFileSystems, WhatCannotBeReachedIsNamed) {
   EXPECT_EQ(ErrorReasonOf(status), reason::kSyncFailed) << status;
   EXPECT_EQ(ErrorMetadataOf(status)["path"], "/file");
   EXPECT_EQ(tree.Requests(FUSE_OPEN), opened);
+}
+
+// To whose server a sync of the file system says nothing.
+TEST(SyncFileSystems, EachFileOnFuseIsSynced) {
+  const FuseTree tree([](const std::string& path) {
+    const int fd = open((path + "/mapped").c_str(), O_RDWR);
+    if (open((path + "/file").c_str(), O_RDWR) < 0 ||
+        open((path + "/read").c_str(), O_RDONLY) < 0 ||
+        mmap(nullptr, 1, PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED) {
+      _exit(1);
+    }
+    close(fd);
+  });
+  const absl::Status status = Sync(TargetsOf(tree));
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(tree.Requests(FUSE_FSYNC), 2u);
+}
+
+TEST(SyncFileSystems, FileOnFuseThatCannotBeSyncedIsLost) {
+  const FuseTree tree([](const std::string& path) {
+    if (open((path + "/broken").c_str(), O_RDWR) < 0 ||
+        open((path + "/file").c_str(), O_RDWR) < 0) {
+      _exit(1);
+    }
+  });
+  const Cancellation never;
+  const SyncOutcome outcome =
+      SyncFileSystems(TargetsOf(tree), absl::Minutes(5), never);
+  EXPECT_EQ(ErrorReasonOf(outcome.status), reason::kSyncFailed);
+  EXPECT_EQ(ErrorMetadataOf(outcome.status)["path"], tree.path());
+  ASSERT_EQ(outcome.lost.size(), 1u);
+  EXPECT_EQ(outcome.lost[0].mount_point, tree.path());
+  EXPECT_EQ(tree.Requests(FUSE_FSYNC), 2u)
+      << "the other is synced all the same";
 }
 
 TEST(SyncFileSystems, WhatIsOnlyMemoryIsLeftAlone) {

@@ -29,6 +29,7 @@ namespace {
 
 constexpr uint64_t kDirectory = 2;
 constexpr uint64_t kFile = 3;
+constexpr uint64_t kBroken = 4;
 constexpr uint32_t kPage = 4096;
 
 // Serves one connection, in the server's process.
@@ -58,7 +59,9 @@ class Server {
       }
       case FUSE_LOOKUP: {
         fuse_entry_out out = {};
-        out.nodeid = std::strcmp(arguments, "dir") == 0 ? kDirectory : kFile;
+        out.nodeid = std::strcmp(arguments, "dir") == 0      ? kDirectory
+                     : std::strcmp(arguments, "broken") == 0 ? kBroken
+                                                             : kFile;
         out.attr = AttributesOf(out.nodeid);
         return Answer(out);
       }
@@ -79,6 +82,8 @@ class Server {
       }
       case FUSE_STATFS:
         return Answer(fuse_statfs_out{});
+      case FUSE_FSYNC:
+        return Answer(nullptr, 0, request_.nodeid == kBroken ? EIO : 0);
       case FUSE_FLUSH:
       case FUSE_RELEASE:
       case FUSE_RELEASEDIR:
@@ -96,8 +101,9 @@ class Server {
     fuse_attr attributes = {};
     attributes.ino = node;
     attributes.nlink = 1;
-    attributes.mode = node == kFile ? S_IFREG | 0600 : S_IFDIR | 0700;
-    attributes.size = node == kFile ? kPage : 0;
+    const bool file = node == kFile || node == kBroken;
+    attributes.mode = file ? S_IFREG | 0600 : S_IFDIR | 0700;
+    attributes.size = file ? kPage : 0;
     return attributes;
   }
 

@@ -18,7 +18,8 @@
 namespace daxsnap {
 
 // A tree of two tasks: the server of a FUSE file system, and a child that uses
-// it. All names exist there: "dir" is a directory, others are files of a page.
+// it. All names exist there: "dir" is a directory, others are files of a page,
+// of which "broken" cannot be synced.
 // The kernel remembers none of it, so that it asks each time.
 class FuseTree {
  public:

@@ -3,7 +3,9 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/utsname.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
@@ -86,11 +88,55 @@ TEST(Tmpfiles, SaysWhichRule) {
   EXPECT_EQ(verdict.age, "30d");
 }
 
-TEST(Tmpfiles, SpecifiersAreFilledInOrTheLineIsLeftOut) {
+TEST(Tmpfiles, SpecifiersAreFilledIn) {
   EXPECT_EQ(FateOf("D %T\n", "/tmp/x"), Fate::kRemoved);
   EXPECT_EQ(FateOf("R %V/a%%b\n", "/var/tmp/a%b"), Fate::kRemoved);
-  EXPECT_EQ(FateOf("R /tmp/%b*\n", "/tmp/x"), Fate::kStays);
+  EXPECT_EQ(FateOf("D %h/a-%u-%G\n", "/root/a-root-0/x"), Fate::kRemoved);
   EXPECT_EQ(FateOf("R /tmp/%\n", "/tmp/x"), Fate::kStays);
+  EXPECT_EQ(FateOf("R /tmp/%\n", "/tmp/%"), Fate::kRemoved);
+}
+
+TEST(Tmpfiles, LinesWithSpecifiersThatAreNotKnownMayBeAboutIt) {
+  EXPECT_EQ(FateOf("R /tmp/a[%?*\n", "/tmp/a[x"), Fate::kMayBeRemoved);
+  EXPECT_EQ(FateOf("D /tmp/%?*\n", "/tmp/x*/y"), Fate::kMayBeRemoved);
+  EXPECT_EQ(FateOf("D /tmp/%?*\n", "/tmp/x/y"), Fate::kStays);
+  EXPECT_EQ(FateOf("D %?\n", "/srv/x/y"), Fate::kMayBeRemoved);
+  EXPECT_EQ(FateOf("d /srv/%? - - - 5d\n", "/srv/x/y"), Fate::kMayBeRemoved);
+  EXPECT_EQ(FateOf("d /srv/%?\n", "/srv/x/y"), Fate::kStays);
+  EXPECT_EQ(FateOf("x /srv/%?\nD /srv\n", "/srv/x"), Fate::kRemoved);
+  EXPECT_EQ(FateOf("R /tmp/%?\nD /tmp\n", "/tmp/x"), Fate::kRemoved);
+}
+
+TEST(Tmpfiles, SpecifiersOfTheSystem) {
+  TempDirectory root;
+  const auto add = [&root](const std::string& path, const std::string& text) {
+    const std::string full = root.path() + path;
+    ASSERT_TRUE(EnsureDirectories(full.substr(0, full.rfind('/'))).ok());
+    ASSERT_TRUE(ReplaceFileAt(AT_FDCWD, full, text).ok());
+  };
+  add("/etc/machine-id", "0123abc\n");
+  add("/usr/lib/os-release", "ID=debian\nVERSION_ID=\"12\"\n");
+  add("/etc/tmpfiles.d/a.conf",
+      "D /srv/%m\nD /srv/%o-%w%B\nD /srv/%H\nD /srv/%v\nD /srv/b/%b\n"
+      "q /srv/c/%b - - - 5d\n");
+  auto rules = TmpfilesRules::Read(root.path());
+  ASSERT_TRUE(rules.ok()) << rules.status();
+  utsname system;
+  ASSERT_EQ(uname(&system), 0);
+  auto boot = ReadFileAt(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 99);
+  ASSERT_TRUE(boot.ok());
+  boot->pop_back();
+  boot->erase(std::remove(boot->begin(), boot->end(), '-'), boot->end());
+  const auto fate = [&](const std::string& path) {
+    return rules->FateOf(path).fate;
+  };
+  EXPECT_EQ(fate("/srv/0123abc/x"), Fate::kRemoved);
+  EXPECT_EQ(fate("/srv/debian-12/x"), Fate::kRemoved);
+  EXPECT_EQ(fate(absl::StrCat("/srv/", system.nodename, "/x")), Fate::kRemoved);
+  EXPECT_EQ(fate(absl::StrCat("/srv/", system.release, "/x")), Fate::kRemoved);
+  EXPECT_EQ(fate(absl::StrCat("/srv/c/", *boot, "/x")), Fate::kAges);
+  // The next boot has another ID.
+  EXPECT_EQ(fate(absl::StrCat("/srv/b/", *boot, "/x")), Fate::kStays);
 }
 
 TEST(Tmpfiles, GibberishIsLeftOut) {

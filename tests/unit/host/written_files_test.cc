@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/fuse.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -250,36 +251,32 @@ TEST_F(WrittenFilesTest, WriteBackHasAnEnd) {
   EXPECT_EQ(ErrorReasonOf(late), reason::kOverloaded);
 }
 
-// "ID PARENT MAJOR:MINOR ..." of mounts, of which one is of FUSE: its server
-// may be in the tree and stand still.
-TEST_F(WrittenFilesTest, OnFuseAreNotTouched) {
-  const FakeProc proc;
-  proc.AddLink("7/fd/3", Path("a"));
-  proc.AddLink("7/fd/4", Path("b"));
-  proc.AddFile("7/fdinfo/3", "pos:\t0\nflags:\t0100002\nmnt_id:\t31\n");
-  proc.AddFile("7/fdinfo/4", "pos:\t0\nflags:\t0100002\nmnt_id:\t30\n");
-  proc.AddFile("7/maps",
-               "7f0000000000-7f0000001000 rw-s 00000000 00:2d 9               "
-               "    /mnt/x\n");
-  proc.AddFile("7/mountinfo",
-               "30 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n"
-               "31 30 0:45 / /mnt rw - fuse.sshfs host: rw,user_id=0\n");
-  TaskInfo info;
-  info.id.pid = 7;
-  std::vector<std::string> statted;
-  const ScopedFileFault watch(
-      [&](absl::string_view call, const std::string& name) {
-        if (call == "stat") statted.push_back(name);
-        return 0;
-      });
-  auto files = ReadWrittenFiles(proc.proc(), {info});
+// After a write the kernel has the time of before.
+TEST_F(WrittenFilesTest, OnFuseAreAskedOfTheServer) {
+  const FuseTree tree([](const std::string& path) {
+    const int fd = open((path + "/mapped").c_str(), O_RDWR);
+    if (open((path + "/file").c_str(), O_RDWR) < 0 ||
+        mmap(nullptr, 1, PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED) {
+      _exit(1);
+    }
+    close(fd);
+  });
+  const std::vector<TaskInfo> tasks = tree.tasks();
+  const uint64_t asked = tree.Requests(FUSE_GETATTR);
+  auto files = ReadWrittenFiles(ProcFs(), tasks);
   ASSERT_TRUE(files.ok()) << files.status();
-  EXPECT_EQ(files->size(), 1u);
-  EXPECT_EQ(files->count(Path("b")), 1u);
-  const std::string link = proc.proc().root() + "/7/fd/4";
-  // The link more than once, should a tick be waited for.
-  EXPECT_THAT(statted, IsSupersetOf({link, Path("b")}));
-  EXPECT_THAT(statted, Each(AnyOf(link, Path("b"))));
+  EXPECT_EQ(files->count(tree.path() + "/file"), 1u);
+  EXPECT_EQ(files->count(tree.path() + "/mapped"), 1u);
+  EXPECT_GE(tree.Requests(FUSE_GETATTR), asked + 2);
+  const absl::Status written = WriteBackMappings(ProcFs(), tasks);
+  EXPECT_TRUE(written.ok()) << written;
+  tree.Stop();
+  const absl::Status late =
+      ReadWrittenFiles(ProcFs(), tasks, absl::Milliseconds(300)).status();
+  EXPECT_EQ(ErrorReasonOf(late), reason::kOverloaded) << late;
+  const absl::Status now =
+      ReadFileStates({tree.path() + "/file"}, absl::Milliseconds(300)).status();
+  EXPECT_EQ(ErrorReasonOf(now), reason::kOverloaded) << now;
 }
 
 TEST_F(WrittenFilesTest, ServerThatStandsStillWithTheTreeIsNamedInTime) {

@@ -214,5 +214,16 @@ TEST(Preflight, PipesWithinTheTreeAreFine) {
   KillDescendants(*tree);
 }
 
+TEST(Preflight, ServersOfFileSystemsAreRefused) {
+  const FakeProc fake;
+  fake.AddLink("7/fd/3", "/dev/fuse");
+  fake.AddFile("7/fdinfo/3", "pos:\t0\nflags:\t0100002\nmnt_id:\t30\n");
+  TaskInfo task;
+  task.id.pid = 7;
+  const absl::Status status = CheckDescriptors(fake.proc(), {task});
+  EXPECT_EQ(ErrorReasonOf(status), reason::kTaskUnsupported) << status;
+  EXPECT_EQ(ErrorMetadataOf(status)["kind"], "fuse-server");
+}
+
 }  // namespace
 }  // namespace daxsnap

@@ -46,9 +46,29 @@ elif kind == "deleted":
     held.write("hello")
     held.flush()
     os.unlink(place)
+elif kind == "socket":
+    held = socket.socket(socket.AF_UNIX)
+    held.bind(place)
+    held.listen()
+elif kind == "watch":
+    held = ok(libc.inotify_init())
+    ok(libc.inotify_add_watch(held, place.encode(), 0x100))
+elif kind == "net-of-a-thread":
+    import threading
+    inside = threading.Event()
+    def inside_of_another():
+        ok(libc.unshare(0x40000000))
+        inside.set()
+        threading.Event().wait()
+    threading.Thread(target=inside_of_another, daemon=True).start()
+    inside.wait()
 while True:
     if kind in ("linked", "deleted"):
         assert os.pread(held.fileno(), 9, 0) == b"hello"
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(place)
+            held.accept()[0].close()
     print("alive", flush=True)
     time.sleep(0.1)
 """
@@ -57,8 +77,8 @@ while True:
 class Task:
     """One of KINDS, started by snapctl run, with `wrapper` between the two."""
 
-    def __init__(self, machine, kind, place="", wrapper=()):
-        self.machine, self.name = machine, f"loss-{kind}"
+    def __init__(self, machine, kind, place="", wrapper=(), name=""):
+        self.machine, self.name = machine, name or f"loss-{kind}"
         self.wrapper = wrapper
         machine.run("snapctl", "rm", self.name, check=False)
         answer = machine.snapctl_json("run", "--name", self.name, "--", *wrapper, "python3", "-c", KINDS, kind, place)
@@ -109,6 +129,14 @@ def volatile_files(machine):
                                   ("tmp", "/srv/loss/file", "D /srv/loss (/etc/tmpfiles.d/loss.conf)")):
             with task(machine, kind, place) as lost:
                 lost.refused("VOLATILE_FILE", text)
+        # What goes by a name in such a place: the other name of a file, a socket, a watch.
+        machine.sh("mkdir -p /run/loss-dir")
+        for kind, place, text in (("linked", "/dev/shm/loss", "/dev/shm/loss, which is on tmpfs"),
+                                  ("socket", "/run/loss-dir/s", "the socket /run/loss-dir/s"),
+                                  ("watch", "/run/loss-dir", "watches /run/loss-dir")):
+            with task(machine, kind, place) as lost:
+                lost.refused("VOLATILE_FILE", text)
+            machine.sh("rm -f /dev/shm/loss* /run/loss-dir/s")
         with task(machine, "shm", "/dev/shm/loss") as lost:
             lost.refused("VOLATILE_FILE", "/dev/shm/loss, which is on tmpfs")
             left = lost.checkpoint("--leave-running")
@@ -145,6 +173,8 @@ def objects(machine):
             lost.refused("NAMESPACE", text)
     with task(machine, "namespace", wrapper=("unshare", "--pid", "--fork")) as lost:
         lost.refused("NAMESPACE", "PID namespace")
+    with task(machine, "net-of-a-thread") as lost:
+        lost.refused("NAMESPACE", "net namespace of its own")
 
 
 # A child of a low PID, in a session of its own. Says its PID.
@@ -212,3 +242,38 @@ def removed_names(machine):
             deleted.kill()
             deleted.restore()
     machine.sh(f"rm -f {WORK}/loss*")
+
+
+@test("Losses.APowerCutLosesWhatIsRefusedAndNothingElse", timeout=900)
+def after_a_power_cut(machine):
+    """By force, what is refused does not come back; what is not refused does, without any help."""
+    machine.ensure_snapd()
+    machine.sh("rm -rf /run/loss* /dev/shm/loss*; mkdir /run/loss-dir")
+    refused_ones = [Task(machine, "socket", "/run/loss-dir/s", name="loss-cut-socket"),
+                    Task(machine, "shm", "/dev/shm/loss", name="loss-cut-shm")]
+    others = [Task(machine, "socket", "/run/loss-here", name="loss-cut-socket-here"),
+              Task(machine, "deleted", "/dev/shm/loss-deleted", name="loss-cut-deleted"),
+              Task(machine, "watch", "/dev/shm", name="loss-cut-watch"),
+              Task(machine, "directory", "/dev/shm", name="loss-cut-directory")]
+    for lost in refused_ones:
+        lost.refused("VOLATILE_FILE", "gone after a reboot")
+        lost.checkpoint("--force")
+    for other in others:
+        taken = other.checkpoint()
+        expect(taken["findings"] == [], f"{other.name}: {taken['findings']}")
+    machine.power_cycle()
+    machine.ensure_snapd()
+    for lost, reason in zip(refused_ones, ("CRIU_FAILED", "FILE_CHANGED")):
+        done = machine.snapctl("-o", "json", "restore", lost.name, check=False)
+        expect(done.returncode != 0 and f'"{reason}"' in done.stderr, f"{lost.name}: {done.stderr}")
+    for other in others:
+        other.restore()
+        other.kill()
+        machine.snapctl("rm", other.name)
+    # Nothing else of it is lost: with its directory it comes back.
+    machine.sh("mkdir /run/loss-dir")
+    refused_ones[0].restore()
+    for lost in refused_ones:
+        lost.kill()
+        machine.snapctl("rm", lost.name)
+    machine.sh("rm -rf /run/loss*")
