@@ -210,10 +210,8 @@ absl::Status Checkpoint::CheckLost(const std::vector<SyncTarget>& targets,
 absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
                               uint64_t* time_us) {
   progress_(v1::PROGRESS_PHASE_SYNCING);
-  const uint32_t seconds = options_.sync_timeout_seconds();
   const absl::Time start = absl::Now();
-  const absl::Duration timeout =
-      seconds == 0 ? kSyncTimeout : absl::Seconds(seconds);
+  const absl::Duration timeout = SyncTimeout();
   auto sync = parts_.sync_failures->Begin(tree_, targets);
   if (!sync.ok()) return sync.status();
   SyncOutcome synced =
@@ -225,6 +223,11 @@ absl::Status Checkpoint::Sync(const std::vector<SyncTarget>& targets,
   if (status.ok()) status = CheckLost(targets, start + timeout);
   *time_us += MicrosecondsSince(start);
   return status;
+}
+
+absl::Duration Checkpoint::SyncTimeout() const {
+  const uint32_t seconds = options_.sync_timeout_seconds();
+  return seconds == 0 ? kSyncTimeout : absl::Seconds(seconds);
 }
 
 absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
@@ -419,11 +422,10 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
 absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
   if (cancellation_->cancelled()) return CancelledError();
   progress_(v1::PROGRESS_PHASE_COMMITTING);
-  absl::Status written =
-      parts_.catalog->WriteManifest(staged->directory.get(), manifest_);
-  if (!written.ok()) return written;
   const absl::Time start = absl::Now();
-  absl::Status published = parts_.catalog->Publish(staged);
+  // The tasks stand still, and are not to wait for a device for ever.
+  absl::Status published = parts_.catalog->PublishInTime(
+      staged, manifest_, SyncTimeout(), *cancellation_);
   commit_us_ = MicrosecondsSince(start);
   if (!published.ok()) return published;
   // The last moment at which it can still be taken back.

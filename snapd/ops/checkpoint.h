@@ -58,6 +58,8 @@ class Checkpoint : private RecordedOperation {
                          absl::Time deadline);
   // Makes durable what the tasks wrote; adds the time it took to `time_us`.
   absl::Status Sync(const std::vector<SyncTarget>& targets, uint64_t* time_us);
+  // What each sync, and the commit, may take.
+  absl::Duration SyncTimeout() const;
   absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);
   absl::Status OnImagesComplete(StagedSnapshot* staged);
   // Says that the pool is full if that is why CRIU failed.

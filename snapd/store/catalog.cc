@@ -2,17 +2,22 @@
 #include "snapd/store/catalog.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <optional>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
 #include "base/errors.h"
 #include "base/files.h"
 #include "base/log.h"
@@ -28,6 +33,24 @@ namespace {
 constexpr size_t kMaxManifest = size_t{64} << 20;
 constexpr uint32_t kManifestVersion = 1;
 constexpr char kManifestFile[] = "manifest.pb";
+
+// Whether `event` fires before the other one and the timeout.
+bool AwaitEither(const Cancellation& event, const Cancellation* other,
+                 absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  pollfd fds[] = {{.fd = event.fd(), .events = POLLIN, .revents = 0},
+                  {.fd = other == nullptr ? -1 : other->fd(),
+                   .events = POLLIN,
+                   .revents = 0}};
+  for (;;) {
+    const int64_t left = absl::ToInt64Milliseconds(
+        std::clamp(deadline - absl::Now() + absl::Milliseconds(1),
+                   absl::ZeroDuration(), absl::Hours(24)));
+    const int ready = poll(fds, 2, static_cast<int>(left));
+    if (event.cancelled()) return true;
+    if (ready > 0 || absl::Now() >= deadline) return false;
+  }
+}
 
 absl::Status SnapshotMissing(const std::string& name) {
   return MakeError({.code = absl::StatusCode::kNotFound,
@@ -196,6 +219,86 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
   return ToCommitFailed(std::move(committed));
 }
 
+// Of a thread of its own, which keeps what it needs.
+struct Catalog::Publication {
+  StagedSnapshot staged;  // with a copy of its directory
+  v1::Manifest manifest;
+  std::thread thread;
+  // Fires at its end.
+  Cancellation ended;
+  std::mutex mutex;
+  std::optional<absl::Status> result;  // guarded by mutex
+  bool abandoned = false;              // guarded by mutex
+};
+
+Catalog::~Catalog() {
+  for (auto& [uid, publication] : late_) publication->thread.join();
+}
+
+void Catalog::RunPublication(Publication* publication) {
+  StagedSnapshot& staged = publication->staged;
+  absl::Status status =
+      WriteManifest(staged.directory.get(), publication->manifest);
+  if (status.ok()) status = Publish(&staged);
+  {
+    const std::lock_guard lock(publication->mutex);
+    publication->result = std::move(status);
+    if (!publication->abandoned) {
+      publication->ended.Cancel();
+      return;
+    }
+  }
+  const std::string name = staged.name;
+  absl::Status gone = Discard(std::move(staged));
+  LogWarning(absl::StrCat("snapshot ", name,
+                          ", which took too long to commit, ",
+                          gone.ok() ? "is taken back" : gone.message()));
+}
+
+absl::Status Catalog::PublishInTime(StagedSnapshot* staged,
+                                    const v1::Manifest& manifest,
+                                    absl::Duration timeout,
+                                    const Cancellation& cancellation) {
+  auto publication = std::make_shared<Publication>();
+  publication->staged.uid = staged->uid;
+  publication->staged.name = staged->name;
+  publication->staged.failed_commits = staged->failed_commits;
+  publication->staged.directory.reset(
+      fcntl(staged->directory.get(), F_DUPFD_CLOEXEC, 0));
+  if (!publication->staged.directory.valid()) {
+    return ErrnoError(errno, absl::StrCat("cannot publish ", staged->name));
+  }
+  publication->manifest = manifest;
+  // Without it nothing can be published in time.
+  try {
+    publication->thread =
+        std::thread([this, of = publication.get()] { RunPublication(of); });
+  } catch (const std::system_error& error) {
+    return ErrnoError(error.code().value(), "cannot start a thread");
+  }
+  if (AwaitEither(publication->ended, &cancellation, timeout)) {
+    publication->thread.join();
+    staged->published = publication->staged.published;
+    return *std::move(publication->result);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    late_[staged->uid] = std::move(publication);
+  }
+  if (cancellation.cancelled()) return CancelledError();
+  const int64_t seconds = absl::ToInt64Seconds(timeout);
+  return MakeError(
+      {.code = absl::StatusCode::kUnavailable,
+       .reason = reason::kSyncTimeout,
+       .message =
+           absl::StrCat("snapshot ", staged->name, " was not committed within ",
+                        seconds, " s; the tasks run on"),
+       .hint = "check the device of the pool and the kernel log; if it is just "
+               "slow, try again or give more time (--sync-timeout)",
+       .metadata = {{"path", pool_->path()},
+                    {"seconds", absl::StrCat(seconds)}}});
+}
+
 absl::Status Catalog::Unpublish(StagedSnapshot* staged) {
   if (!RenameNoReplace(pool_->snapshots(), staged->name, pool_->staging(),
                        staged->uid)) {
@@ -208,6 +311,26 @@ absl::Status Catalog::Unpublish(StagedSnapshot* staged) {
 }
 
 absl::Status Catalog::Discard(StagedSnapshot staged) {
+  std::shared_ptr<Publication> late;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = late_.find(staged.uid);
+    if (found != late_.end()) late = found->second;
+  }
+  if (late != nullptr && late->thread.get_id() != std::this_thread::get_id()) {
+    (void)AwaitEither(late->ended, nullptr, late_patience_);
+    {
+      const std::lock_guard lock(late->mutex);
+      if (!late->result.has_value()) {
+        late->abandoned = true;
+        return absl::UnavailableError("its commit has not ended yet");
+      }
+    }
+    late->thread.join();
+    staged.published = late->staged.published;
+    const std::lock_guard lock(mutex_);
+    late_.erase(staged.uid);
+  }
   const bool was_published = staged.published;
   if (was_published) {
     if (absl::Status undone = Unpublish(&staged); !undone.ok()) return undone;

@@ -9,6 +9,8 @@
 #define DAXSNAP_SNAPD_STORE_CATALOG_H_
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
@@ -17,6 +19,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "base/cancellation.h"
 #include "base/unique_fd.h"
 #include "snapd/store/pool.h"
 #include "snapd/store/records.h"
@@ -45,7 +49,10 @@ struct StagedSnapshot {
 class Catalog {
  public:
   // `pool` outlives the catalog.
-  explicit Catalog(Pool* pool) : pool_(pool), records_(pool->staging()) {}
+  explicit Catalog(Pool* pool, absl::Duration late_patience = absl::Seconds(10))
+      : pool_(pool), late_patience_(late_patience), records_(pool->staging()) {}
+  // Waits for publications that are under way.
+  ~Catalog();
 
   // Makes an empty staging directory for the operation, with its record in it.
   // `operation` has uid and name.
@@ -57,8 +64,19 @@ class Catalog {
   // until Finish.
   absl::Status Publish(StagedSnapshot* staged);
 
+  // Writes the manifest and publishes, on a thread: no call for a pool that
+  // does not answer (a slow device, a frozen file system below a COPIED one)
+  // returns. UNAVAILABLE, SYNC_TIMEOUT once `timeout` is over, CANCELLED as
+  // soon as `cancellation` fires; then only Discard may be called.
+  absl::Status PublishInTime(StagedSnapshot* staged,
+                             const v1::Manifest& manifest,
+                             absl::Duration timeout,
+                             const Cancellation& cancellation);
+
   // Takes back whatever was done, also a publication, and removes all of it,
-  // the record last. On error the rest is left to the next start.
+  // the record last. On error the rest is left to the next start. A publication
+  // that is still under way after some seconds takes itself back at its end:
+  // UNAVAILABLE.
   absl::Status Discard(StagedSnapshot staged);
 
   // Ends a publication: shows the snapshot and removes the operation's record.
@@ -102,6 +120,9 @@ class Catalog {
   absl::Status Commit();
   // COMMIT_FAILED also if another one has failed since it was begun.
   absl::Status CommitOf(const StagedSnapshot& staged);
+  struct Publication;
+
+  void RunPublication(Publication* publication);
   absl::Status Unpublish(StagedSnapshot* staged);
   absl::Status RemoveStaged(const std::string& uid);
   bool IsHidden(const std::string& name) const;
@@ -109,11 +130,16 @@ class Catalog {
                        absl::string_view why) const;
 
   Pool* const pool_;
+  // How long a call that has failed waits for its commit, its tasks running on.
+  const absl::Duration late_patience_;
   const Records records_;
   std::mutex commit_mutex_;      // held while a plain directory is committed
   uint64_t failed_commits_ = 0;  // guarded by commit_mutex_
   mutable std::mutex mutex_;
   std::set<std::string> hidden_;  // guarded by mutex_: published, not finished
+  // Guarded by mutex_: under way, though nobody waits for them any more; by
+  // UID.
+  std::map<std::string, std::shared_ptr<Publication>> late_;
 };
 
 }  // namespace daxsnap

@@ -9,8 +9,12 @@
 
 #include <cerrno>
 #include <cstring>
+#include <future>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/cancellation.h"
 #include "base/errors.h"
 #include "base/files.h"
 #include "daxsnap/internal/operation.pb.h"
@@ -56,6 +60,30 @@ TEST_F(CatalogTest, WhatIsStagedDoesNotExist) {
   EXPECT_FALSE(*catalog_.Has("a"));
   EXPECT_THAT(pool_->Snapshots(), IsEmpty());
   EXPECT_THAT(pool_->Staging(), SizeIs(2));
+}
+
+TEST_F(CatalogTest, PublicationThatNobodyWaitsForTakesItselfBack) {
+  Catalog catalog(pool_.get(), absl::ZeroDuration());
+  internal::Operation operation;
+  operation.set_uid(NewUuid());
+  operation.set_name("a");
+  auto staged = catalog.Begin(operation);
+  ASSERT_TRUE(staged.ok()) << staged.status();
+  std::promise<void> answer;
+  const std::shared_future<void> answered = answer.get_future().share();
+  pool_->on_commit = [&](int) {
+    answered.wait();
+    return absl::OkStatus();
+  };
+  const Cancellation never;
+  EXPECT_EQ(ErrorReasonOf(catalog.PublishInTime(&*staged, v1::Manifest(),
+                                                absl::Milliseconds(50), never)),
+            reason::kSyncTimeout);
+  EXPECT_TRUE(absl::IsUnavailable(catalog.Discard(*std::move(staged))));
+  EXPECT_THAT(pool_->Staging(), Not(IsEmpty()));
+  answer.set_value();
+  while (!pool_->Staging().empty()) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_THAT(pool_->Snapshots(), IsEmpty());
 }
 
 TEST_F(CatalogTest, PublishCommitsAfterTheRename) {

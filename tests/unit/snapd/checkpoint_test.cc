@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <cstring>
 #include <future>
+#include <mutex>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -376,6 +378,39 @@ TEST_F(CheckpointTest, FailedCommitLetsTheTaskRunOn) {
   EXPECT_EQ(task_.State(), 'R');
   EXPECT_THAT(pool_->Snapshots(), IsEmpty());
   EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+// Until then the task stands still: it must not wait for a device for ever.
+TEST_F(CheckpointTest, CommitThatHangsLetsTheTaskRunOnInTime) {
+  for (const bool cancelled : {false, true}) {
+    std::promise<void> answer;
+    const std::shared_future<void> answered = answer.get_future().share();
+    std::promise<void> asked;
+    std::once_flag once;
+    pool_->on_commit = [&](int) {
+      std::call_once(once, [&] { asked.set_value(); });
+      answered.wait();
+      return absl::OkStatus();
+    };
+    std::thread device([&] {
+      asked.get_future().wait();
+      EXPECT_EQ(task_.State(), 'T');
+      if (cancelled) cancellation_.Cancel();
+      while (task_.State() == 'T') absl::SleepFor(absl::Milliseconds(1));
+      answer.set_value();
+    });
+    v1::CreateSnapshotRequest request = Request("a");
+    request.mutable_options()->set_sync_timeout_seconds(cancelled ? 600 : 1);
+    const absl::Status status = Create(request).status();
+    device.join();
+    if (cancelled) {
+      EXPECT_TRUE(absl::IsCancelled(status)) << status;
+    } else {
+      EXPECT_EQ(ErrorReasonOf(status), reason::kSyncTimeout) << status;
+    }
+    pool_->on_commit = nullptr;
+    ExpectNothingHappened();
+  }
 }
 
 TEST_F(CheckpointTest, FailedCommitWithLeaveRunningLeavesNothing) {
