@@ -23,7 +23,7 @@ struct KnownError {
 
 constexpr auto kPrecondition = absl::StatusCode::kFailedPrecondition;
 
-// source: pr_err and pr_perror of CRIU 4.1.1
+// source: pr_err and pr_perror of CRIU 4.2.1
 constexpr KnownError kKnownErrors[] = {
     {"Connected TCP socket", kPrecondition, reason::kTcpEstablished,
      "the tasks have established TCP connections", "close the connections"},
