@@ -2,8 +2,11 @@
 #include "snapd/ops/preflight.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <set>
 #include <string>
@@ -12,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
+#include "base/files.h"
 
 namespace daxsnap {
 namespace {
@@ -42,6 +46,53 @@ void Note(const FdInfo& fd, pid_t pid, PipeEnds* ends) {
   ends->write = ends->write || mode != O_RDONLY;
   ends->pid = pid;
   ends->fd = fd.fd;
+}
+
+// Whether a descriptor of none of the task's mounts is a POSIX message queue.
+// Its file system is the kernel's own mount. One that was unmounted while in
+// use has none either, and may hang when asked: only what looks like a queue
+// is.
+absl::StatusOr<bool> IsMessageQueue(const std::string& path) {
+  // source: FILENT_SIZE of the kernel's ipc/mqueue.c
+  constexpr uint64_t kQueueFileSize = 80;
+  constexpr auto kMqueueMagic = 0x19800202;
+  struct statx info;
+  if (absl::Status known = StatFile(path, &info); !known.ok()) return known;
+  if (!S_ISREG(info.stx_mode) || info.stx_size != kQueueFileSize) return false;
+  struct statfs system;
+  if (statfs(path.c_str(), &system) != 0) {
+    return ErrnoError(errno, absl::StrCat("cannot look at ", path));
+  }
+  return system.f_type == kMqueueMagic;
+}
+
+// TASK_UNSUPPORTED if one of the descriptors is a POSIX message queue.
+absl::Status CheckMessageQueues(const ProcFs& proc, const TaskInfo& task,
+                                const std::vector<FdInfo>& fds) {
+  auto mounts = proc.ReadMounts(task.id.pid);
+  if (!mounts.ok()) return proc.UnlessGone(task.id, mounts.status());
+  std::set<int> ids;
+  for (const MountInfo& mount : *mounts) ids.insert(mount.id);
+  for (const FdInfo& fd : fds) {
+    // "/NAME", of a mount that the task does not see.
+    if (ids.contains(fd.mount_id) || fd.target.rfind('/') != 0) continue;
+    auto queue = IsMessageQueue(
+        absl::StrCat(proc.root(), "/", task.id.pid, "/fd/", fd.fd));
+    if (absl::IsNotFound(queue.status())) continue;
+    if (!queue.ok()) return proc.UnlessGone(task.id, queue.status());
+    if (!*queue) continue;
+    return MakeError(
+        {.code = absl::StatusCode::kFailedPrecondition,
+         .reason = reason::kTaskUnsupported,
+         .message = absl::StrCat("pid ", task.id.pid, " (", task.comm,
+                                 "): descriptor ", fd.fd,
+                                 " is a POSIX message queue, ", fd.target),
+         .hint = "have the program close the queue before the snapshot",
+         .metadata = {{"pid", absl::StrCat(task.id.pid)},
+                      {"kind", "message-queue"},
+                      {"path", fd.target}}});
+  }
+  return absl::OkStatus();
 }
 
 // Whether a task outside `tree` has `target` open.
@@ -130,6 +181,10 @@ absl::Status CheckDescriptors(const ProcFs& proc,
     auto fds = proc.ReadFds(task.id.pid);
     if (absl::IsNotFound(fds.status())) continue;
     if (!fds.ok()) return fds.status();
+    if (absl::Status status = CheckMessageQueues(proc, task, *fds);
+        !status.ok()) {
+      return status;
+    }
     for (const FdInfo& fd : *fds) {
       // Files there could be neither synced nor compared while it stands still.
       if (fd.target == "/dev/fuse") {

@@ -28,8 +28,9 @@ absl::Status CheckSession(const TaskInfo& root);
 // TASK_UNSUPPORTED if `self`, snapd, is one of the tasks.
 absl::Status CheckWithoutSelf(const std::vector<TaskInfo>& tree, pid_t self);
 
-// IO_URING, or EXTERNAL_TERMINAL if a pipe's other end is in a task outside the
-// tree. Another error if the descriptors of a task cannot be read.
+// IO_URING; TASK_UNSUPPORTED for a POSIX message queue; EXTERNAL_TERMINAL if a
+// pipe's other end is in a task outside the tree. Another error if the
+// descriptors of a task cannot be read.
 absl::Status CheckDescriptors(const ProcFs& proc,
                               const std::vector<TaskInfo>& tree);
 

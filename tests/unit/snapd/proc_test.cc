@@ -3,9 +3,12 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <mqueue.h>
+#include <sys/mman.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 
 #include "absl/strings/str_cat.h"
@@ -199,6 +202,25 @@ TEST(Preflight, MembersOfOthersSessionsAreRefused) {
   EXPECT_EQ(ErrorReasonOf(status), reason::kExternalSession) << status;
   EXPECT_EQ(ErrorMetadataOf(status)["session"], absl::StrCat(shell.pid()));
   KillDescendants(*tree);
+}
+
+TEST(Preflight, MessageQueuesAreRefused) {
+  const std::string name = absl::StrCat("/daxsnap-unit-", getpid());
+  const mqd_t queue = mq_open(name.c_str(), O_CREAT | O_RDWR, 0600, nullptr);
+  ASSERT_GE(queue, 0) << errno;
+  mq_unlink(name.c_str());
+  // Of the kernel's own mounts as well.
+  const UniqueFd memory(memfd_create("queue", 0));
+  ASSERT_EQ(ftruncate(memory.get(), 80), 0);
+  const ProcFs proc;
+  auto task = proc.ReadTask(getpid());
+  ASSERT_TRUE(task.ok());
+  const absl::Status status = CheckDescriptors(proc, {*task});
+  EXPECT_EQ(ErrorReasonOf(status), reason::kTaskUnsupported) << status;
+  EXPECT_EQ(ErrorMetadataOf(status)["kind"], "message-queue");
+  mq_close(queue);
+  EXPECT_NE(ErrorReasonOf(CheckDescriptors(proc, {*task})),
+            reason::kTaskUnsupported);
 }
 
 TEST(Preflight, PipesWithinTheTreeAreFine) {
