@@ -223,6 +223,8 @@ absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
   }
   launch::LaunchSpec spec = Spec("dump", request.name);
   spec.argv.insert(spec.argv.begin(), {"env", "--ignore-signal=XFSZ"});
+  // The policy of tasks that is CRIU's own as well is not in the images.
+  spec.numa_node = request.memory_node;
   const absl::Time start = absl::Now();
   auto session = CriuSession::Start(std::move(spec));
   if (!session.ok()) return CannotStart(session.status());

@@ -26,6 +26,9 @@ struct DumpRequest {
   std::string name;
   // As asked for.
   v1::CheckpointOptions options;
+  // NUMA node that tasks which `snapctl run` has started prefer for their
+  // memory: a restore gives that of its own pool in its place.
+  std::optional<int> memory_node = std::nullopt;
   // Directories; the caller keeps them open. Image files go to `images`; log
   // and statistics to `work`.
   int images = -1;
@@ -117,7 +120,7 @@ class Engine {
   // Whether a restore has tasks. An error if that cannot be told.
   virtual absl::StatusOr<bool> HasTasks(const Placement& placement) = 0;
 
-  // Version, "4.1.1".
+  // Version, "4.2.1".
   virtual absl::StatusOr<std::string> Version() = 0;
 };
 

@@ -243,12 +243,17 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
   if (cancellation_->cancelled()) {
     return Abandon(std::move(staged), CancelledError());
   }
+  auto pool = parts_.pool->Info();
+  if (!pool.ok()) return Abandon(std::move(staged), pool.status());
+  std::optional<int> node;
+  if (pool->node() >= 0) node = pool->node();
   progress_(v1::PROGRESS_PHASE_DUMPING);
   // CRIU freezes the tasks first of all.
   create_time_ = absl::Now();
   auto outcome = parts_.engine->Dump({.task = task,
                                       .name = name_,
                                       .options = options_,
+                                      .memory_node = node,
                                       .images = staged.images.get(),
                                       .work = staged.directory.get()},
                                      callbacks, cancellation_);

@@ -28,6 +28,8 @@ NOT_COMPARED = {"stats-dump", "daxsnap-stats.img"}
 ONLY_PRESENCE = {"inventory.img", "timens-0.img"}
 # core_entry.thread_info.fpregs.xsave.pkru
 XSAVE_PKRU = (2, 3, 13, 8)
+# core_entry.thread_core.cpu_mask
+CPU_MASK = (5, 1001)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -91,6 +93,7 @@ class Task:
     def __init__(self, program, kind, mib, directory, node=None):
         directory.mkdir(exist_ok=True)
         self.log = directory / "task.log"
+        self.node = node
         # As a child of ours that we wait for ourselves: WUNTRACED is needed.
         self.pid = os.fork()
         if self.pid == 0:
@@ -196,10 +199,11 @@ class Criu:
         path.mkdir(exist_ok=True)
         return path
 
-    def run(self, action, images, *args, expect_failure=False):
+    def run(self, action, images, *args, expect_failure=False, node=None):
         argv, log = self.command(action, images, *args)
-        done = subprocess.run(argv, env=self.env, stdin=subprocess.DEVNULL,
-                              capture_output=True, text=True, check=False)
+        # pylint: disable-next=subprocess-popen-preexec-fn
+        done = subprocess.run(argv, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              check=False, preexec_fn=None if node is None else lambda: prefer_node(node))
         text = log.read_text(errors="replace") if log.exists() else done.stderr
         if expect_failure:
             check(done.returncode != 0, f"{' '.join(argv)} succeeded")
@@ -210,7 +214,8 @@ class Criu:
 
     def dump(self, task, images, *args, leave_running=True, expect_failure=False):
         args = ("-t", task.pid, *(("--leave-running",) if leave_running else ()), *args)
-        return self.run("dump", images, *args, expect_failure=expect_failure)
+        # As snapd does: the policy that both have is not in the images.
+        return self.run("dump", images, *args, expect_failure=expect_failure, node=task.node)
 
     def restore(self, task, images, *args, expect_failure=False):
         """Restores a task that was killed, as a child of this process, if it does not fail. The log."""
@@ -288,8 +293,9 @@ def same_image(a, b):
     if not a.name.startswith("core-"):
         return False
     # CRIU saves what happened to be in its buffer if the task does not use
-    # protection keys. The image begins with 12 bytes of magic and size.
-    ours, theirs = (without_field(p.read_bytes()[12:], XSAVE_PKRU) for p in (a, b))
+    # protection keys, and stock CRIU no affinity, which these tasks have. The image
+    # begins with 12 bytes of magic and size.
+    ours, theirs = (without_fields(p.read_bytes()[12:], XSAVE_PKRU, CPU_MASK) for p in (a, b))
     return ours == theirs
 
 
@@ -341,14 +347,14 @@ def fields_of(data):
         yield key >> 3, value, data[begin:pos]
 
 
-def without_field(data, path):
-    """The encodings of a message's fields but the one at the path of numbers."""
+def without_fields(data, *paths):
+    """The encodings of a message's fields but those at the paths of numbers."""
     kept = []
     for number, value, encoding in fields_of(data):
-        if number != path[0]:
-            kept.append(encoding)
-        elif len(path) > 1:
-            kept.append((number, without_field(value, path[1:])))
+        below = [path[1:] for path in paths if path[0] == number]
+        if () in below:
+            continue
+        kept.append((number, without_fields(value, *below)) if below else encoding)
     return kept
 
 

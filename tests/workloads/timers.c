@@ -3,9 +3,9 @@
  * Timers: setitimer, a POSIX timer, a timerfd that is armed again after each
  * expiry, and one far in the future with a period.
  *
- * No short periodic timerfd: if it has expired and nobody has read it yet,
- * CRIU 4.1.1 dumps its remaining time, zero, and restore disarms it. (A one-shot
- * one comes back right: its expiry is still there to be read.)
+ * No short periodic timerfd: stock CRIU, which this is used with, too, stops one
+ * that has expired and was not read yet. (A one-shot one comes back right: its
+ * expiry is still there to be read.) tests/states has one.
  */
 #define _GNU_SOURCE
 #include <signal.h>
