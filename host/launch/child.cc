@@ -7,6 +7,8 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,6 +28,7 @@ namespace {
 enum class Step : int {
   kSession,
   kSignals,
+  kNeutral,
   kMemoryPolicy,
   kDirectory,
   kDescriptors,
@@ -76,6 +79,22 @@ bool PreferNode(int node) {
                  kMaxNode + 2) == 0;
 }
 
+// What a unit of systemd may have been given by CPUAffinity=, Personality=,
+// IOSchedulingClass= and TimerSlackNSec=.
+bool BecomeNeutral() {
+  constexpr int kIoprioWhoProcess = 1;
+  constexpr unsigned long kUsualSlackNs = 50000;
+  // As many processors as Linux can have; those that are not there count not.
+  std::array<unsigned long, 8192 / 64> all;
+  all.fill(~0UL);
+  return syscall(SYS_sched_setaffinity, 0, sizeof(all), all.data()) == 0 &&
+         personality(PER_LINUX) >= 0 &&
+         // A kernel without block devices lacks it.
+         (syscall(SYS_ioprio_set, kIoprioWhoProcess, 0, 0) == 0 ||
+          errno == ENOSYS) &&
+         prctl(PR_SET_TIMERSLACK, kUsualSlackNs, 0, 0, 0) == 0;
+}
+
 // Puts descriptors where the command expects them and marks all others
 // close-on-exec. `report` may move.
 bool ArrangeDescriptors(const HeldChild::Exec& exec, int* report) {
@@ -116,6 +135,7 @@ bool ArrangeDescriptors(const HeldChild::Exec& exec, int* report) {
 
   if (setsid() < 0) Fail(report, Step::kSession);
   if (!ResetSignals()) Fail(report, Step::kSignals);
+  if (exec.neutral && !BecomeNeutral()) Fail(report, Step::kNeutral);
   if (exec.numa_node && !PreferNode(*exec.numa_node))
     Fail(report, Step::kMemoryPolicy);
   if (chdir(exec.cwd) != 0) Fail(report, Step::kDirectory);
@@ -147,6 +167,9 @@ absl::Status FailureStatus(const Failure& failure,
       return absl::ErrnoToStatus(failure.error, "cannot start a session");
     case Step::kSignals:
       return absl::ErrnoToStatus(failure.error, "cannot reset signals");
+    case Step::kNeutral:
+      return absl::ErrnoToStatus(failure.error,
+                                 "cannot reset the scheduling of a process");
     case Step::kMemoryPolicy:
       return absl::FailedPreconditionError(absl::StrCat(
           "NUMA node ", *exec.numa_node, " cannot be used for memory: ",

@@ -28,6 +28,7 @@ class HeldChild {
     int stdin_fd = -1;
     int log_fd = -1;
     std::optional<int> numa_node;
+    bool neutral = false;
     std::span<const InheritedFd> inherited_fds;
   };
 

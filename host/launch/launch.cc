@@ -140,6 +140,7 @@ absl::StatusOr<LaunchedTask> Launch(const LaunchSpec& spec) {
   exec.stdin_fd = null.get();
   exec.log_fd = log->get();
   exec.numa_node = spec.numa_node;
+  exec.neutral = spec.neutral;
   exec.inherited_fds = spec.inherited_fds;
 
   absl::StatusOr<HeldChild> child =

@@ -62,6 +62,9 @@ struct LaunchSpec {
   std::string log_path;
   // Memory is preferably on this node.
   std::optional<int> numa_node;
+  // It may run on all processors, and has the usual personality, I/O priority
+  // and timer slack, whatever the caller has.
+  bool neutral = false;
   // Unit name, made by ScopeName(). Must not exist yet.
   std::string scope;
   // What `systemctl status` shows.

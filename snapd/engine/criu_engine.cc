@@ -268,6 +268,9 @@ absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
   if (!work.ok()) return work.status();
   launch::LaunchSpec spec = Spec("restore", request.name);
   spec.numa_node = request.memory_node;
+  // CRIU gives its tasks what they had, and leaves them what it has itself
+  // where they had nothing of their own.
+  spec.neutral = true;
   if (options_.child_pids) KeepPidsOfChildrenApart(*options_.child_pids);
   const absl::Time start = absl::Now();
   auto session = CriuSession::Start(std::move(spec));

@@ -7,7 +7,10 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -154,6 +157,36 @@ TEST_F(HeldChildTest, StartsWithDefaultSignals) {
   signal(SIGPIPE, SIG_DFL);
   EXPECT_EQ(ReadAll(log_path_),
             "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+}
+
+TEST_F(HeldChildTest, IsNeutralWhateverTheCallerIs) {
+  constexpr int kIoprioWhoProcess = 1;
+  constexpr int kIdle = 3 << 13;
+  cpu_set_t before;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+  if (CPU_COUNT(&before) < 2) GTEST_SKIP() << "one processor";
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int cpu = 0; CPU_COUNT(&one) == 0; ++cpu) {
+    if (CPU_ISSET(cpu, &before)) CPU_SET(cpu, &one);
+  }
+  HeldChild::Exec exec = Shell(
+      "grep Cpus_allowed_list /proc/$$/status; "
+      "cat /proc/$$/personality /proc/$$/timerslack_ns; ionice -p $$");
+  exec.neutral = true;
+  ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+  ASSERT_GE(personality(ADDR_NO_RANDOMIZE), 0);
+  ASSERT_EQ(prctl(PR_SET_TIMERSLACK, 70000UL), 0);
+  ASSERT_EQ(syscall(SYS_ioprio_set, kIoprioWhoProcess, 0, kIdle), 0);
+  const int exit_status = Run(exec);
+  sched_setaffinity(0, sizeof(before), &before);
+  personality(PER_LINUX);
+  prctl(PR_SET_TIMERSLACK, 50000UL);
+  syscall(SYS_ioprio_set, kIoprioWhoProcess, 0, 0);
+  EXPECT_EQ(exit_status, 0);
+  const std::string log = ReadAll(log_path_);
+  EXPECT_THAT(log, MatchesRegex("Cpus_allowed_list:\t.*[-,].*\n"
+                                "00000000\n50000\nnone: prio 0\n"));
 }
 
 TEST_F(HeldChildTest, ReportsWhyExecFailed) {
