@@ -40,7 +40,14 @@ absl::StatusOr<UniqueFd> OpenTask(const std::string& root, pid_t pid) {
 }
 
 // "pid (comm) state ppid ...": comm may hold anything, ')' included, so the
-// fields are counted from the last one.
+// fields are counted from the last one. The first is field 3 of proc(5).
+std::vector<std::string> FieldsAfterComm(absl::string_view text) {
+  const size_t close = text.rfind(')');
+  if (close == absl::string_view::npos) return {};
+  return absl::StrSplit(text.substr(close + 1), absl::ByAnyChar(" \n"),
+                        absl::SkipEmpty());
+}
+
 absl::Status ParseStat(absl::string_view text, TaskInfo* task) {
   const size_t open = text.find('(');
   const size_t close = text.rfind(')');
@@ -49,10 +56,7 @@ absl::Status ParseStat(absl::string_view text, TaskInfo* task) {
     return absl::InternalError("cannot parse /proc/PID/stat");
   }
   task->comm = std::string(text.substr(open + 1, close - open - 1));
-  const std::string rest(text.substr(close + 1));
-  const std::vector<std::string> fields =
-      absl::StrSplit(rest, absl::ByAnyChar(" \n"), absl::SkipEmpty());
-  // fields[0] is field 3 of proc(5).
+  const std::vector<std::string> fields = FieldsAfterComm(text);
   uint64_t flags = 0;
   if (fields.size() < 20 || fields[0].size() != 1 ||
       !absl::SimpleAtoi(fields[1], &task->parent_pid) ||
@@ -256,6 +260,20 @@ absl::StatusOr<std::vector<pid_t>> ProcFs::ReadThreads(pid_t pid) const {
   auto names = ListDirectory(directory->get());
   if (!names.ok()) return names.status();
   return NumericEntries(*names);
+}
+
+absl::StatusOr<unsigned> ProcFs::ReadPolicy(pid_t pid, pid_t thread) const {
+  auto text = ReadFileAt(
+      AT_FDCWD, absl::StrCat(root_, "/", pid, "/task/", thread, "/stat"),
+      kMaxProcFile);
+  if (!text.ok()) return text.status();
+  const std::vector<std::string> fields = FieldsAfterComm(*text);
+  unsigned policy = 0;
+  // Field 41 of proc(5).
+  if (fields.size() < 39 || !absl::SimpleAtoi(fields[38], &policy)) {
+    return absl::InternalError("cannot parse /proc/PID/task/TID/stat");
+  }
+  return policy;
 }
 
 absl::StatusOr<std::vector<TaskInfo>> ProcFs::ReadTree(pid_t root) const {

@@ -106,6 +106,10 @@ class ProcFs {
   // IDs of the threads of a process, the leader included.
   absl::StatusOr<std::vector<pid_t>> ReadThreads(pid_t pid) const;
 
+  // Scheduling policy of a thread of a process, SCHED_*. NOT_FOUND if there is
+  // no such thread.
+  absl::StatusOr<unsigned> ReadPolicy(pid_t pid, pid_t thread) const;
+
   // Open descriptors; NOT_FOUND if there is no such task.
   absl::StatusOr<std::vector<FdInfo>> ReadFds(pid_t pid) const;
 

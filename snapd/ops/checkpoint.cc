@@ -133,6 +133,9 @@ absl::Status Checkpoint::CheckTasks() {
     return status;
   }
   if (absl::Status status = CheckSession(*root); !status.ok()) return status;
+  if (absl::Status status = CheckPolicies(*parts_.proc, tree_); !status.ok()) {
+    return status;
+  }
   return CheckDescriptors(*parts_.proc, tree_);
 }
 

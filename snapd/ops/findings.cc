@@ -54,8 +54,8 @@ constexpr NamespaceKind kNamespaces[] = {{"pid", "PID"},
 bool IsMountPointAfterBoot(const UsedFile& directory) {
   if (directory.path != directory.mount_point) return false;
   constexpr absl::string_view kEmptied[] = {"/dev/", "/run/", "/tmp/"};
-  constexpr absl::string_view kOfBoot[] = {"/dev/hugepages", "/dev/shm",
-                                           "/run/lock"};
+  constexpr absl::string_view kOfBoot[] = {"/dev/hugepages", "/dev/mqueue",
+                                           "/dev/shm", "/run/lock"};
   const auto is_below = [&directory](absl::string_view above) {
     return absl::StartsWith(directory.path, above);
   };

@@ -2,11 +2,9 @@
 #include "snapd/ops/preflight.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/statfs.h>
+#include <sched.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <map>
 #include <set>
 #include <string>
@@ -15,7 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
-#include "base/files.h"
+#include "host/task/message_queues.h"
 
 namespace daxsnap {
 namespace {
@@ -30,6 +28,21 @@ absl::Status Unsupported(const TaskInfo& task, absl::StatusCode code,
                     .hint = std::move(hint),
                     .metadata = {{"pid", absl::StrCat(task.id.pid)},
                                  {"kind", std::string(kind)}}});
+}
+
+// Those that CRIU brings back. Their numbers are of the kernel's
+// include/uapi/linux/sched.h.
+bool IsRestorablePolicy(unsigned policy) {
+  return policy == SCHED_OTHER || policy == SCHED_FIFO || policy == SCHED_RR ||
+         policy == SCHED_BATCH || policy == SCHED_IDLE;
+}
+
+std::string PolicyName(unsigned policy) {
+  constexpr unsigned kDeadline = 6;
+  constexpr unsigned kExt = 7;
+  if (policy == kDeadline) return "the scheduling policy SCHED_DEADLINE";
+  if (policy == kExt) return "the scheduling policy SCHED_EXT";
+  return absl::StrCat("scheduling policy ", policy);
 }
 
 // Which ends of a pipe the tree holds.
@@ -48,36 +61,30 @@ void Note(const FdInfo& fd, pid_t pid, PipeEnds* ends) {
   ends->fd = fd.fd;
 }
 
-// Whether a descriptor of none of the task's mounts is a POSIX message queue.
-// Its file system is the kernel's own mount. One that was unmounted while in
-// use has none either, and may hang when asked: only what looks like a queue
-// is.
-absl::StatusOr<bool> IsMessageQueue(const std::string& path) {
-  // source: FILENT_SIZE of the kernel's ipc/mqueue.c
-  constexpr uint64_t kQueueFileSize = 80;
-  constexpr auto kMqueueMagic = 0x19800202;
-  struct statx info;
-  if (absl::Status known = StatFile(path, &info); !known.ok()) return known;
-  if (!S_ISREG(info.stx_mode) || info.stx_size != kQueueFileSize) return false;
-  struct statfs system;
-  if (statfs(path.c_str(), &system) != 0) {
-    return ErrnoError(errno, absl::StrCat("cannot look at ", path));
-  }
-  return system.f_type == kMqueueMagic;
-}
-
-// TASK_UNSUPPORTED if one of the descriptors is a POSIX message queue.
+// TASK_UNSUPPORTED if one of the descriptors is a POSIX message queue. Queues
+// are on mounts of their own type, most on one that the kernel keeps to itself:
+// any descriptor without a mount that the task sees may be one.
 absl::Status CheckMessageQueues(const ProcFs& proc, const TaskInfo& task,
                                 const std::vector<FdInfo>& fds) {
   auto mounts = proc.ReadMounts(task.id.pid);
   if (!mounts.ok()) return proc.UnlessGone(task.id, mounts.status());
-  std::set<int> ids;
-  for (const MountInfo& mount : *mounts) ids.insert(mount.id);
+  std::set<int> others;
+  for (const MountInfo& mount : *mounts) {
+    if (mount.type != "mqueue") others.insert(mount.id);
+  }
+  std::vector<const FdInfo*> asked;
+  std::vector<std::string> paths;
+  std::vector<std::string> names;
   for (const FdInfo& fd : fds) {
-    // "/NAME", of a mount that the task does not see.
-    if (ids.contains(fd.mount_id) || fd.target.rfind('/') != 0) continue;
-    auto queue = IsMessageQueue(
-        absl::StrCat(proc.root(), "/", task.id.pid, "/fd/", fd.fd));
+    if (others.contains(fd.mount_id) || fd.target.rfind('/', 0) != 0) continue;
+    asked.push_back(&fd);
+    names.push_back(fd.target);
+    paths.push_back(absl::StrCat(proc.root(), "/", task.id.pid, "/fd/", fd.fd));
+  }
+  auto queues = AreMessageQueues(paths, names);
+  if (!queues.ok()) return queues.status();
+  for (size_t i = 0; i < asked.size(); ++i) {
+    const absl::StatusOr<bool>& queue = (*queues)[i];
     if (absl::IsNotFound(queue.status())) continue;
     if (!queue.ok()) return proc.UnlessGone(task.id, queue.status());
     if (!*queue) continue;
@@ -85,12 +92,12 @@ absl::Status CheckMessageQueues(const ProcFs& proc, const TaskInfo& task,
         {.code = absl::StatusCode::kFailedPrecondition,
          .reason = reason::kTaskUnsupported,
          .message = absl::StrCat("pid ", task.id.pid, " (", task.comm,
-                                 "): descriptor ", fd.fd,
-                                 " is a POSIX message queue, ", fd.target),
+                                 "): descriptor ", asked[i]->fd,
+                                 " is a POSIX message queue, ", names[i]),
          .hint = "have the program close the queue before the snapshot",
          .metadata = {{"pid", absl::StrCat(task.id.pid)},
                       {"kind", "message-queue"},
-                      {"path", fd.target}}});
+                      {"path", names[i]}}});
   }
   return absl::OkStatus();
 }
@@ -170,6 +177,36 @@ absl::Status CheckWithoutSelf(const std::vector<TaskInfo>& tree, pid_t self) {
   return Unsupported(*found, absl::StatusCode::kFailedPrecondition, "snapd",
                      "snapd itself",
                      "pass the PID of a process that snapd is not part of");
+}
+
+absl::Status CheckPolicies(const ProcFs& proc,
+                           const std::vector<TaskInfo>& tree) {
+  for (const TaskInfo& task : tree) {
+    auto threads = proc.ReadThreads(task.id.pid);
+    if (absl::IsNotFound(threads.status())) continue;
+    if (!threads.ok()) return proc.UnlessGone(task.id, threads.status());
+    for (const pid_t thread : *threads) {
+      auto policy = proc.ReadPolicy(task.id.pid, thread);
+      if (absl::IsNotFound(policy.status())) continue;
+      if (!policy.ok()) {
+        absl::Status status = proc.UnlessGone(task.id, policy.status());
+        if (!status.ok()) return status;
+        continue;
+      }
+      if (IsRestorablePolicy(*policy)) continue;
+      return MakeError(
+          {.code = absl::StatusCode::kFailedPrecondition,
+           .reason = reason::kTaskUnsupported,
+           .message =
+               absl::StrCat("pid ", task.id.pid, " (", task.comm, "): thread ",
+                            thread, " has ", PolicyName(*policy)),
+           .hint = "have the program go back to another scheduling policy "
+                   "before the snapshot, as by `chrt --other --pid 0 TID`",
+           .metadata = {{"pid", absl::StrCat(task.id.pid)},
+                        {"kind", "scheduling-policy"}}});
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckDescriptors(const ProcFs& proc,

@@ -28,6 +28,11 @@ absl::Status CheckSession(const TaskInfo& root);
 // TASK_UNSUPPORTED if `self`, snapd, is one of the tasks.
 absl::Status CheckWithoutSelf(const std::vector<TaskInfo>& tree, pid_t self);
 
+// TASK_UNSUPPORTED if a thread has a scheduling policy that CRIU does not bring
+// back: SCHED_DEADLINE, SCHED_EXT.
+absl::Status CheckPolicies(const ProcFs& proc,
+                           const std::vector<TaskInfo>& tree);
+
 // IO_URING; TASK_UNSUPPORTED for a POSIX message queue; EXTERNAL_TERMINAL if a
 // pipe's other end is in a task outside the tree. Another error if the
 // descriptors of a task cannot be read.

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <mqueue.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <cerrno>
 #include <csignal>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/files.h"
@@ -221,6 +223,38 @@ TEST(Preflight, MessageQueuesAreRefused) {
   mq_close(queue);
   EXPECT_NE(ErrorReasonOf(CheckDescriptors(proc, {*task})),
             reason::kTaskUnsupported);
+}
+
+TEST(Preflight, PoliciesThatDoNotComeBackAreRefused) {
+  struct Case {
+    unsigned policy;
+    const char* name;
+  };
+  const ProcFs real;
+  auto self = real.ReadTask(getpid());
+  ASSERT_TRUE(self.ok());
+  EXPECT_TRUE(CheckPolicies(real, {*self}).ok());
+  for (const Case& c :
+       {Case{SCHED_OTHER, ""}, Case{SCHED_FIFO, ""}, Case{SCHED_RR, ""},
+        Case{SCHED_BATCH, ""}, Case{SCHED_IDLE, ""}, Case{6, "SCHED_DEADLINE"},
+        Case{7, "SCHED_EXT"}, Case{42, "policy 42"}}) {
+    FakeProc fake;
+    fake.AddTask(7, Stat("x", 'S', 0), kStatus);
+    std::string stat = "8 (a) b) S";
+    // Fields 4 to 40, and those behind.
+    for (int field = 4; field <= 40; ++field) stat += " 1";
+    fake.AddFile("7/task/8/stat", absl::StrCat(stat, " ", c.policy, " 0 0\n"));
+    auto task = fake.proc().ReadTask(7);
+    ASSERT_TRUE(task.ok()) << task.status();
+    const absl::Status status = CheckPolicies(fake.proc(), {*task});
+    if (*c.name == '\0') {
+      EXPECT_TRUE(status.ok()) << status;
+      continue;
+    }
+    EXPECT_EQ(ErrorReasonOf(status), reason::kTaskUnsupported) << c.name;
+    EXPECT_EQ(ErrorMetadataOf(status)["kind"], "scheduling-policy");
+    EXPECT_TRUE(absl::StrContains(status.message(), c.name)) << status;
+  }
 }
 
 TEST(Preflight, PipesWithinTheTreeAreFine) {
