@@ -11,6 +11,8 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/files.h"
 
@@ -64,6 +66,32 @@ absl::StatusOr<CpuInfo> ReadCpuInfo() {
   auto text = ReadFileAt(AT_FDCWD, "/proc/cpuinfo", kMaxProcFile);
   if (!text.ok()) return text.status();
   return ParseCpuInfo(*text);
+}
+
+absl::StatusOr<uint64_t> ReadMemoryNodes(const std::string& sysfs) {
+  const std::string path =
+      absl::StrCat(sysfs, "/devices/system/node/has_memory");
+  auto text = ReadFileAt(AT_FDCWD, path, kMaxProcFile);
+  if (absl::IsNotFound(text.status())) return uint64_t{1};
+  if (!text.ok()) return text.status();
+  uint64_t nodes = 0;
+  for (const absl::string_view part : absl::StrSplit(
+           absl::StripAsciiWhitespace(*text), ',', absl::SkipEmpty())) {
+    const std::pair<absl::string_view, absl::string_view> range =
+        absl::StrSplit(part, absl::MaxSplits('-', 1));
+    unsigned first = 0;
+    if (!absl::SimpleAtoi(range.first, &first)) {
+      return absl::InternalError(absl::StrCat("cannot parse ", path));
+    }
+    unsigned last = first;
+    if (!range.second.empty() && !absl::SimpleAtoi(range.second, &last)) {
+      return absl::InternalError(absl::StrCat("cannot parse ", path));
+    }
+    for (unsigned node = first; node <= last && node < 64; ++node) {
+      nodes |= uint64_t{1} << node;
+    }
+  }
+  return nodes;
 }
 
 std::string KernelRelease() {

@@ -4,6 +4,7 @@
 #ifndef DAXSNAP_HOST_TASK_MACHINE_H_
 #define DAXSNAP_HOST_TASK_MACHINE_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,10 @@ absl::StatusOr<CpuInfo> ReadCpuInfo();
 
 // As `uname -r`.
 std::string KernelRelease();
+
+// Numbers of the NUMA nodes that have memory, as a mask of the first 64; of a
+// kernel without NUMA there is one. `sysfs` is another directory in tests.
+absl::StatusOr<uint64_t> ReadMemoryNodes(const std::string& sysfs = "/sys");
 
 // A fresh random UUID in text form.
 std::string NewUuid();

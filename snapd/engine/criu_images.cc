@@ -179,6 +179,37 @@ absl::StatusOr<ImageSet> ReadImageSet(int images) {
   return set;
 }
 
+absl::StatusOr<std::set<ImagePolicy>> ReadPolicies(int images) {
+  ImageSet set;
+  if (absl::Status status = ReadTasks(images, &set); !status.ok()) {
+    return status;
+  }
+  std::set<ImagePolicy> policies;
+  const auto note = [&policies](const auto& of) {
+    if (of.mempolicy_nodes() != 0) {
+      policies.insert({of.mempolicy(), of.mempolicy_nodes()});
+    }
+  };
+  for (const ImageTask& task : set.tasks) {
+    const std::string mm_name = absl::StrCat("mm-", task.pid, ".img");
+    auto exists = Exists(images, mm_name);
+    if (!exists.ok()) return exists.status();
+    if (!*exists) continue;
+    auto mms = ReadEntries<pb::Mm>(images, mm_name);
+    if (!mms.ok()) return mms.status();
+    for (const pb::Mm& mm : *mms) {
+      for (const pb::Vma& vma : mm.vmas()) note(vma);
+    }
+    for (const pid_t thread : task.thread_ids) {
+      auto cores =
+          ReadEntries<pb::Core>(images, absl::StrCat("core-", thread, ".img"));
+      if (!cores.ok()) return cores.status();
+      for (const pb::Core& core : *cores) note(core.thread_core());
+    }
+  }
+  return policies;
+}
+
 absl::StatusOr<DumpTimes> ReadDumpTimes(int work_directory) {
   auto entries = ReadEntries<pb::Stats>(work_directory, "stats-dump");
   if (!entries.ok()) return entries.status();

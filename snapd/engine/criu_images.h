@@ -6,9 +6,11 @@
 
 #include <sys/types.h>
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -55,6 +57,20 @@ absl::StatusOr<std::map<std::string, uint64_t>> ListImages(int images);
 // Reads the images in a directory. DATA_LOSS if one is missing or does not
 // parse.
 absl::StatusOr<ImageSet> ReadImageSet(int images);
+
+// A memory policy of a thread or of a mapping.
+struct ImagePolicy {
+  // MPOL_* and flags, as of set_mempolicy(2).
+  uint32_t mode = 0;
+  // A mask; CRIU has no nodes above 63.
+  uint64_t nodes = 0;
+
+  friend auto operator<=>(const ImagePolicy&, const ImagePolicy&) = default;
+};
+
+// The memory policies of the tasks that name nodes, each once. DATA_LOSS if an
+// image is missing or does not parse.
+absl::StatusOr<std::set<ImagePolicy>> ReadPolicies(int images);
 
 // Times of a dump in µs, from stats-dump in CRIU's work directory.
 struct DumpTimes {

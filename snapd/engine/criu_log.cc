@@ -59,6 +59,9 @@ constexpr KnownError kKnownErrors[] = {
      "a file the tasks use has changed", "put the file back as it was"},
     {"has bad mode", kPrecondition, reason::kFileChanged,
      "a file the tasks use has changed", "put the file back as it was"},
+    {"Can't restore memory policy", kPrecondition, reason::kNodeMissing,
+     "a NUMA node that the tasks name is not there",
+     "boot so that it has memory, then restore; the snapshot stays"},
     {"on restore: No such file", kPrecondition, reason::kFileChanged,
      "a file the tasks use is gone", "put the file back as it was"},
 };

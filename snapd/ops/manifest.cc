@@ -2,6 +2,7 @@
 #include "snapd/ops/manifest.h"
 
 #include <fcntl.h>
+#include <linux/mempolicy.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -454,6 +455,43 @@ absl::Status CheckCpu(const v1::Manifest& manifest, const CpuInfo& cpu) {
                                             manifest.cpu_model(), ") had"),
                     .hint = "restore on a machine whose CPU has these features",
                     .metadata = {{"features", list}}});
+}
+
+absl::Status CheckNodes(const v1::Manifest& manifest,
+                        const std::set<ImagePolicy>& policies, uint64_t there,
+                        int pool_node) {
+  uint64_t usable = there;
+  const int node_then = manifest.memory_node();
+  if (node_then >= 0 && node_then < 64 && pool_node != node_then) {
+    usable &= ~(uint64_t{1} << node_then);
+  }
+  uint64_t lacking = 0;
+  for (const ImagePolicy& policy : policies) {
+    // Their numbers count those nodes that the task may use.
+    if ((policy.mode & MPOL_F_RELATIVE_NODES) != 0) continue;
+    // As the program gave them: some may never have been there.
+    if ((policy.mode & MPOL_F_STATIC_NODES) != 0 &&
+        (policy.nodes & usable) != 0) {
+      continue;
+    }
+    lacking |= policy.nodes & ~usable;
+  }
+  std::vector<int> missing;
+  for (int node = 0; node < 64; ++node) {
+    if ((lacking >> node & 1) != 0) missing.push_back(node);
+  }
+  if (missing.empty()) return absl::OkStatus();
+  const std::string list = absl::StrJoin(missing, " ");
+  return MakeError(
+      {.code = absl::StatusCode::kFailedPrecondition,
+       .reason = reason::kNodeMissing,
+       .message = absl::StrCat(
+           "memory policies of the tasks name NUMA nodes that have no memory "
+           "now, or one that was the pool's and is not any more: ",
+           list),
+       .hint = "boot so that the nodes have their memory and numbers again, "
+               "then restore; the snapshot stays",
+       .metadata = {{"nodes", list}}});
 }
 
 std::vector<pid_t> PidsOf(const v1::Manifest& manifest) {

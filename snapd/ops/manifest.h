@@ -5,7 +5,9 @@
 #ifndef DAXSNAP_SNAPD_OPS_MANIFEST_H_
 #define DAXSNAP_SNAPD_OPS_MANIFEST_H_
 
+#include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -62,6 +64,13 @@ absl::Status CheckFiles(const v1::Manifest& manifest, v1::FilesPolicy policy);
 
 // CPU_FEATURE_MISSING if this CPU lacks what that of the snapshot had.
 absl::Status CheckCpu(const v1::Manifest& manifest, const CpuInfo& cpu);
+
+// NODE_MISSING if one of the policies names a node that is not `there`, among
+// those that have memory, or that was the pool's and is not any more:
+// `pool_node` is the pool's now, -1 if it has none.
+absl::Status CheckNodes(const v1::Manifest& manifest,
+                        const std::set<ImagePolicy>& policies, uint64_t there,
+                        int pool_node);
 
 // PID_IN_USE if a PID or thread ID of the snapshot belongs to a task. Waits
 // some seconds for tasks that have been killed to be gone.

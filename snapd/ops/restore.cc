@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/stopwatch.h"
 #include "host/task/machine.h"
+#include "snapd/engine/criu_images.h"
 #include "snapd/ops/manifest.h"
 #include "snapd/ops/request_options.h"
 
@@ -51,6 +52,19 @@ bool WantsVerification(v1::VerifyPolicy policy, const Pool& pool) {
     default:
       return pool.persistence() == Persistence::kNotPromised;
   }
+}
+
+// NODE_MISSING if the tasks cannot have the memory policies that they had.
+absl::Status CheckPolicyNodes(const v1::Manifest& manifest, int images,
+                              int pool_node) {
+  auto policies = ReadPolicies(images);
+  // CRIU says what is wrong with images.
+  if (absl::IsDataLoss(policies.status())) return absl::OkStatus();
+  if (!policies.ok()) return policies.status();
+  if (policies->empty()) return absl::OkStatus();
+  auto there = ReadMemoryNodes();
+  if (!there.ok()) return there.status();
+  return CheckNodes(manifest, *policies, *there, pool_node);
 }
 
 }  // namespace
@@ -177,6 +191,8 @@ absl::StatusOr<v1::RestoreSnapshotResult> Restore::Run() {
 absl::StatusOr<v1::RestoreSnapshotResult> Restore::Start(int images) {
   auto before = parts_.pool->Info();
   if (!before.ok()) return before.status();
+  absl::Status usable = CheckPolicyNodes(manifest_, images, before->node());
+  if (!usable.ok()) return usable;
   RestoreRequest restore;
   restore.name = name_;
   restore.options = options_;

@@ -344,6 +344,30 @@ TEST_F(ManifestTest, MissingCpuFeaturesAreNamed) {
       CheckCpu(manifest, {.model = "m", .features = {"avx", "avx9000"}}).ok());
 }
 
+TEST_F(ManifestTest, MissingNodesAreNamed) {
+  constexpr uint32_t kBind = 2;
+  constexpr uint32_t kStatic = 1u << 15;
+  constexpr uint32_t kRelative = 1u << 14;
+  v1::Manifest manifest;
+  manifest.set_memory_node(1);
+  EXPECT_TRUE(CheckNodes(manifest, {{kBind, 0b11}}, 0b11, 1).ok());
+  absl::Status status =
+      CheckNodes(manifest, {{kBind, 0b1}, {kBind, 0b1100}}, 0b111, 1);
+  EXPECT_EQ(ErrorReasonOf(status), reason::kNodeMissing);
+  EXPECT_EQ(ErrorMetadataOf(status)["nodes"], "3");
+  // The pool is on another node now, or on none.
+  for (const int pool_node : {2, -1}) {
+    status = CheckNodes(manifest, {{kBind, 0b10}}, 0b111, pool_node);
+    EXPECT_EQ(ErrorMetadataOf(status)["nodes"], "1") << pool_node;
+    EXPECT_TRUE(CheckNodes(manifest, {{kBind, 0b1}}, 0b111, pool_node).ok());
+  }
+  // Nodes that may never have been there, and numbers that are no nodes.
+  EXPECT_TRUE(CheckNodes(manifest, {{kBind | kStatic, 0b1001}}, 0b11, 1).ok());
+  EXPECT_FALSE(CheckNodes(manifest, {{kBind | kStatic, 0b1000}}, 0b11, 1).ok());
+  EXPECT_TRUE(
+      CheckNodes(manifest, {{kBind | kRelative, 0b1000}}, 0b11, 1).ok());
+}
+
 TEST_F(ManifestTest, StatisticsLeaveOutTheCallback) {
   auto directory = OpenDirectory(AT_FDCWD, temp_.path());
   auto images = EnsureDirectory(directory->get(), "images");
