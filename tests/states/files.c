@@ -102,6 +102,36 @@ static void timerfd_absolute(void) {
   EXPECT(llabs(apart) < 50 * kMs, "%lld ms early", (long long)(apart / kMs));
 }
 
+/* Waits for a time of day, which does not go away with the snapshot's. */
+static void timerfd_realtime(void) {
+  int fd = MUST(timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK));
+  int64_t end = now_ns(CLOCK_REALTIME) + 3600 * 1000000000LL;
+  struct itimerspec at = {{0, 0}, {end / 1000000000LL, end % 1000000000LL}};
+  MUST(timerfd_settime(fd, TFD_TIMER_ABSTIME, &at, NULL));
+  states_wait();
+  struct itimerspec is;
+  MUST(timerfd_gettime(fd, &is));
+  int64_t late = now_ns(CLOCK_REALTIME) + in_ns(is.it_value) - end;
+  EXPECT(llabs(late) < 50 * kMs, "%lld ms late", (long long)(late / kMs));
+}
+
+/* Have gone off, and were read or not. */
+static void timerfd_gone_off(void) {
+  int fds[2];
+  for (int i = 0; i < 2; i++) {
+    int fd = fds[i] = MUST(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK));
+    int64_t end = now_ns(CLOCK_MONOTONIC) + kMs;
+    struct itimerspec at = {{0, 0}, {end / 1000000000LL, end % 1000000000LL}};
+    MUST(timerfd_settime(fd, TFD_TIMER_ABSTIME, &at, NULL));
+    struct pollfd poller = {.fd = fd, .events = POLLIN};
+    MUST(poll(&poller, 1, -1));
+  }
+  if (read_count(fds[0]) != 1) states_die("read");
+  states_wait();
+  EXPECT(read_count(fds[0]) == 0, "it has gone off again");
+  EXPECT(read_count(fds[1]) == 1, "its expiry is lost");
+}
+
 /* A child with this PID, which waits for its end. */
 static pid_t fork_as(pid_t pid) {
   struct clone_args args = {
@@ -191,13 +221,29 @@ static void mqueue(void) {
   mq_unlink("/daxsnap-states");
 }
 
+/* The same through the mount of queues. */
+static void mqueue_path(void) {
+  struct mq_attr attributes = {.mq_maxmsg = 5, .mq_msgsize = 64};
+  mqd_t queue =
+      MUST(mq_open("/daxsnap-path", O_CREAT | O_RDWR, 0600, &attributes));
+  mq_close(queue);
+  int fd = MUST(open("/dev/mqueue/daxsnap-path", O_RDONLY));
+  states_wait();
+  char text[128];
+  EXPECT(read(fd, text, sizeof(text)) > 0, "it cannot be read");
+  mq_unlink("/daxsnap-path");
+}
+
 const struct state states_of_files[] = {
     {"eventfd-semaphore", eventfd_semaphore},
     {"eventfd-large", eventfd_large},
     {"timerfd-periodic", timerfd_periodic},
     {"timerfd-absolute", timerfd_absolute},
+    {"timerfd-gone-off", timerfd_gone_off},
+    {"timerfd-realtime", timerfd_realtime},
     {"epoll-of-parent", epoll_of_parent},
     {"epoll-of-both", epoll_of_both},
     {"mqueue", mqueue},
+    {"mqueue-path", mqueue_path},
     {NULL, NULL},
 };

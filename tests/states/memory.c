@@ -124,29 +124,57 @@ static void write_or_execute(void) {
 }
 
 static void memory_merge(void) {
+  char *apart = map(kSize, 0);
+  char *merged = map(kSize, 0);
   MUST(prctl(PR_SET_MEMORY_MERGE, 1UL, 0UL, 0UL, 0UL));
+  MUST(madvise(apart, kSize, MADV_UNMERGEABLE));
   states_wait();
   EXPECT(prctl(PR_GET_MEMORY_MERGE, 0UL, 0UL, 0UL, 0UL) == 1,
          "memory is no longer merged");
+  EXPECT(has_flag(merged, " mg"), "memory from before is no longer merged");
+  EXPECT(!has_flag(apart, " mg"), "memory that was taken out is merged");
 }
 
+static void look_at_mutex(const char *of, pthread_mutex_t *mutex) {
+  EXPECT(pthread_mutex_trylock(mutex) == EBUSY, "%s is not held", of);
+  EXPECT(pthread_mutex_unlock(mutex) == 0, "%s is not ours", of);
+  int error = pthread_mutex_trylock(mutex);
+  EXPECT(error == 0, "to lock %s gives %s", of, strerror(error));
+}
+
+static pthread_barrier_t barrier;
+
+static void *hold_mutex(void *mutex) {
+  pthread_mutex_lock(mutex);
+  pthread_barrier_wait(&barrier);
+  pthread_barrier_wait(&barrier);
+  look_at_mutex("that of the thread", mutex);
+  return NULL;
+}
+
+/* In a file; one is held by the leader, one by a thread. */
 static void robust_mutex(void) {
   int fd = MUST(open(states_path("mutex"), O_CREAT | O_RDWR, 0600));
   MUST(ftruncate(fd, 4096));
-  pthread_mutex_t *mutex =
+  pthread_mutex_t *mutexes =
       mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-  if (mutex == MAP_FAILED) states_die("mmap");
+  if (mutexes == MAP_FAILED) states_die("mmap");
   pthread_mutexattr_t attributes;
   pthread_mutexattr_init(&attributes);
   pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
   pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-  pthread_mutex_init(mutex, &attributes);
-  pthread_mutex_lock(mutex);
+  pthread_mutex_init(&mutexes[0], &attributes);
+  pthread_mutex_init(&mutexes[1], &attributes);
+  pthread_mutex_lock(&mutexes[0]);
+  pthread_barrier_init(&barrier, NULL, 2);
+  pthread_t thread;
+  errno = pthread_create(&thread, NULL, hold_mutex, &mutexes[1]);
+  if (errno != 0) states_die("pthread_create");
+  pthread_barrier_wait(&barrier);
   states_wait();
-  EXPECT(pthread_mutex_trylock(mutex) == EBUSY, "it is not held");
-  EXPECT(pthread_mutex_unlock(mutex) == 0, "it is not ours");
-  int error = pthread_mutex_trylock(mutex);
-  EXPECT(error == 0, "to lock it gives %s", strerror(error));
+  look_at_mutex("that of the leader", &mutexes[0]);
+  pthread_barrier_wait(&barrier);
+  pthread_join(thread, NULL);
 }
 
 enum { kBind = 2, kInterleave = 3, kOfAddress = 2 };

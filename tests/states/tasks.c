@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -54,31 +55,32 @@ static void in_two_threads(struct two two) {
   pthread_join(thread, NULL);
 }
 
-static cpu_set_t first;
+static cpu_set_t last;
 
-/* The leader may use one processor, the thread all. */
+/* The leader may use one processor, one that can go offline; the thread all. */
 static void set_affinity(int thread) {
   if (thread != 0) return;
   cpu_set_t all;
   MUST(sched_getaffinity(0, sizeof(all), &all));
-  CPU_ZERO(&first);
-  for (int i = 0; i < CPU_SETSIZE; i++) {
-    if (!CPU_ISSET(i, &all)) continue;
-    CPU_SET(i, &first);
-    break;
-  }
   if (CPU_COUNT(&all) < 2) {
     errno = ENODEV;
     states_die("only one processor");
   }
-  MUST(sched_setaffinity(0, sizeof(first), &first));
+  for (int i = 0; i < CPU_SETSIZE; i++) {
+    if (!CPU_ISSET(i, &all)) continue;
+    CPU_ZERO(&last);
+    CPU_SET(i, &last);
+  }
+  MUST(sched_setaffinity(0, sizeof(last), &last));
 }
 
 static void look_at_affinity(int thread) {
   cpu_set_t now;
   MUST(sched_getaffinity(0, sizeof(now), &now));
   if (thread == 0)
-    EXPECT(CPU_EQUAL(&now, &first), "may use %d processors", CPU_COUNT(&now));
+    EXPECT(CPU_EQUAL(&now, &last), "may use %d processors, and %s",
+           CPU_COUNT(&now),
+           CPU_ISSET(0, &now) ? "the first is one of them" : "not the first");
   else
     EXPECT(CPU_COUNT(&now) > 1, "the thread may use one processor only");
 }
@@ -131,6 +133,47 @@ static void personalities(void) {
   in_two_threads((struct two){set_personality, look_at_personality});
 }
 
+/* May run anywhere, but for the cgroup that it is in while it is taken. */
+static void cgroup_affinity(void) {
+  states_wait();
+  cpu_set_t now;
+  MUST(sched_getaffinity(0, sizeof(now), &now));
+  EXPECT(CPU_COUNT(&now) == sysconf(_SC_NPROCESSORS_ONLN),
+         "may use %d processors", CPU_COUNT(&now));
+}
+
+/* The leader has a realtime policy, the thread the usual one and slack. */
+static void set_policy(int thread) {
+  const struct sched_param fifo = {.sched_priority = 5};
+  if (thread == 0)
+    MUST(sched_setscheduler(0, SCHED_FIFO, &fifo));
+  else
+    MUST(setpriority(PRIO_PROCESS, 0, 7));
+}
+
+static void look_at_policy_of(int thread) {
+  struct sched_param parameters = {0};
+  MUST(sched_getparam(0, &parameters));
+  int policy = sched_getscheduler(0);
+  if (thread == 0) {
+    EXPECT(policy == SCHED_FIFO && parameters.sched_priority == 5,
+           "the leader has policy %d.%d", policy, parameters.sched_priority);
+    return;
+  }
+  EXPECT(policy == SCHED_OTHER, "the thread has policy %d", policy);
+  EXPECT(getpriority(PRIO_PROCESS, 0) == 7, "the thread has nice value %d",
+         getpriority(PRIO_PROCESS, 0));
+  EXPECT(prctl(PR_GET_TIMERSLACK) == 50000, "the thread has timer slack %d",
+         prctl(PR_GET_TIMERSLACK));
+  MUST(prctl(PR_SET_TIMERSLACK, 0UL));
+  EXPECT(prctl(PR_GET_TIMERSLACK) == 50000, "the thread has default slack %d",
+         prctl(PR_GET_TIMERSLACK));
+}
+
+static void policy(void) {
+  in_two_threads((struct two){set_policy, look_at_policy_of});
+}
+
 struct deadline {
   uint32_t size, policy;
   uint64_t flags;
@@ -156,7 +199,12 @@ static void deadline(void) {
 }
 
 const struct state states_of_tasks[] = {
-    {"affinity", affinity},       {"ioprio", ioprio},
-    {"timer-slack", timer_slack}, {"personality", personalities},
-    {"deadline", deadline},       {NULL, NULL},
+    {"affinity", affinity},
+    {"cgroup-affinity", cgroup_affinity},
+    {"ioprio", ioprio},
+    {"timer-slack", timer_slack},
+    {"personality", personalities},
+    {"policy", policy},
+    {"deadline", deadline},
+    {NULL, NULL},
 };
