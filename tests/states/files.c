@@ -134,11 +134,15 @@ static void timerfd_gone_off(void) {
   EXPECT(read_count(fds[1]) == 1, "its expiry is lost");
 }
 
-/* A child with this PID, which waits for its end. */
-static pid_t fork_as(pid_t pid) {
-  struct clone_args args = {
-      .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1};
-  return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+/* A child with the next smaller PID that is free. */
+static pid_t fork_below(void) {
+  for (pid_t pid = getpid() - 1; pid > 0; pid--) {
+    struct clone_args args = {
+        .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1};
+    pid_t child = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    if (child >= 0 || errno != EEXIST) return child;
+  }
+  return -1;
 }
 
 static void add(int set, int fd, uint64_t data) {
@@ -168,7 +172,7 @@ static void epoll_of_parent(void) {
   int set = MUST(epoll_create1(0));
   int fd = MUST(eventfd(0, EFD_NONBLOCK));
   add(set, fd, 1);
-  pid_t child = MUST(fork_as(getpid() - 1));
+  pid_t child = MUST(fork_below());
   if (child == 0) {
     close(fd);
     if (MUST(eventfd(1, 0)) != fd) _exit(3);
@@ -210,6 +214,38 @@ static void epoll_of_both(void) {
   end_child(child);
 }
 
+/*
+ * The file has another number by now where it was added, and is also in a task
+ * that has come before and has no set.
+ */
+static void epoll_of_other_number(void) {
+  int set = MUST(epoll_create1(0));
+  int fd = MUST(eventfd(1, EFD_NONBLOCK));
+  int pipes[2];
+  MUST(pipe(pipes));
+  pid_t without = MUST(fork());
+  if (without == 0) {
+    close(set);
+    MUST(write(pipes[1], "", 1));
+    for (;;) pause();
+  }
+  pid_t with = MUST(fork());
+  if (with == 0) {
+    int added = MUST(dup(fd));
+    add(set, added, 2);
+    close(added);
+    MUST(write(pipes[1], "", 1));
+    for (;;) pause();
+  }
+  char byte;
+  for (int i = 0; i < 2; i++) MUST(read(pipes[0], &byte, 1));
+  close(fd);
+  states_wait();
+  EXPECT(ready(set) == 2, "%llu is ready", (unsigned long long)ready(set));
+  end_child(without);
+  end_child(with);
+}
+
 static void mqueue(void) {
   struct mq_attr attributes = {.mq_maxmsg = 5, .mq_msgsize = 64};
   mqd_t queue =
@@ -245,6 +281,7 @@ const struct state states_of_files[] = {
     {"timerfd-realtime", timerfd_realtime},
     {"epoll-of-parent", epoll_of_parent},
     {"epoll-of-both", epoll_of_both},
+    {"epoll-of-other-number", epoll_of_other_number},
     {"mqueue", mqueue},
     {"mqueue-path", mqueue_path},
     {NULL, NULL},

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,28 +54,95 @@ static void say(const char *name, const char *text) {
     states_die("%s", name);
 }
 
-void states_wait(void) {
-  say("ready", "");
-  while (access(states_path("go"), F_OK) != 0) {
-    const struct timespec rest = {0, 20000000};
-    nanosleep(&rest, NULL);
-  }
+static void states_rest(void) {
+  const struct timespec rest = {0, 20000000};
+  nanosleep(&rest, NULL);
 }
 
-int main(int argc, char **argv) {
+void states_wait(void) {
+  say("ready", "");
+  while (access(states_path("go"), F_OK) != 0) states_rest();
+}
+
+static const struct state *find(const char *name) {
   const struct state *all[] = {states_of_files, states_of_tasks,
                                states_of_memory};
   for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
     for (const struct state *state = all[i]; state->name != NULL; state++) {
-      if (argc == 1) puts(state->name);
-      if (argc != 3 || strcmp(state->name, argv[1]) != 0) continue;
-      dir = argv[2];
-      state->run();
-      say("verdict", wrong[0] != '\0' ? wrong : "ok");
-      return 0;
+      if (name == NULL) puts(state->name);
+      if (name != NULL && strcmp(state->name, name) == 0) return state;
     }
   }
-  if (argc == 1) return 0;
-  fprintf(stderr, "usage: states [NAME DIR]\n");
-  return 2;
+  return NULL;
+}
+
+static void run(const struct state *state) {
+  state->run();
+  say("verdict", wrong[0] != '\0' ? wrong : "ok");
+}
+
+static int exists(const char *name, const char *file) {
+  char path[128];
+  snprintf(path, sizeof(path), "%s/%s", name, file);
+  return access(states_path(path), F_OK) == 0;
+}
+
+/* Until each child has the file; one that fails ends all. */
+static void await(char **names, const char *file) {
+  for (; *names != NULL; names++) {
+    while (!exists(*names, file)) {
+      int status;
+      pid_t ended = waitpid(-1, &status, WNOHANG);
+      if (ended > 0 && status != 0) {
+        fprintf(stderr, "child %d ended with %#x\n", ended, status);
+        exit(3);
+      }
+      states_rest();
+    }
+  }
+}
+
+/* Each state in a child and a directory of its own. */
+static void run_all(char **names) {
+  for (char **name = names; *name != NULL; name++) {
+    const struct state *state = find(*name);
+    if (state == NULL) states_die("no state %s", *name);
+    if (mkdir(states_path(*name), 0700) != 0) states_die("%s", *name);
+    pid_t child = fork();
+    if (child < 0) states_die("fork");
+    if (child == 0) {
+      dir = strdup(states_path(*name));
+      run(state);
+      exit(0);
+    }
+  }
+  await(names, "ready");
+  states_wait();
+  for (char **name = names; *name != NULL; name++) {
+    char path[128];
+    snprintf(path, sizeof(path), "%s/go", *name);
+    say(path, "");
+  }
+  await(names, "verdict");
+  say("verdict", "");
+}
+
+int main(int argc, char **argv) {
+  if (argc == 1) {
+    find(NULL);
+    return 0;
+  }
+  if (argc > 3 && strcmp(argv[1], "tree") == 0) {
+    dir = argv[2];
+    run_all(argv + 3);
+    return 0;
+  }
+  const struct state *state = find(argv[1]);
+  if (argc != 3 || state == NULL) {
+    fprintf(stderr, "usage: states [NAME DIR | tree DIR NAME...]\n");
+    return 2;
+  }
+  dir = argv[2];
+  run(state);
+  return 0;
 }

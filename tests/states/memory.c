@@ -142,17 +142,32 @@ static void look_at_mutex(const char *of, pthread_mutex_t *mutex) {
   EXPECT(error == 0, "to lock %s gives %s", of, strerror(error));
 }
 
+static void core_dump_filter(void) {
+  const char *path = "/proc/self/coredump_filter";
+  char text[16] = "";
+  int fd = MUST(open(path, O_WRONLY));
+  MUST(write(fd, "0x7f", 4));
+  close(fd);
+  states_wait();
+  fd = MUST(open(path, O_RDONLY));
+  MUST(read(fd, text, sizeof(text) - 1));
+  close(fd);
+  EXPECT(strtoul(text, NULL, 16) == 0x7f, "it is %s", text);
+}
+
 static pthread_barrier_t barrier;
 
-static void *hold_mutex(void *mutex) {
-  pthread_mutex_lock(mutex);
+/* Ends with the last one held, as it was before. */
+static void *hold_mutexes(void *mutexes) {
+  pthread_mutex_t *of_thread = mutexes;
+  for (int i = 0; i < 2; i++) pthread_mutex_lock(&of_thread[i]);
   pthread_barrier_wait(&barrier);
   pthread_barrier_wait(&barrier);
-  look_at_mutex("that of the thread", mutex);
+  look_at_mutex("that of the thread", &of_thread[0]);
   return NULL;
 }
 
-/* In a file; one is held by the leader, one by a thread. */
+/* In a file; one is held by the leader, two by a thread. */
 static void robust_mutex(void) {
   int fd = MUST(open(states_path("mutex"), O_CREAT | O_RDWR, 0600));
   MUST(ftruncate(fd, 4096));
@@ -163,21 +178,22 @@ static void robust_mutex(void) {
   pthread_mutexattr_init(&attributes);
   pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
   pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-  pthread_mutex_init(&mutexes[0], &attributes);
-  pthread_mutex_init(&mutexes[1], &attributes);
+  for (int i = 0; i < 3; i++) pthread_mutex_init(&mutexes[i], &attributes);
   pthread_mutex_lock(&mutexes[0]);
   pthread_barrier_init(&barrier, NULL, 2);
   pthread_t thread;
-  errno = pthread_create(&thread, NULL, hold_mutex, &mutexes[1]);
+  errno = pthread_create(&thread, NULL, hold_mutexes, &mutexes[1]);
   if (errno != 0) states_die("pthread_create");
   pthread_barrier_wait(&barrier);
   states_wait();
   look_at_mutex("that of the leader", &mutexes[0]);
   pthread_barrier_wait(&barrier);
   pthread_join(thread, NULL);
+  int error = pthread_mutex_trylock(&mutexes[2]);
+  EXPECT(error == EOWNERDEAD, "the end of an owner gives %s", strerror(error));
 }
 
-enum { kBind = 2, kInterleave = 3, kOfAddress = 2 };
+enum { kBind = 2, kInterleave = 3, kOfAddress = 2, kNode = 1 };
 
 static void look_at_policy(const char *of, const void *address, int mode,
                            unsigned long nodes) {
@@ -189,6 +205,14 @@ static void look_at_policy(const char *of, const void *address, int mode,
          mask[0]);
 }
 
+static int node_of(const void *address) {
+  int node = -1;
+  MUST(syscall(SYS_get_mempolicy, &node, NULL, 0, address,
+               kOfAddress | kNode));
+  return node;
+}
+
+/* Beside memory that has none, and goes where the task's goes. */
 static void memory_policy(void) {
   unsigned long first_node = 1;
   char *bound = map(kSize, 0);
@@ -196,13 +220,32 @@ static void memory_policy(void) {
   char *plain = map(kSize, 0);
   MUST(syscall(SYS_mbind, bound, kSize, kBind, &first_node, 64, 0));
   MUST(syscall(SYS_mbind, spread, kSize, kInterleave, &first_node, 64, 0));
-  memset(bound, 1, kSize);
-  MUST(syscall(SYS_set_mempolicy, kBind, &first_node, 64));
+  memset(bound, 1, kSize / 2);
+  memset(plain, 1, kSize / 2);
+  int node = node_of(plain);
   states_wait();
-  look_at_policy("the task", NULL, kBind, 1);
   look_at_policy("bound memory", bound, kBind, 1);
   look_at_policy("spread memory", spread, kInterleave, 1);
   look_at_policy("other memory", plain, 0, 0);
+  for (size_t at = kSize / 2; at < kSize; at += 4096) {
+    EXPECT(bound[at - kSize / 2] == 1, "bound memory is lost");
+    bound[at] = spread[at] = plain[at] = 1;
+    EXPECT(node_of(bound + at) == 0 && node_of(spread + at) == 0,
+           "bound memory is on node %d, spread memory on node %d",
+           node_of(bound + at), node_of(spread + at));
+    EXPECT(node_of(plain + at) == node, "other memory is on node %d, not %d",
+           node_of(plain + at), node);
+  }
+}
+
+static void task_policy(void) {
+  unsigned long first_node = 1;
+  MUST(syscall(SYS_set_mempolicy, kBind, &first_node, 64));
+  states_wait();
+  look_at_policy("the task", NULL, kBind, 1);
+  char *memory = map(kSize, 0);
+  memory[0] = 1;
+  EXPECT(node_of(memory) == 0, "its memory is on node %d", node_of(memory));
 }
 
 const struct state states_of_memory[] = {
@@ -213,7 +256,9 @@ const struct state states_of_memory[] = {
     {"mlock-future-on-fault", mlock_future_on_fault},
     {"write-or-execute", write_or_execute},
     {"memory-merge", memory_merge},
+    {"core-dump-filter", core_dump_filter},
     {"robust-mutex", robust_mutex},
     {"memory-policy", memory_policy},
+    {"task-policy", task_policy},
     {NULL, NULL},
 };

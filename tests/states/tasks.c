@@ -2,9 +2,11 @@
 /* What the kernel keeps of each thread. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
@@ -57,9 +59,11 @@ static void in_two_threads(struct two two) {
 
 static cpu_set_t last;
 
-/* The leader may use one processor, one that can go offline; the thread all. */
+static int restricted;
+
+/* One may use one processor, one that can go offline; the other all. */
 static void set_affinity(int thread) {
-  if (thread != 0) return;
+  if (thread != restricted) return;
   cpu_set_t all;
   MUST(sched_getaffinity(0, sizeof(all), &all));
   if (CPU_COUNT(&all) < 2) {
@@ -77,16 +81,21 @@ static void set_affinity(int thread) {
 static void look_at_affinity(int thread) {
   cpu_set_t now;
   MUST(sched_getaffinity(0, sizeof(now), &now));
-  if (thread == 0)
+  if (thread == restricted)
     EXPECT(CPU_EQUAL(&now, &last), "may use %d processors, and %s",
            CPU_COUNT(&now),
            CPU_ISSET(0, &now) ? "the first is one of them" : "not the first");
   else
-    EXPECT(CPU_COUNT(&now) > 1, "the thread may use one processor only");
+    EXPECT(CPU_COUNT(&now) > 1, "the other may use one processor only");
 }
 
 static void affinity(void) {
   in_two_threads((struct two){set_affinity, look_at_affinity});
+}
+
+static void affinity_of_thread(void) {
+  restricted = 1;
+  affinity();
 }
 
 static void set_ioprio(int thread) {
@@ -142,10 +151,12 @@ static void cgroup_affinity(void) {
          "may use %d processors", CPU_COUNT(&now));
 }
 
-/* The leader has a realtime policy, the thread the usual one and slack. */
+static int realtime;
+
+/* One has a realtime policy, the other the usual one and slack. */
 static void set_policy(int thread) {
   const struct sched_param fifo = {.sched_priority = 5};
-  if (thread == 0)
+  if (thread == realtime)
     MUST(sched_setscheduler(0, SCHED_FIFO, &fifo));
   else
     MUST(setpriority(PRIO_PROCESS, 0, 7));
@@ -155,23 +166,45 @@ static void look_at_policy_of(int thread) {
   struct sched_param parameters = {0};
   MUST(sched_getparam(0, &parameters));
   int policy = sched_getscheduler(0);
-  if (thread == 0) {
+  if (thread == realtime) {
     EXPECT(policy == SCHED_FIFO && parameters.sched_priority == 5,
-           "the leader has policy %d.%d", policy, parameters.sched_priority);
+           "the policy is %d.%d", policy, parameters.sched_priority);
     return;
   }
-  EXPECT(policy == SCHED_OTHER, "the thread has policy %d", policy);
-  EXPECT(getpriority(PRIO_PROCESS, 0) == 7, "the thread has nice value %d",
+  EXPECT(policy == SCHED_OTHER, "the other has policy %d", policy);
+  EXPECT(getpriority(PRIO_PROCESS, 0) == 7, "the other has nice value %d",
          getpriority(PRIO_PROCESS, 0));
-  EXPECT(prctl(PR_GET_TIMERSLACK) == 50000, "the thread has timer slack %d",
+  EXPECT(prctl(PR_GET_TIMERSLACK) == 50000, "the other has timer slack %d",
          prctl(PR_GET_TIMERSLACK));
   MUST(prctl(PR_SET_TIMERSLACK, 0UL));
-  EXPECT(prctl(PR_GET_TIMERSLACK) == 50000, "the thread has default slack %d",
+  EXPECT(prctl(PR_GET_TIMERSLACK) == 50000, "the other has default slack %d",
          prctl(PR_GET_TIMERSLACK));
 }
 
 static void policy(void) {
   in_two_threads((struct two){set_policy, look_at_policy_of});
+}
+
+static void policy_of_thread(void) {
+  realtime = 1;
+  policy();
+}
+
+static int oom_score(void) {
+  char text[16] = "";
+  int fd = MUST(open("/proc/self/oom_score_adj", O_RDONLY));
+  MUST(read(fd, text, sizeof(text) - 1));
+  close(fd);
+  return atoi(text);
+}
+
+/* The usual one, which is not that of snapd. */
+static void usual_oom_score(void) {
+  int fd = MUST(open("/proc/self/oom_score_adj", O_WRONLY));
+  MUST(write(fd, "0", 1));
+  close(fd);
+  states_wait();
+  EXPECT(oom_score() == 0, "it is %d", oom_score());
 }
 
 struct deadline {
@@ -200,11 +233,14 @@ static void deadline(void) {
 
 const struct state states_of_tasks[] = {
     {"affinity", affinity},
+    {"affinity-of-thread", affinity_of_thread},
     {"cgroup-affinity", cgroup_affinity},
     {"ioprio", ioprio},
     {"timer-slack", timer_slack},
     {"personality", personalities},
     {"policy", policy},
+    {"policy-of-thread", policy_of_thread},
+    {"oom-score", usual_oom_score},
     {"deadline", deadline},
     {NULL, NULL},
 };
