@@ -2,13 +2,16 @@
 #include "host/task/proc.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <limits>
 #include <map>
 #include <optional>
 #include <utility>
@@ -19,6 +22,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/errors.h"
 #include "base/files.h"
 
@@ -444,6 +449,24 @@ absl::StatusOr<UniqueFd> OpenPidfd(const ProcFs& proc, const TaskId& id) {
     return absl::NotFoundError(absl::StrCat("task ", id.pid, " is gone"));
   }
   return fd;
+}
+
+void KillTask(const UniqueFd& pidfd) {
+  (void)syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
+}
+
+bool AwaitTask(const UniqueFd& pidfd, absl::Time deadline) {
+  for (;;) {
+    const absl::Duration left =
+        std::clamp(deadline - absl::Now(), absl::ZeroDuration(),
+                   absl::Milliseconds(std::numeric_limits<int>::max()));
+    pollfd poll_for = {.fd = pidfd.get(), .events = POLLIN, .revents = 0};
+    const int ready = poll(&poll_for, 1,
+                           static_cast<int>(absl::ToInt64Milliseconds(
+                               absl::Ceil(left, absl::Milliseconds(1)))));
+    if (ready > 0) return true;
+    if (ready == 0 || errno != EINTR) return false;
+  }
 }
 
 }  // namespace daxsnap

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/unique_fd.h"
 
 namespace daxsnap {
@@ -153,6 +154,12 @@ class ProcFs {
 
 // A pidfd of exactly this task; NOT_FOUND if it is gone.
 absl::StatusOr<UniqueFd> OpenPidfd(const ProcFs& proc, const TaskId& id);
+
+// Sends SIGKILL to the task of a pidfd, if it is there.
+void KillTask(const UniqueFd& pidfd);
+
+// Waits for its end. Whether it has ended.
+bool AwaitTask(const UniqueFd& pidfd, absl::Time deadline);
 
 }  // namespace daxsnap
 

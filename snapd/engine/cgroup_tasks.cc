@@ -3,19 +3,36 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstddef>
+#include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "base/errors.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "host/task/proc.h"
 
 namespace daxsnap {
+namespace {
+
+constexpr size_t kMaxProcs = size_t{64} << 20;
+
+// systemd removes a cgroup whose tasks have ended.
+bool IsGone(const absl::Status& status) {
+  return absl::IsNotFound(status) || ErrnoNameOf(status) == "ENODEV";
+}
+
+}  // namespace
 
 CgroupTasks::CgroupTasks(const std::string& cgroup) : cgroup_(cgroup) {
   if (cgroup.empty()) return;
@@ -30,17 +47,41 @@ CgroupTasks::CgroupTasks(const std::string& cgroup) : cgroup_(cgroup) {
   if (directory_.valid()) unknown_ = absl::OkStatus();
 }
 
-absl::StatusOr<bool> CgroupTasks::Any() const {
+absl::StatusOr<std::vector<pid_t>> CgroupTasks::List() const {
+  std::vector<pid_t> pids;
   if (!unknown_.ok()) return unknown_;
-  if (!directory_.valid()) return false;
-  auto events = ReadFileAt(directory_.get(), "cgroup.events", 4096);
-  // systemd removes a cgroup whose tasks have ended.
-  if (absl::IsNotFound(events.status()) ||
-      ErrnoNameOf(events.status()) == "ENODEV") {
-    return false;
+  if (!directory_.valid()) return pids;
+  auto procs = ReadFileAt(directory_.get(), "cgroup.procs", kMaxProcs);
+  if (IsGone(procs.status())) return pids;
+  if (!procs.ok()) return procs.status();
+  for (absl::string_view line :
+       absl::StrSplit(*procs, '\n', absl::SkipEmpty())) {
+    pid_t pid = 0;
+    if (!absl::SimpleAtoi(line, &pid)) {
+      return absl::InternalError(
+          absl::StrCat("cgroup.procs of ", cgroup_, " has \"", line, "\""));
+    }
+    pids.push_back(pid);
   }
-  if (!events.ok()) return events.status();
-  return !absl::StrContains(*events, "populated 0");
+  return pids;
+}
+
+void CgroupTasks::KillAllBut(pid_t spared) const {
+  auto before = List();
+  if (!before.ok()) return;
+  std::vector<std::pair<pid_t, UniqueFd>> tasks;
+  for (const pid_t pid : *before) {
+    if (pid == spared) continue;
+    UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+    if (pidfd.valid()) tasks.emplace_back(pid, std::move(pidfd));
+  }
+  // A PID that another task got meanwhile is not in there any more.
+  auto after = List();
+  if (!after.ok()) return;
+  for (const auto& [pid, pidfd] : tasks) {
+    if (std::find(after->begin(), after->end(), pid) == after->end()) continue;
+    KillTask(pidfd);
+  }
 }
 
 void CgroupTasks::Kill() const {

@@ -2,7 +2,10 @@
 #ifndef DAXSNAP_SNAPD_ENGINE_CGROUP_TASKS_H_
 #define DAXSNAP_SNAPD_ENGINE_CGROUP_TASKS_H_
 
+#include <sys/types.h>
+
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,11 +20,14 @@ class CgroupTasks {
  public:
   explicit CgroupTasks(const std::string& cgroup);
 
-  // Whether there are any. An error if that cannot be told.
-  absl::StatusOr<bool> Any() const;
+  // PIDs of the processes. An error if that cannot be told.
+  absl::StatusOr<std::vector<pid_t>> List() const;
 
   // Sends SIGKILL to all.
   void Kill() const;
+
+  // Likewise but for one, and for those that are made meanwhile.
+  void KillAllBut(pid_t spared) const;
 
   // Waits until all have ended: a large one takes a while to free its memory.
   // Whether they have.

@@ -2,7 +2,6 @@
 #include "snapd/engine/criu_engine.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,6 +30,7 @@
 #include "snapd/engine/criu_log.h"
 #include "snapd/engine/criu_options.h"
 #include "snapd/engine/criu_session.h"
+#include "snapd/engine/restorer.h"
 
 namespace daxsnap {
 namespace {
@@ -42,6 +43,7 @@ constexpr size_t kKeptLogs = 100;
 // How long the killed tasks of a restore that failed, and the CRIU of a snapd
 // that was killed, get to end.
 constexpr absl::Duration kEndTimeout = absl::Seconds(30);
+constexpr absl::Duration kUrgeEvery = absl::Milliseconds(100);
 
 // From now on every write of that process to a file fails with EFBIG; it was
 // started with SIGXFSZ ignored.
@@ -52,16 +54,19 @@ void FailWrites(pid_t pid) {
   }
 }
 
-// Waits for the CRIU of a snapd that was killed, once `urge` has been called.
+// Waits for the CRIU of a snapd that was killed. `urge` is called at once, and
+// every tenth of a second.
 bool AwaitEndOf(const TaskId& criu, const std::function<void()>& urge) {
   auto pidfd = OpenPidfd(ProcFs(), criu);
   if (!pidfd.ok()) return absl::IsNotFound(pidfd.status());
   LogInfo(absl::StrCat("waiting for CRIU (pid ", criu.pid,
                        ") of an earlier snapd to end"));
-  urge();
-  pollfd poll_for = {.fd = pidfd->get(), .events = POLLIN, .revents = 0};
-  return poll(&poll_for, 1,
-              static_cast<int>(absl::ToInt64Milliseconds(kEndTimeout))) > 0;
+  const absl::Time deadline = absl::Now() + kEndTimeout;
+  do {
+    urge();
+    if (AwaitTask(*pidfd, absl::Now() + kUrgeEvery)) return true;
+  } while (absl::Now() < deadline);
+  return false;
 }
 
 // Children that a restored task makes from now on must not get PIDs that the
@@ -288,35 +293,76 @@ absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
 
   const CgroupTasks tasks(outcome.placement.cgroup);
   absl::Status resuming;
-  bool resumed = false;
+  // All is restored. What CRIU still does is to let go of the tasks, which the
+  // kernel does if CRIU dies.
+  bool complete = false;
+  bool agreed = false;
+  absl::Time cancelled_since = absl::InfiniteFuture();
   auto response = session->Run(
       ToCriu(request, work->fd(), options_.log_level),
       [&](const std::string& script) {
         // The last one whose answer CRIU heeds.
         if (script == "post-restore") {
           resuming = callbacks.resuming();
-          if (resuming.ok()) session->IgnoreCancellation();
+          agreed = resuming.ok();
+          if (agreed) session->IgnoreCancellation();
         }
-        resumed = resumed || script == "post-resume";
+        complete =
+            complete || script == "pre-resume" || script == "post-resume";
         return resuming;
       },
       cancellation,
-      // A restore may be killed: its tasks have done nothing of their own yet.
-      [&tasks] { tasks.Kill(); });
+      // The tasks have done nothing of their own yet. CRIU finds out, and takes
+      // back what it has made elsewhere, files that were deleted for example.
+      [&] {
+        cancelled_since = std::min(cancelled_since, absl::Now());
+        if (absl::Now() - cancelled_since > options_.tidy_timeout) {
+          tasks.Kill();
+        } else {
+          tasks.KillAllBut(criu->id.pid);
+        }
+      });
   outcome.restore_us = MicrosecondsSince(start);
   if (response.ok() && response->success()) {
     outcome.pid = response->restore().pid();
     return outcome;
   }
-  // What has run is not ended, whatever becomes of CRIU.
-  if (resumed) return outcome;
+  const std::string message = response.ok()
+                                  ? response->cr_errmsg()
+                                  : std::string(response.status().message());
+  // What has run is not ended, if CRIU itself has not.
+  if (agreed && !response.ok()) {
+    if (complete) return outcome;
+    auto left = LookAtTasks(outcome.placement);
+    if (!left.ok() || *left == TasksLeft::kRun) {
+      return RunsUnfinished(request.name, work->fd(), message, outcome);
+    }
+  }
   tasks.Kill();
   tasks.AwaitEnd(kEndTimeout);
   if (!resuming.ok()) return resuming;
   if (cancellation->cancelled()) return CancelledError();
-  return Failure("restore", 0, request.name, work->fd(),
-                 response.ok() ? response->cr_errmsg()
-                               : std::string(response.status().message()));
+  return Failure("restore", 0, request.name, work->fd(), message);
+}
+
+absl::Status CriuEngine::RunsUnfinished(const std::string& name, int directory,
+                                        const std::string& message,
+                                        const RestoreOutcome& outcome) const {
+  const absl::Status failure = Failure("restore", 0, name, directory, message);
+  std::map<std::string, std::string> metadata = ErrorMetadataOf(failure);
+  metadata["pid"] = absl::StrCat(outcome.pid);
+  metadata["scope"] = outcome.placement.scope;
+  metadata["cgroup"] = outcome.placement.cgroup;
+  return MakeError(
+      {.code = failure.code(),
+       .reason = ErrorReasonOf(failure),
+       .message = absl::StrCat(
+           "CRIU died when the tasks of ", name,
+           " had begun to run, and before it was done with them: they run on "
+           "in ",
+           outcome.placement.cgroup, ": ", failure.message()),
+       .hint = "see whether they are well; end them before another restore",
+       .metadata = std::move(metadata)});
 }
 
 bool CriuEngine::EndDump(const TaskId& criu) {
@@ -327,14 +373,28 @@ bool CriuEngine::AwaitRestore(const TaskId& criu) {
   return AwaitEndOf(criu, [] {});
 }
 
-bool CriuEngine::EndTasks(const Placement& placement) {
+bool CriuEngine::EndTasks(const TaskId& criu, const Placement& placement) {
   const CgroupTasks tasks(placement.cgroup);
+  if (criu.pid != 0) {
+    AwaitEndOf(criu, [&] { tasks.KillAllBut(criu.pid); });
+  }
   tasks.Kill();
   return tasks.AwaitEnd(kEndTimeout);
 }
 
-absl::StatusOr<bool> CriuEngine::HasTasks(const Placement& placement) {
-  return CgroupTasks(placement.cgroup).Any();
+absl::StatusOr<TasksLeft> CriuEngine::LookAtTasks(const Placement& placement) {
+  const CgroupTasks tasks(placement.cgroup);
+  auto pids = tasks.List();
+  if (!pids.ok()) return pids.status();
+  return LookAtRestored(ProcFs(), *pids);
+}
+
+absl::StatusOr<bool> CriuEngine::HasLetGo(int work) {
+  auto log = ReadFileAt(work, kCriuDumpLog, kMaxLog);
+  if (absl::IsNotFound(log.status())) return false;
+  if (!log.ok()) return log.status();
+  // source: cr_dump_finish() in criu/cr-dump.c
+  return absl::StrContains(*log, "Dumping FAILED");
 }
 
 absl::StatusOr<std::string> CriuEngine::Version() {

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "host/launch/launch.h"
 #include "snapd/engine/engine.h"
 
@@ -22,6 +23,8 @@ struct CriuOptions {
   std::string log_directory = "/var/log/daxsnap";
   // 0 (least) to 4. Messages are written while the tasks stand still.
   int log_level = 2;
+  // How long the CRIU of a restore that is cancelled gets to tidy up.
+  absl::Duration tidy_timeout = absl::Seconds(30);
   // Where tasks get their PIDs that are made after a restore. If there is none,
   // the kernel goes on where it was.
   std::optional<launch::PidRange> child_pids = std::nullopt;
@@ -47,8 +50,9 @@ class CriuEngine : public Engine {
   // Its next write fails: else it would work on until it looks for its snapd.
   bool EndDump(const TaskId& criu) override;
   bool AwaitRestore(const TaskId& criu) override;
-  bool EndTasks(const Placement& placement) override;
-  absl::StatusOr<bool> HasTasks(const Placement& placement) override;
+  bool EndTasks(const TaskId& criu, const Placement& placement) override;
+  absl::StatusOr<TasksLeft> LookAtTasks(const Placement& placement) override;
+  absl::StatusOr<bool> HasLetGo(int work) override;
   absl::StatusOr<std::string> Version() override;
 
  private:
@@ -59,6 +63,10 @@ class CriuEngine : public Engine {
   absl::Status Failure(absl::string_view action, pid_t pid,
                        const std::string& name, int directory,
                        const std::string& message) const;
+  // As Failure(), of a restore whose tasks run, or may.
+  absl::Status RunsUnfinished(const std::string& name, int directory,
+                              const std::string& message,
+                              const RestoreOutcome& outcome) const;
 
   const CriuOptions options_;
 };

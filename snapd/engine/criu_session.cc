@@ -19,6 +19,7 @@ namespace {
 namespace pb = ::daxsnap::internal::criu;
 
 constexpr int kSocketInCriu = 3;
+constexpr int kUrgeEveryMs = 100;
 
 }  // namespace
 
@@ -94,11 +95,11 @@ void CriuSession::AwaitMessage(Cancellation** cancellation,
          .events = POLLIN,
          .revents = 0},
     };
-    if (poll(poll_for, 2, -1) < 0 && errno != EINTR) return;
-    if (poll_for[1].revents != 0) {
-      *cancellation = nullptr;
-      on_cancel();
-    }
+    const int ready =
+        poll(poll_for, 2, *cancellation == nullptr ? kUrgeEveryMs : -1);
+    if (ready < 0 && errno != EINTR) return;
+    if (poll_for[1].revents != 0) *cancellation = nullptr;
+    if (ready == 0 || poll_for[1].revents != 0) on_cancel();
     if (poll_for[0].revents != 0) return;
   }
 }

@@ -42,8 +42,9 @@ class CriuSession {
   const launch::LaunchedTask& task() const { return task_; }
 
   // Sends the request and serves notifications until CRIU has answered and
-  // ended. `on_cancel` is called once if `cancellation` fires meanwhile; then
-  // all further notifications are answered with failure. UNAVAILABLE: CRIU
+  // ended. `on_cancel` is called if `cancellation` fires meanwhile, and every
+  // tenth of a second while CRIU is silent from then on; all further
+  // notifications are answered with failure. UNAVAILABLE: CRIU
   // died without an answer; the message says how.
   absl::StatusOr<internal::criu::Response> Run(
       const internal::criu::Request& request,

@@ -71,6 +71,15 @@ struct Placement {
   std::string cgroup;
 };
 
+// What there is of the tasks of a restore whose worker is gone.
+enum class TasksLeft {
+  kNone,
+  // They wait for a worker that lets them run, and will for ever.
+  kNeverRan,
+  // They run, or may have.
+  kRun,
+};
+
 // Called by the thread that called Restore.
 struct RestoreCallbacks {
   // The process that will do the work exists and waits. An error ends the
@@ -101,8 +110,10 @@ class Engine {
                                            const DumpCallbacks& callbacks,
                                            Cancellation* cancellation) = 0;
 
-  // Starts the tasks again. On error, CANCELLED included, none of them is left.
-  // Once `resuming` has agreed a cancellation has no effect any more.
+  // Starts the tasks again. On error, CANCELLED included, none of them is left,
+  // unless the worker died when they had begun to run: then the error says so,
+  // and its metadata has their "cgroup". Once `resuming` has agreed a
+  // cancellation has no effect any more.
   virtual absl::StatusOr<RestoreOutcome> Restore(
       const RestoreRequest& request, const RestoreCallbacks& callbacks,
       Cancellation* cancellation) = 0;
@@ -115,10 +126,15 @@ class Engine {
   virtual bool EndDump(const TaskId& worker) = 0;
   // Lets a worker that is at a restore come to its end. Whether it is gone.
   virtual bool AwaitRestore(const TaskId& worker) = 0;
-  // Ends the tasks of a restore, and its worker. Whether they are gone.
-  virtual bool EndTasks(const Placement& placement) = 0;
-  // Whether a restore has tasks. An error if that cannot be told.
-  virtual absl::StatusOr<bool> HasTasks(const Placement& placement) = 0;
+  // Ends the tasks of a restore, and its worker, which gets to tidy up. Whether
+  // they are gone.
+  virtual bool EndTasks(const TaskId& worker, const Placement& placement) = 0;
+  // What a restore whose worker is gone has left. An error if that cannot be
+  // told.
+  virtual absl::StatusOr<TasksLeft> LookAtTasks(const Placement& placement) = 0;
+  // Whether a dump whose worker is gone says in its directory `work` that it
+  // has let the tasks go on. It may have if not, if it had no time to say so.
+  virtual absl::StatusOr<bool> HasLetGo(int work) = 0;
 
   // Version, "4.2.1".
   virtual absl::StatusOr<std::string> Version() = 0;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/ops/checkpoint.h"
 
-#include <poll.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#include <csignal>
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -175,6 +173,7 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Run() {
   absl::Status begun =
       BeginRecord(internal::OPERATION_KIND_CHECKPOINT, tree_.front().id);
   if (!begun.ok()) return begun;
+  record_.set_kill(internal::KILL_STATE_NOT_AGREED);
   auto staged = parts_.catalog->Begin(record_);
   if (!staged.ok()) return staged.status();
   return Take(*std::move(staged));
@@ -261,7 +260,11 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
                                       .work = staged.directory.get()},
                                      callbacks, cancellation_);
   if (!outcome.ok()) {
-    return Abandon(std::move(staged), ExplainFailure(outcome.status()));
+    absl::Status failure = ExplainFailure(outcome.status());
+    if (kill_agreed_ && AnyKilled()) {
+      return FinishKill(std::move(staged), std::move(failure));
+    }
+    return Abandon(std::move(staged), std::move(failure));
   }
   // Nothing fails any more; a snapd can be killed here.
   (void)FaultPoint("checkpoint: dumped");
@@ -380,16 +383,50 @@ absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
     return absl::OkStatus();
   }
   targets->clear();
-  if (absl::Status status = MakeManifestOf(*staged); !status.ok()) {
-    return status;
-  }
-  if (absl::Status status = Publish(staged); !status.ok()) return status;
-  for (const TaskInfo& task : tree_) {
-    auto pidfd = OpenPidfd(*parts_.proc, task.id);
-    if (pidfd.ok()) pidfds_.push_back(*std::move(pidfd));
-  }
+  absl::Status status = OpenTasks();
+  if (status.ok()) status = MakeManifestOf(*staged);
+  if (status.ok()) status = Publish(staged);
+  if (status.ok()) status = FaultPoint("checkpoint: published");
+  // What somebody else has ended is not to come back as if this call had.
+  if (status.ok()) status = CheckTasksLive();
+  if (!status.ok()) return status;
+  record_.set_kill(internal::KILL_STATE_AGREED);
+  status = WriteRecord();
+  if (status.ok()) status = FaultPoint("checkpoint: killing");
+  if (!status.ok()) return status;
   progress_(v1::PROGRESS_PHASE_KILLING);
-  return FaultPoint("checkpoint: published");
+  kill_agreed_ = true;
+  return status;
+}
+
+absl::Status Checkpoint::OpenTasks() {
+  for (const TaskInfo& task : tree_) {
+    if (task.state == 'Z' || task.state == 'X') continue;
+    auto pidfd = OpenPidfd(*parts_.proc, task.id);
+    if (absl::IsNotFound(pidfd.status())) return TaskMissing(task.id.pid);
+    if (!pidfd.ok()) return pidfd.status();
+    victims_.push_back({task.id, *std::move(pidfd)});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Checkpoint::CheckTasksLive() const {
+  for (const Victim& victim : victims_) {
+    auto alive = parts_.proc->IsAlive(victim.id);
+    if (!alive.ok()) return alive.status();
+    if (!*alive) return TaskMissing(victim.id.pid);
+  }
+  return absl::OkStatus();
+}
+
+bool Checkpoint::AnyKilled() const {
+  return std::any_of(victims_.begin(), victims_.end(),
+                     [this](const Victim& victim) {
+                       // Also if that cannot be told: the snapshot may be all
+                       // that is left.
+                       return AwaitTask(victim.pidfd, absl::InfinitePast()) ||
+                              !parts_.proc->IsAlive(victim.id).value_or(false);
+                     });
 }
 
 absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
@@ -440,17 +477,35 @@ absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
   return cancellation_->cancelled() ? CancelledError() : absl::OkStatus();
 }
 
-absl::Status Checkpoint::Abandon(StagedSnapshot staged, absl::Status cause) {
-  // Also if that cannot be told.
-  if (staged.published && !options_.leave_running() &&
-      !parts_.proc->IsAlive(tree_.front().id).value_or(false)) {
-    LogError(absl::StrCat("snapshot ", name_,
-                          " stays, as its tasks are gone: ", cause.message()));
-    KillTasks();
-    absl::Status finished = parts_.catalog->Finish(std::move(staged));
-    if (!finished.ok()) LogError(finished.message());
-    return cause;
+absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::FinishKill(
+    StagedSnapshot staged, absl::Status cause) {
+  const auto ended = [this](const Victim& victim) {
+    auto alive = parts_.proc->IsAlive(victim.id);
+    return alive.ok() && !*alive;
+  };
+  const bool all = std::all_of(victims_.begin(), victims_.end(), ended);
+  for (const Victim& victim : victims_) KillTask(victim.pidfd);
+  AwaitEndOfTasks();
+  v1::CreateSnapshotResult result = Complete(std::move(staged));
+  if (all) {
+    LogWarning(absl::StrCat("snapshot ", name_, " is whole, and its tasks are ",
+                            "killed, although: ", cause.message()));
+    return result;
   }
+  // They may have run for a moment, and written to files.
+  return MakeError(
+      {.code = cause.code(),
+       .reason = ErrorReasonOf(cause),
+       .message = absl::StrCat(
+           "snapshot ", name_,
+           " stays, as some of its tasks had been killed when this happened, "
+           "and the others were ended then: ",
+           cause.message()),
+       .hint = "restore it",
+       .metadata = ErrorMetadataOf(cause)});
+}
+
+absl::Status Checkpoint::Abandon(StagedSnapshot staged, absl::Status cause) {
   const std::string uid = staged.uid;
   if (absl::Status gone = parts_.catalog->Discard(std::move(staged));
       !gone.ok()) {
@@ -460,22 +515,13 @@ absl::Status Checkpoint::Abandon(StagedSnapshot staged, absl::Status cause) {
   return cause;
 }
 
-void Checkpoint::KillTasks() const {
-  for (const UniqueFd& pidfd : pidfds_) {
-    (void)syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0);
-  }
-}
-
-void Checkpoint::AwaitEndOfTasks() {
+void Checkpoint::AwaitEndOfTasks() const {
   const absl::Time deadline = absl::Now() + kEndTimeout;
-  for (const UniqueFd& pidfd : pidfds_) {
-    pollfd poll_for = {.fd = pidfd.get(), .events = POLLIN, .revents = 0};
-    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
-    if (left_ms <= 0 || poll(&poll_for, 1, static_cast<int>(left_ms)) <= 0) {
-      LogWarning(absl::StrCat("killed tasks of snapshot ", name_,
-                              " have not ended yet"));
-      return;
-    }
+  for (const Victim& victim : victims_) {
+    if (AwaitTask(victim.pidfd, deadline)) continue;
+    LogWarning(absl::StrCat("killed tasks of snapshot ", name_,
+                            " have not ended yet"));
+    return;
   }
 }
 

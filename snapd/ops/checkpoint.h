@@ -69,12 +69,20 @@ class Checkpoint : private RecordedOperation {
   v1::CreateSnapshotResult Complete(StagedSnapshot staged);
   absl::Status MakeManifestOf(const StagedSnapshot& staged);
   absl::Status Publish(StagedSnapshot* staged);
-  // Undoes everything, unless the tasks are gone already: then the snapshot is
-  // all that is left of them and stays.
+  // Takes hold of the tasks that are to be killed. TASK_MISSING if one has
+  // ended.
+  absl::Status OpenTasks();
+  // Likewise if one has ended since.
+  absl::Status CheckTasksLive() const;
+  // The engine has failed after it was told to kill the tasks. Whether any has
+  // been killed.
+  bool AnyKilled() const;
+  // Ends those that are left of them: the snapshot stays.
+  absl::StatusOr<v1::CreateSnapshotResult> FinishKill(StagedSnapshot staged,
+                                                      absl::Status cause);
+  // Undoes everything.
   absl::Status Abandon(StagedSnapshot staged, absl::Status cause);
-  void AwaitEndOfTasks();
-  // The rest of a tree whose root has been killed.
-  void KillTasks() const;
+  void AwaitEndOfTasks() const;
 
   const v1::CreateSnapshotRequest request_;
   const v1::CheckpointOptions options_;
@@ -83,7 +91,14 @@ class Checkpoint : private RecordedOperation {
   std::vector<TaskInfo> tree_;
   // Whose the snapshot will be, as of the freeze.
   uid_t owner_ = 0;
-  std::vector<UniqueFd> pidfds_;
+  // Those that are to be killed, in the order of the tree; zombies are not.
+  struct Victim {
+    TaskId id;
+    UniqueFd pidfd;
+  };
+  std::vector<Victim> victims_;
+  // The engine was told to kill them.
+  bool kill_agreed_ = false;
   // As of the freeze.
   std::map<std::string, WrittenFile> written_files_;
   absl::Time create_time_;

@@ -6,6 +6,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/errors.h"
 #include "base/log.h"
 #include "daxsnap/internal/operation.pb.h"
@@ -14,6 +16,9 @@
 
 namespace daxsnap {
 namespace {
+
+// How long killed tasks get to end.
+constexpr absl::Duration kEndTimeout = absl::Seconds(30);
 
 // One operation of an earlier snapd.
 class Recovery {
@@ -63,18 +68,55 @@ class Recovery {
     staged.published =
         manifest.ok() && manifest->snapshot().uid() == operation_.uid();
     if (!staged.published) return catalog_->Discard(std::move(staged));
-    auto lives_on = RootLives();
-    if (!lives_on.ok()) return lives_on.status();
-    // Left running, its caller may have heard of it.
-    if (*lives_on && !manifest->snapshot().left_running()) {
-      return catalog_->Discard(std::move(staged));
-    }
     auto directory = catalog_->Open(staged.name);
     if (!directory.ok()) return directory.status();
+    // Left running, its caller may have heard of it.
+    if (!manifest->snapshot().left_running()) {
+      auto killed = WasKilled(directory->get());
+      if (!killed.ok()) return killed.status();
+      if (!*killed) return catalog_->Discard(std::move(staged));
+      if (absl::Status ended = EndRest(*manifest); !ended.ok()) return ended;
+    }
     AddStatistics(directory->get(), /*callback_us=*/0, &*manifest);
     absl::Status written = catalog_->WriteManifest(directory->get(), *manifest);
     if (!written.ok()) return written;
     return catalog_->Finish(std::move(staged));
+  }
+
+  // Whether the tasks of a snapshot that is published were killed for it, as
+  // far as that can be told: if it cannot, it may be all that is left of them.
+  // What has ended by itself, or was killed by others, may have done more
+  // since.
+  absl::StatusOr<bool> WasKilled(int directory) const {
+    if (!this_boot_) return true;
+    // CRIU kills it first of all.
+    auto lives_on = RootLives();
+    if (!lives_on.ok()) return lives_on.status();
+    if (*lives_on) return false;
+    if (operation_.kill() == internal::KILL_STATE_UNSPECIFIED) return true;
+    if (operation_.kill() == internal::KILL_STATE_NOT_AGREED) return false;
+    auto let_go = engine_->HasLetGo(directory);
+    if (!let_go.ok()) return let_go.status();
+    return !*let_go;
+  }
+
+  // Ends what a CRIU that died has not killed any more.
+  absl::Status EndRest(const v1::Manifest& manifest) const {
+    if (!this_boot_ || operation_.kill() != internal::KILL_STATE_AGREED) {
+      return absl::OkStatus();
+    }
+    const absl::Time deadline = absl::Now() + kEndTimeout;
+    for (const v1::TaskRecord& record : manifest.tasks()) {
+      auto pidfd =
+          OpenPidfd(proc_, {record.task().pid(), record.task().start_ticks()});
+      if (absl::IsNotFound(pidfd.status())) continue;
+      if (!pidfd.ok()) return pidfd.status();
+      KillTask(*pidfd);
+      if (AwaitTask(*pidfd, deadline)) continue;
+      return absl::UnavailableError(
+          absl::StrCat("pid ", record.task().pid(), " has not ended yet"));
+    }
+    return absl::OkStatus();
   }
 
   absl::Status Restore() {
@@ -86,18 +128,15 @@ class Recovery {
     }
     const Placement placement = {.scope = operation_.scope(),
                                  .cgroup = operation_.cgroup()};
-    if (!operation_.resuming()) {
-      if (!engine_->EndTasks(placement)) {
-        return absl::UnavailableError("its tasks have not ended yet");
-      }
-      return Remove();
-    }
     const TaskId criu = Criu();
+    if (!operation_.resuming()) return EndTasks(criu, placement);
     absl::Status gone = EndWorker([&] { return engine_->AwaitRestore(criu); });
     if (!gone.ok()) return gone;
-    auto has_tasks = engine_->HasTasks(placement);
-    if (!has_tasks.ok()) return has_tasks.status();
-    if (!*has_tasks) return Remove();
+    auto left = engine_->LookAtTasks(placement);
+    if (!left.ok()) return left.status();
+    // CRIU has died, too.
+    if (*left == TasksLeft::kNeverRan) return EndTasks({}, placement);
+    if (*left == TasksLeft::kNone) return Remove();
     LogWarning(absl::StrCat("a restore of ", operation_.name(),
                             " came to its end without its snapd: its tasks, "
                             "pid ",
@@ -114,6 +153,14 @@ class Recovery {
     result->set_scope(placement.scope);
     result->set_cgroup(placement.cgroup);
     return catalog_->records().Write(operation_);
+  }
+
+  // Ends tasks of a restore that have not run, and forgets it.
+  absl::Status EndTasks(const TaskId& criu, const Placement& placement) {
+    if (!engine_->EndTasks(criu, placement)) {
+      return absl::UnavailableError("its tasks have not ended yet");
+    }
+    return Remove();
   }
 
   // CRIU at work on it, if there is one, is gone when this returns OK.

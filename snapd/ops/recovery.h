@@ -15,10 +15,10 @@ namespace daxsnap {
 // catalog meanwhile.
 //
 // A checkpoint that was killed between publication and its end is taken back if
-// its task is still there and was to be killed, so that it never happened;
-// otherwise the snapshot is complete, may be all that is left of the task, and
-// stays. Tasks of a restore that was killed before CRIU could let them run are
-// ended; if it could, they are left, and the record tells who asks again.
+// its task was to be killed and was not, be it there or ended by others, so
+// that it never happened; otherwise the snapshot is complete, may be all that
+// is left of the task, and stays. Tasks of a restore that CRIU has not let run
+// are ended; what runs is left, and the record tells who asks again.
 //
 // The first error, with the rest of that operation left to the next call.
 absl::Status Recover(const ProcFs& proc, Engine* engine, Pool* pool,

@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 #include "base/errors.h"
 #include "base/files.h"
+#include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/ops/operations.h"
 #include "tests/unit/snapd/operations_test_base.h"
@@ -50,7 +51,8 @@ absl::Status SyncTimedOut() {
 
 class CheckpointTest : public OperationsTestBase {
  protected:
-  CheckpointTest() {
+  explicit CheckpointTest(const std::string& script = "")
+      : OperationsTestBase(script) {
     pool_->on_commit = [this](int) {
       events_.push_back(absl::StrCat("commit ", pool_->Snapshots().size(), " ",
                                      std::string(1, task_.State())));
@@ -433,10 +435,58 @@ TEST_F(CheckpointTest, EngineThatDiesBeforeItKillsLeavesNothing) {
   ExpectNothingHappened();
 }
 
-TEST_F(CheckpointTest, EngineThatDiesAfterItKilledKeepsTheSnapshot) {
+// All that was asked for is done.
+TEST_F(CheckpointTest, EngineThatDiesAfterItKilledIsNoFailure) {
   engine_.fail_late = absl::InternalError("died");
   engine_.die_killing = true;
-  EXPECT_FALSE(Create(Request("a")).ok());
+  auto result = Create(Request("a"));
+  EXPECT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+// The snapshot would be of a task that had an end of its own.
+TEST_F(CheckpointTest, TaskThatOthersKillBeforeTheKillIsAgreedHasNoSnapshot) {
+  pool_->on_commit = [this](int commits) {
+    if (commits == 2) task_.Kill();
+    return absl::OkStatus();
+  };
+  EXPECT_EQ(ErrorReasonOf(Create(Request("a")).status()), reason::kTaskMissing);
+  EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+TEST_F(CheckpointTest, KillIsOnRecordBeforeItIsAgreed) {
+  std::vector<internal::KillState> states;
+  const auto note = [&] {
+    auto uids = catalog().records().List();
+    ASSERT_TRUE(uids.ok()) << uids.status();
+    ASSERT_EQ(uids->size(), 1u);
+    states.push_back(catalog().records().Read(*uids->begin())->kill());
+  };
+  engine_.on_point = [&](const std::string& point) {
+    if (point == "images" || point == "killed") note();
+  };
+  EXPECT_TRUE(Create(Request("a")).ok());
+  EXPECT_THAT(states, ElementsAre(internal::KILL_STATE_NOT_AGREED,
+                                  internal::KILL_STATE_AGREED));
+}
+
+class TreeCheckpointTest : public CheckpointTest {
+ protected:
+  TreeCheckpointTest()
+      : CheckpointTest("sleep infinity 3>&- & echo >&3; exec 3>&-; wait") {}
+};
+
+TEST_F(TreeCheckpointTest, EngineThatDiesAmidItsKillsLeavesNoHalfTree) {
+  const std::vector<TaskInfo> tree = *ProcFs().ReadTree(task_.pid());
+  ASSERT_EQ(tree.size(), 2u);
+  engine_.fail_late = absl::InternalError("died");
+  engine_.die_killing = true;
+  const absl::Status status = Create(Request("a")).status();
+  EXPECT_TRUE(absl::StrContains(status.message(), "snapshot a stays"))
+      << status;
+  EXPECT_FALSE(*ProcFs().IsAlive(tree[1].id));
   EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
   EXPECT_THAT(pool_->Staging(), IsEmpty());
 }

@@ -5,17 +5,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <future>
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/errors.h"
 #include "base/files.h"
+#include "snapd/engine/restorer.h"
 #include "tests/unit/base/child.h"
 #include "tests/unit/snapd/temp_pool.h"
 
@@ -57,7 +62,8 @@ class CriuEngineTest : public testing::Test {
                        .plugin_directory = behaviour,
                        .work_directory = temp_.path() + "/run",
                        .log_directory = temp_.path() + "/log",
-                       .log_level = 2});
+                       .log_level = 2,
+                       .tidy_timeout = absl::Milliseconds(100)});
   }
 
   absl::StatusOr<DumpOutcome> Dump(const std::string& behaviour) {
@@ -77,6 +83,21 @@ class CriuEngineTest : public testing::Test {
     request.images = work_.get();
     request.root = 4711;
     return engine.Restore(request, restore_callbacks_, &cancellation_);
+  }
+
+  // The task that CRIU has made, once there is one.
+  pid_t Task() {
+    pid_t pid = 0;
+    while (!absl::SimpleAtoi(ReadFileAt(work_.get(), "task", 64).value_or(""),
+                             &pid)) {
+      sched_yield();
+    }
+    return pid;
+  }
+
+  static bool Lives(pid_t pid) {
+    auto task = ProcFs().ReadTask(pid);
+    return task.ok() && *ProcFs().IsAlive(task->id);
   }
 
   std::vector<std::string> KeptLogs() {
@@ -301,15 +322,83 @@ TEST_F(CriuEngineTest, TasksThatRunOutliveTheDeathOfCriu) {
   EXPECT_EQ(outcome->pid, 4711);
 }
 
+// The kernel lets go of the tasks then, as CRIU would have.
+TEST_F(CriuEngineTest, TasksThatAreCompleteOutliveTheDeathOfCriu) {
+  auto outcome = Restore("let-go");
+  EXPECT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_TRUE(Lives(Task()));
+  kill(Task(), SIGKILL);
+}
+
+TEST_F(CriuEngineTest, TasksThatRunAreLeftAndToldOf) {
+  const absl::Status status = Restore("running").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kCriuFailed) << status;
+  EXPECT_EQ(ErrorMetadataOf(status)["cgroup"], placement_.cgroup);
+  EXPECT_EQ(ErrorMetadataOf(status)["pid"], "4711");
+  EXPECT_TRUE(Lives(Task()));
+  EXPECT_EQ(*Engine("ok").LookAtTasks(placement_), TasksLeft::kRun);
+  kill(Task(), SIGKILL);
+}
+
+TEST_F(CriuEngineTest, TasksThatWaitForADeadCriuAreEnded) {
+  const absl::Status status = Restore("half").status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kCriuFailed) << status;
+  EXPECT_THAT(std::string(status.message()),
+              ::testing::Not(::testing::HasSubstr("run on")));
+  EXPECT_FALSE(Lives(Task()));
+}
+
+// Files that it makes for its tasks would stay.
+TEST_F(CriuEngineTest, CancelledRestoreLetsCriuTidyUp) {
+  auto restore =
+      std::async(std::launch::async, [this] { return Restore("ghost"); });
+  const pid_t task = Task();
+  EXPECT_TRUE(*Exists(work_.get(), "ghost"));
+  cancellation_.Cancel();
+  EXPECT_TRUE(absl::IsCancelled(restore.get().status()));
+  EXPECT_FALSE(Lives(task));
+  EXPECT_FALSE(*Exists(work_.get(), "ghost"));
+}
+
+TEST_F(CriuEngineTest, OrphanedRestoreGetsToTidyUp) {
+  auto restore =
+      std::async(std::launch::async, [this] { return Restore("ghost"); });
+  const pid_t task = Task();
+  EXPECT_TRUE(Engine("ok").EndTasks(worker_, placement_));
+  EXPECT_FALSE(Lives(task));
+  EXPECT_FALSE(*Exists(work_.get(), "ghost"));
+  EXPECT_FALSE(restore.get().ok());
+}
+
+// As they are seen from outside.
+TEST_F(CriuEngineTest, TasksInTheRestorerAreTold) {
+  constexpr char kMaps[] =
+      "00010000-00020000 rwxp 00000000 00:00 0 \n"
+      "00030000-00031000 rw-s 00000000 00:01 77    /dev/zero (deleted)\n"
+      "00040000-00041000 r-xp 00000000 08:01 5     /usr/lib/libc.so.6\n"
+      "00050000-00051000 rw-p 00000000 00:00 0 \n";
+  const auto at = [](int number, const char* futex, const char* pc) {
+    return absl::StrCat(number, " 0x", futex, " 0x0 0x4 0x0 0x0 0x0 0x7ffc 0x",
+                        pc, "\n");
+  };
+  EXPECT_TRUE(WaitsInRestorer(at(SYS_futex, "30010", "10123"), kMaps));
+  EXPECT_FALSE(WaitsInRestorer(at(SYS_futex, "30010", "40123"), kMaps));
+  EXPECT_FALSE(WaitsInRestorer(at(SYS_futex, "50010", "10123"), kMaps));
+  EXPECT_FALSE(WaitsInRestorer(at(SYS_read, "30010", "10123"), kMaps));
+  EXPECT_FALSE(WaitsInRestorer("running\n", kMaps));
+  EXPECT_FALSE(WaitsInRestorer("-1 0x7ffc 0x10123\n", kMaps));
+  EXPECT_FALSE(WaitsInRestorer("", ""));
+}
+
 TEST_F(CriuEngineTest, TasksOfARestoreWithoutItsSnapdAreFoundAndEnded) {
   CriuEngine engine = Engine("ok");
-  EXPECT_FALSE(*engine.HasTasks({})) << "of no cgroup";
-  EXPECT_TRUE(engine.EndTasks({}));
+  EXPECT_EQ(*engine.LookAtTasks({}), TasksLeft::kNone) << "of no cgroup";
+  EXPECT_TRUE(engine.EndTasks({}, {}));
   restore_callbacks_.started = [&](const TaskId& worker,
                                    const Placement& placement) {
-    EXPECT_TRUE(*engine.HasTasks(placement));
-    EXPECT_TRUE(engine.EndTasks(placement));
-    EXPECT_FALSE(*engine.HasTasks(placement));
+    EXPECT_EQ(*engine.LookAtTasks(placement), TasksLeft::kRun);
+    EXPECT_TRUE(engine.EndTasks({}, placement));
+    EXPECT_EQ(*engine.LookAtTasks(placement), TasksLeft::kNone);
     EXPECT_FALSE(*ProcFs().IsAlive(worker));
     EXPECT_TRUE(engine.AwaitRestore(worker));
     return absl::OkStatus();

@@ -9,9 +9,16 @@
 //   hang    never answers
 //   orphan  leaves a large task behind, and reports failure
 //   late    dies once the tasks of a restore run
+//   let-go  likewise, before it could say so
+//   running likewise, and before it was done with them
+//   half    dies at a restore when its task waits for it
+//   ghost   makes a file, and removes it when its task has ended; fails
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -87,6 +94,46 @@ void LeaveTaskBehind() {
   for (;;) pause();
 }
 
+// Waits on a futex in memory that it shares, by code in memory of no file.
+[[noreturn]] void WaitInRestorer() {
+  // mov $SYS_futex, %eax; xor %r10d, %r10d; syscall; ret
+  static_assert(SYS_futex == 202);
+  constexpr unsigned char kCode[] = {0xb8, 202,  0,    0,    0,   0x45,
+                                     0x31, 0xd2, 0x0f, 0x05, 0xc3};
+  void* code = mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC,
+                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* word = mmap(nullptr, 4096, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (code == MAP_FAILED || word == MAP_FAILED) _exit(13);
+  std::memcpy(code, kCode, sizeof(kCode));
+  for (;;) {
+    reinterpret_cast<long (*)(void*, int, int)>(code)(word, FUTEX_WAIT, 0);
+  }
+}
+
+// A task that does so, or its own work; its PID is written to the images.
+pid_t MakeTask(const pb::Request& request, bool waits) {
+  int ready[2];
+  if (pipe(ready) != 0) _exit(14);
+  const pid_t child = fork();
+  if (child < 0) _exit(11);
+  if (child == 0) {
+    close(kSocket);
+    close(ready[0]);
+    if (write(ready[1], "x", 1) != 1) _exit(15);
+    close(ready[1]);
+    if (waits) WaitInRestorer();
+    for (;;) pause();
+  }
+  close(ready[1]);
+  char byte = 0;
+  if (read(ready[0], &byte, 1) != 1) _exit(16);
+  close(ready[0]);
+  WriteFile(absl::StrCat(ClientPath(request.opts().images_dir_fd()), "/task"),
+            absl::StrCat(child));
+  return child;
+}
+
 bool Work(const std::string& behaviour, const pb::Request& request) {
   const std::string work = ClientPath(request.opts().work_dir_fd());
   const std::string log = absl::StrCat(work, "/", request.opts().log_file());
@@ -105,6 +152,14 @@ bool Work(const std::string& behaviour, const pb::Request& request) {
     LeaveTaskBehind();
     return false;
   }
+  if (behaviour == "ghost") {
+    const std::string ghost =
+        absl::StrCat(ClientPath(request.opts().images_dir_fd()), "/ghost");
+    WriteFile(ghost, "x");
+    waitpid(MakeTask(request, /*waits=*/true), nullptr, 0);
+    unlink(ghost.c_str());
+    return false;
+  }
   if (behaviour == "write") {
     if (!Notify("pre-dump")) return false;
     WriteUntilItFails(absl::StrCat(work, "/pages"));
@@ -116,9 +171,15 @@ bool Work(const std::string& behaviour, const pb::Request& request) {
     return Notify("post-resume");
   }
   if (!Notify("pre-restore") || !Notify("post-restore")) return false;
+  if (behaviour == "half" || behaviour == "running") {
+    MakeTask(request, behaviour == "half");
+    _exit(7);
+  }
+  if (behaviour == "let-go") MakeTask(request, /*waits=*/false);
   // source: restore_root_task() of CRIU: what is answered to these changes
   // nothing.
   Notify("pre-resume");
+  if (behaviour == "let-go") _exit(7);
   Notify("post-resume");
   if (behaviour == "late") _exit(7);
   return true;

@@ -34,7 +34,7 @@ absl::StatusOr<DumpOutcome> FakeEngine::Dump(const DumpRequest& request,
     }
   }
   if (!status.ok() || request.options.leave_running()) {
-    child_->Continue();
+    if (child_->State() == 'T') child_->Continue();
     Point("resumed");
   } else {
     child_->Kill();

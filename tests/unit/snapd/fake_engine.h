@@ -43,7 +43,8 @@ class FakeEngine : public Engine {
   std::vector<pid_t> awaited_restores;
   std::vector<std::string> ended_cgroups;
   bool worker_ends = true;
-  absl::StatusOr<bool> has_tasks = false;
+  absl::StatusOr<TasksLeft> tasks_left = TasksLeft::kNone;
+  absl::StatusOr<bool> has_let_go = false;
 
   // Waits until the dump under way is cancelled.
   void AwaitCancelled();
@@ -62,13 +63,15 @@ class FakeEngine : public Engine {
     awaited_restores.push_back(worker.pid);
     return worker_ends;
   }
-  bool EndTasks(const Placement& placement) override {
+  bool EndTasks(const TaskId& /*worker*/, const Placement& placement) override {
     ended_cgroups.push_back(placement.cgroup);
     return worker_ends;
   }
-  absl::StatusOr<bool> HasTasks(const Placement& /*placement*/) override {
-    return has_tasks;
+  absl::StatusOr<TasksLeft> LookAtTasks(
+      const Placement& /*placement*/) override {
+    return tasks_left;
   }
+  absl::StatusOr<bool> HasLetGo(int /*work*/) override { return has_let_go; }
   absl::StatusOr<std::string> Version() override { return "9.9"; }
 
  private:

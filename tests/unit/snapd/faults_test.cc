@@ -126,14 +126,18 @@ class SignalEngine : public Engine {
   // It has ended with its snapd.
   bool EndDump(const TaskId& /*worker*/) override { return true; }
   bool AwaitRestore(const TaskId& /*worker*/) override { return true; }
-  bool EndTasks(const Placement& placement) override {
+  bool EndTasks(const TaskId& /*worker*/, const Placement& placement) override {
     EXPECT_FALSE(state_->agreed) << "they may have run";
     EXPECT_TRUE(placement.cgroup == "/c" || placement.cgroup.empty());
     state_->restoring = false;
     return true;
   }
-  absl::StatusOr<bool> HasTasks(const Placement& /*placement*/) override {
-    return state_->restoring;
+  absl::StatusOr<TasksLeft> LookAtTasks(
+      const Placement& /*placement*/) override {
+    return state_->restoring ? TasksLeft::kRun : TasksLeft::kNone;
+  }
+  absl::StatusOr<bool> HasLetGo(int /*work*/) override {
+    return !state_->agreed;
   }
   absl::StatusOr<std::string> Version() override { return "9.9"; }
 

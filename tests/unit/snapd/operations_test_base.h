@@ -20,8 +20,10 @@ namespace daxsnap {
 // sees into, and a task to work on.
 class OperationsTestBase : public testing::Test {
  protected:
-  OperationsTestBase()
-      : engine_(&task_),
+  // What the task runs; empty: `sleep infinity`.
+  explicit OperationsTestBase(const std::string& script = "")
+      : task_(script.empty() ? Child() : Child(script)),
+        engine_(&task_),
         holder_(
             [this]() -> absl::StatusOr<std::unique_ptr<Pool>> {
               auto pool = TestPool::Open(temp_.path());

@@ -138,6 +138,63 @@ TEST_F(ReconcileTest, KeepsAPublicationWhoseTaskIsGone) {
   EXPECT_EQ(manifest->snapshot().image_bytes(), 5u);
 }
 
+TEST_F(ReconcileTest, TakesBackAPublicationWhoseTaskOthersHaveEnded) {
+  for (const bool let_go : {false, true}) {
+    Child task;
+    internal::Operation operation = OperationOn(task);
+    operation.set_kill(let_go ? internal::KILL_STATE_AGREED
+                              : internal::KILL_STATE_NOT_AGREED);
+    engine_.has_let_go = let_go;
+    Publish(operation);
+    task.Kill();
+    EXPECT_TRUE(Reconcile().ok());
+    EXPECT_THAT(pool_->Staging(), IsEmpty());
+    EXPECT_THAT(pool_->Snapshots(), IsEmpty()) << let_go;
+  }
+}
+
+TEST_F(ReconcileTest, KeepsAPublicationWhoseTaskItHasKilled) {
+  Child task;
+  internal::Operation operation = OperationOn(task);
+  operation.set_kill(internal::KILL_STATE_AGREED);
+  Publish(operation);
+  task.Kill();
+  engine_.has_let_go = absl::UnavailableError("EMFILE");
+  EXPECT_FALSE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), SizeIs(1));
+  engine_.has_let_go = false;
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+}
+
+// CRIU kills the root first; it died before it came to the other.
+TEST_F(ReconcileTest, EndsTheRestOfATreeThatWasBeingKilled) {
+  Child root;
+  Child other;
+  const Child reused;
+  internal::Operation operation = OperationOn(root);
+  operation.set_kill(internal::KILL_STATE_AGREED);
+  Publish(operation);
+  Catalog catalog(pool_.get());
+  auto manifest = catalog.Read("a");
+  ASSERT_TRUE(manifest.ok()) << manifest.status();
+  const auto add = [&](const Child& task, uint64_t later) {
+    v1::Task* record = manifest->add_tasks()->mutable_task();
+    record->set_pid(task.pid());
+    record->set_start_ticks(task.id().start_ticks + later);
+  };
+  add(root, 0);
+  add(other, 0);
+  add(reused, 1);
+  ASSERT_TRUE(catalog.WriteManifest(catalog.Open("a")->get(), *manifest).ok());
+  root.Kill();
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  EXPECT_EQ(other.State(), 'Z');
+  EXPECT_EQ(reused.State(), 'R');
+}
+
 TEST_F(ReconcileTest, KeepsAPublicationOfAnotherBoot) {
   // The PID is alive, but it is another task on another boot.
   const Child task;
@@ -248,7 +305,7 @@ TEST_F(ReconcileTest, LeavesTasksOfARestoreThatMayHaveRun) {
   operation.set_criu_start_ticks(criu.id().start_ticks);
   operation.set_resuming(true);
   ASSERT_TRUE(Write(operation).ok());
-  engine_.has_tasks = true;
+  engine_.tasks_left = TasksLeft::kRun;
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(engine_.awaited_restores, ElementsAre(criu.pid()));
   EXPECT_THAT(engine_.ended_cgroups, IsEmpty());
@@ -258,6 +315,18 @@ TEST_F(ReconcileTest, LeavesTasksOfARestoreThatMayHaveRun) {
   EXPECT_EQ(record->result().pid(), root.pid());
   EXPECT_EQ(record->result().cgroup(), "/daxsnap.slice/a");
   EXPECT_EQ(record->start_ticks(), root.id().start_ticks);
+}
+
+// CRIU has died, too.
+TEST_F(ReconcileTest, EndsTasksOfARestoreThatCouldRunAndNeverDid) {
+  const Child root;
+  internal::Operation operation = RestoreOf(root);
+  operation.set_resuming(true);
+  ASSERT_TRUE(Write(operation).ok());
+  engine_.tasks_left = TasksLeft::kNeverRan;
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(engine_.ended_cgroups, ElementsAre("/daxsnap.slice/a"));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
 }
 
 TEST_F(ReconcileTest, RestoreThatMayHaveRunAndHasNoTasksIsOver) {
@@ -275,7 +344,7 @@ TEST_F(ReconcileTest, TasksThatCannotBeCountedAreLeftToTheNext) {
   internal::Operation operation = RestoreOf(root);
   operation.set_resuming(true);
   ASSERT_TRUE(Write(operation).ok());
-  engine_.has_tasks = absl::UnavailableError("EMFILE");
+  engine_.tasks_left = absl::UnavailableError("EMFILE");
   EXPECT_FALSE(Reconcile().ok());
   EXPECT_THAT(pool_->Staging(), SizeIs(1));
 }
