@@ -90,6 +90,8 @@ def gives_back(machine):
     workload.check()
     machine.sh(f"cd {POOL}; touch $(seq -f {DECOY}%g {DECOYS})")
     workload.checkpoint()
+    # Each restore goes back to here.
+    progress = workload.progress
     machine.sh(f"sync -f {POOL}")
     with damaged(machine):
         machine.stop_snapd()
@@ -126,6 +128,7 @@ def gives_back(machine):
         try:
             wait_until(lambda: machine.snapctl(*other, "ls", check=False).returncode == 0, "the second snapd")
             machine.snapctl(*other, "restore", workload.snapshot)
+            workload.progress = progress
             workload.check()
             workload.kill()
         finally:
@@ -135,5 +138,6 @@ def gives_back(machine):
     machine.ensure_snapd()
     machine.sh(f"rm -f {POOL}/{DECOY}*")
     workload.restore()
+    workload.progress = progress
     workload.check()
     workload.discard()
