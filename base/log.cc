@@ -49,16 +49,21 @@ bool SendToJournal(int priority, const std::string& line,
   return sd_journal_sendv(parts.data(), static_cast<int>(parts.size())) == 0;
 }
 
-void Write(LogLevel level, absl::string_view message,
-           const LogFields& fields = {}) {
-  const int number = static_cast<int>(level);
-  if (number > max_level.load(std::memory_order_relaxed)) return;
+constexpr int kNotice = 5;
+
+void Write(int number, absl::string_view message, const LogFields& fields) {
   // No byte of it can make one message look like two.
   std::string line = ToPrintableUtf8(message);
   if (IsJournal() && SendToJournal(number, line, fields)) return;
   line = absl::StrCat("<", number, ">", line, "\n");
   // One write(2) a line, so that lines of threads do not mix.
   (void)!write(STDERR_FILENO, line.data(), line.size());
+}
+
+void Write(LogLevel level, absl::string_view message) {
+  const int number = static_cast<int>(level);
+  if (number > max_level.load(std::memory_order_relaxed)) return;
+  Write(number, message, {});
 }
 
 }  // namespace
@@ -71,7 +76,7 @@ void LogWarning(absl::string_view message) {
 void LogInfo(absl::string_view message) { Write(LogLevel::kInfo, message); }
 void LogDebug(absl::string_view message) { Write(LogLevel::kDebug, message); }
 void LogEvent(absl::string_view message, const LogFields& fields) {
-  Write(LogLevel::kInfo, message, fields);
+  Write(kNotice, message, fields);
 }
 
 }  // namespace daxsnap

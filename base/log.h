@@ -29,7 +29,8 @@ void LogDebug(absl::string_view message);
 // and '_'. Those without a value are left out.
 using LogFields = std::vector<std::pair<std::string, std::string>>;
 
-// A message of priority info with fields, which only the journal keeps.
+// A message of priority notice with fields, which only the journal keeps. It is
+// written whatever the level: who did what is not for the level to say.
 void LogEvent(absl::string_view message, const LogFields& fields);
 
 }  // namespace daxsnap
