@@ -21,7 +21,6 @@
 #include "snapd/service/stream_reactor.h"
 
 namespace daxsnap {
-namespace {
 
 grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
@@ -31,6 +30,8 @@ grpc::Status ToGrpc(const absl::Status& status) {
                       std::string(status.message()),
                       SerializedRpcStatus(status));
 }
+
+namespace {
 
 absl::Status NoThread() {
   return MakeError({.code = absl::StatusCode::kUnavailable,

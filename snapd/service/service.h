@@ -5,15 +5,20 @@
 #define DAXSNAP_SNAPD_SERVICE_SERVICE_H_
 
 #include <grpcpp/impl/codegen/service_type.h>
+#include <grpcpp/support/status.h>
 
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "base/executor.h"
 #include "snapd/ops/access.h"
 #include "snapd/ops/operations.h"
 
 namespace daxsnap {
+
+// What a client gets; an error is logged.
+grpc::Status ToGrpc(const absl::Status& status);
 
 // All services of the API for one caller. They must live as long as the server
 // that they are registered with; `operations` and `executor` longer.

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
@@ -31,6 +32,28 @@ namespace {
 
 // Servers for so many identities besides root; each costs some threads.
 constexpr size_t kMaxIdentities = 64;
+constexpr absl::Duration kRetryAfter = absl::Milliseconds(100);
+
+// Answers all calls alike.
+class RefusingService : public grpc::CallbackGenericService {
+ public:
+  grpc::ServerGenericBidiReactor* CreateReactor(
+      grpc::GenericCallbackServerContext* /*context*/) override {
+    class Reactor : public grpc::ServerGenericBidiReactor {
+     public:
+      Reactor() {
+        Finish(ToGrpc(
+            MakeError({.code = absl::StatusCode::kUnavailable,
+                       .reason = reason::kOverloaded,
+                       .message = absl::StrCat("snapd serves ", kMaxIdentities,
+                                               " other users already"),
+                       .hint = "restart snapd, or run the command as root"})));
+      }
+      void OnDone() override { delete this; }
+    };
+    return new Reactor();
+  }
+};
 
 }  // namespace
 
@@ -55,6 +78,12 @@ class SocketServer::IdentityServer {
     }
     server_ = builder.BuildAndStart();
   }
+  // One that refuses all calls.
+  IdentityServer() : refusing_(std::make_unique<RefusingService>()) {
+    grpc::ServerBuilder builder;
+    builder.RegisterCallbackGenericService(refusing_.get());
+    server_ = builder.BuildAndStart();
+  }
 
   bool running() const { return server_ != nullptr; }
 
@@ -69,6 +98,7 @@ class SocketServer::IdentityServer {
 
  private:
   std::vector<std::unique_ptr<grpc::Service>> services_;
+  std::unique_ptr<RefusingService> refusing_;
   std::unique_ptr<grpc::Server> server_;
 };
 
@@ -142,8 +172,10 @@ void SocketServer::AcceptLoop() {
         {.fd = stop_.fd(), .events = POLLIN, .revents = 0},
     };
     if (poll(poll_for, 2, -1) < 0 && errno != EINTR) {
+      // Of memory, for example: it does not last.
       LogError(absl::StrCat("cannot wait for connections: errno ", errno));
-      return;
+      absl::SleepFor(kRetryAfter);
+      continue;
     }
     if (poll_for[1].revents != 0) return;
     if (poll_for[0].revents != 0) AcceptOne();
@@ -158,7 +190,7 @@ void SocketServer::AcceptOne() {
       LogError(absl::StrCat("cannot accept a connection: errno ", errno));
       // The connection stays in the queue; look again when there may be room.
       pollfd stop = {.fd = stop_.fd(), .events = POLLIN, .revents = 0};
-      poll(&stop, 1, /*timeout ms=*/100);
+      poll(&stop, 1, static_cast<int>(absl::ToInt64Milliseconds(kRetryAfter)));
     }
     return;
   }
@@ -181,7 +213,11 @@ SocketServer::IdentityServer* SocketServer::ServerFor(const Caller& caller) {
   if (const auto found = servers_.find(key); found != servers_.end()) {
     return found->second.get();
   }
-  if (servers_.size() > kMaxIdentities && !key.is_root()) return nullptr;
+  const auto others = servers_.size() - servers_.count({.uid = 0, .gid = 0});
+  if (others >= kMaxIdentities && !key.is_root()) {
+    if (refusing_ == nullptr) refusing_ = std::make_unique<IdentityServer>();
+    return refusing_->running() ? refusing_.get() : nullptr;
+  }
   auto server = std::make_unique<IdentityServer>(key, operations_, &executor_);
   if (!server->running()) return nullptr;
   return servers_.emplace(key, std::move(server)).first->second.get();
@@ -196,6 +232,10 @@ void SocketServer::Shutdown(absl::Duration grace) {
     const absl::Time deadline = absl::Now() + grace;
     for (auto& [caller, server] : servers_) server->Shutdown(deadline);
     servers_.clear();
+    if (refusing_ != nullptr && refusing_->running()) {
+      refusing_->Shutdown(deadline);
+    }
+    refusing_.reset();
   });
 }
 

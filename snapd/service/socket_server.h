@@ -63,7 +63,8 @@ class SocketServer {
   absl::Status Listen();
   void AcceptLoop();
   void AcceptOne();
-  // The server of that identity; null if there are too many identities.
+  // The server of that identity, or one that refuses if there are too many;
+  // null if it cannot be started.
   IdentityServer* ServerFor(const Caller& caller);
 
   const std::string path_;
@@ -76,6 +77,7 @@ class SocketServer {
   Cancellation stop_;
   // Touched by the accepting thread, and by Shutdown once that has ended.
   std::map<Caller, std::unique_ptr<IdentityServer>> servers_;
+  std::unique_ptr<IdentityServer> refusing_;  // likewise
   std::once_flag shut_down_;
   std::thread accepting_;
 };

@@ -364,6 +364,28 @@ TEST_F(ServiceTest, SocketIsOpenToAGroup) {
   EXPECT_EQ(info.st_gid, 65533u);
 }
 
+// Not a connection that just closes.
+TEST_F(ServiceTest, OneUserTooManyIsToldSo) {
+  const auto list = [this](uid_t uid) {
+    caller_ = Caller{.uid = uid, .gid = uid};
+    auto stub = Stub();
+    grpc::ClientContext context;
+    v1::ListSnapshotsResponse response;
+    return stub->ListSnapshots(&context, {}, &response);
+  };
+  for (uid_t uid = 1; uid <= 64; ++uid) {
+    const grpc::Status status = list(uid);
+    ASSERT_TRUE(status.ok()) << uid << ": " << status.error_message();
+  }
+  for (const uid_t uid : {65, 66}) {
+    const grpc::Status status = list(uid);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(ReasonOf(status), "OVERLOADED") << status.error_message();
+  }
+  EXPECT_TRUE(list(64).ok());
+  EXPECT_TRUE(list(0).ok());
+}
+
 TEST_F(ServiceTest, SecondServerIsKeptOutAndLeavesTheSocket) {
   const std::string path = socket_dir_.path() + "/sock";
   auto second = SocketServer::Start(path, std::nullopt, &operations_);
