@@ -114,7 +114,8 @@ absl::Status Serve(const Options& options) {
   if (auto open = pools.Get(); !open.ok()) {
     LogError(absl::StrCat("no pool: ", open.status().message()));
   }
-  Operations operations(&pools, &engine, proc, std::move(host));
+  Operations operations(&pools, &engine, proc, std::move(host),
+                        options.criu.work_directory + "/results");
   if (absl::Status made = MakeSocketDirectory(options.socket); !made.ok()) {
     return made;
   }

@@ -168,7 +168,8 @@ class Client::Impl {
       if (response.has_progress()) {
         // From here on the call ends with a result, or with an error that is
         // not ours: nobody need guess whether there is a snapshot.
-        if (response.progress().phase() == v1::PROGRESS_PHASE_COMMITTING) {
+        if (response.progress().phase() == v1::PROGRESS_PHASE_COMMITTING ||
+            response.progress().phase() == v1::PROGRESS_PHASE_RESUMING) {
           registration.Release();
         }
         if (options.on_progress) options.on_progress(response.progress());

@@ -20,7 +20,8 @@ absl::Status ConnectionLost(const std::string& why) {
   SetErrorDetails(
       {.reason = "",
        .hint = "Look into its log (journalctl -u snapd). A checkpoint that was "
-               "under way has left a snapshot, or its tasks running.",
+               "under way has left a snapshot, or its tasks running; a restore "
+               "its tasks running, or none.",
        .metadata = {}},
       &status);
   return status;

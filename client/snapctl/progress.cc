@@ -42,6 +42,8 @@ const char* PhaseText(v1::ProgressPhase phase) {
       return "making checksums";
     case v1::PROGRESS_PHASE_VERIFYING:
       return "comparing with checksums";
+    case v1::PROGRESS_PHASE_RESUMING:
+      return "letting the tasks run";
     default:
       return "working";
   }

@@ -8,6 +8,8 @@
 #include "client/snapctl/output.h"
 #include "client/snapctl/progress.h"
 #include "client/snapctl/verify_output.h"
+#include "daxsnap/error.h"
+#include "host/task/machine.h"
 
 namespace daxsnap::snapctl {
 namespace {
@@ -23,6 +25,7 @@ void Print(const v1::RestoreSnapshotResult& result, const std::string& name,
   fields.Add("by reference",
              absl::StrCat(result.pages().installed(), " pages"));
   fields.Add("copied", absl::StrCat(result.pages().copied(), " pages"));
+  if (result.already_running()) fields.Add("already running", "yes");
   if (result.has_verification()) {
     fields.Add("verified", DescribeVerification(result.verification()));
   }
@@ -41,7 +44,16 @@ struct Options {
   std::string name;
   v1::FilesPolicy files = v1::FILES_POLICY_REFUSE;
   v1::VerifyPolicy verify = v1::VERIFY_POLICY_AUTO;
+  std::string request_id;
 };
+
+// How to find out what became of a restore whose answer is lost.
+void PrintRetry(const Options& options, const std::string& request_id,
+                std::ostream& err) {
+  err << "  to ask what became of it, and restore if nothing runs: snapctl "
+         "restore "
+      << options.name << " --request-id " << request_id << "\n";
+}
 
 absl::Status Restore(const Options& options, const Context& context) {
   SignalCancellation signals;
@@ -52,6 +64,8 @@ absl::Status Restore(const Options& options, const Context& context) {
   request.set_name(options.name);
   request.mutable_options()->set_files(options.files);
   request.mutable_options()->set_verify(options.verify);
+  request.set_request_id(options.request_id.empty() ? NewUuid()
+                                                    : options.request_id);
   absl::StatusOr<v1::RestoreSnapshotResult> result;
   {
     ProgressLine line(context, "waiting for snapd");
@@ -62,7 +76,15 @@ absl::Status Restore(const Options& options, const Context& context) {
     call.cancellation = signals.cancellation();
     result = (*client)->RestoreSnapshot(request, call);
   }
-  if (!result.ok()) return result.status();
+  if (!result.ok()) {
+    // snapd gives its errors a reason; without one, nobody knows.
+    if (absl::IsUnavailable(result.status()) &&
+        client::GetErrorDetails(result.status()).reason.empty() &&
+        context.format != Format::kJson) {
+      PrintRetry(options, request.request_id(), *context.err);
+    }
+    return result.status();
+  }
   if (context.format == Format::kJson) {
     PrintJson(ToJson(*result), *context.out);
   } else {
@@ -101,6 +123,12 @@ void AddRestore(CLI::App* app, Context* context, Action* action) {
               {"always", v1::VERIFY_POLICY_ALWAYS},
               {"never", v1::VERIFY_POLICY_NEVER}}))
       ->option_text("auto|always|never");
+  command
+      ->add_option("--request-id", options->request_id,
+                   "What this restore is called: while the tasks live that one "
+                   "of this ID has started, it returns their PID and does "
+                   "nothing (default: a new UUID)")
+      ->option_text("ID");
   command->callback(
       [=] { *action = [=] { return Restore(*options, *context); }; });
 }

@@ -40,9 +40,14 @@ absl::StatusOr<bool> SameRequest(const v1::Snapshot& snapshot,
   auto boot_id = proc.BootId();
   if (!boot_id.ok()) return boot_id.status();
   const v1::Task& root = snapshot.root_task();
-  if (root.pid() != request.pid() || root.boot_id() != *boot_id ||
+  const std::string& boot =
+      request.boot_id().empty() ? *boot_id : request.boot_id();
+  if (root.pid() != request.pid() || root.boot_id() != boot ||
       snapshot.left_running() != leave_running) {
     return false;
+  }
+  if (request.start_ticks() != 0) {
+    return root.start_ticks() == request.start_ticks();
   }
   auto task = proc.ReadTask(request.pid());
   if (absl::IsNotFound(task.status())) return true;
@@ -62,6 +67,7 @@ Checkpoint::Checkpoint(const OperationParts& parts, const Caller& caller,
       criu_version_(std::move(criu_version)) {}
 
 absl::Status Checkpoint::CheckRequest() {
+  if (absl::Status known = CheckKnown(request_); !known.ok()) return known;
   if (request_.pid() <= 0) {
     return MakeError(
         {.code = absl::StatusCode::kInvalidArgument,
@@ -114,6 +120,14 @@ absl::Status Checkpoint::CheckTasks() {
   auto root = parts_.proc->ReadTask(request_.pid());
   if (absl::IsNotFound(root.status())) return TaskMissing(request_.pid());
   if (!root.ok()) return root.status();
+  auto boot_id = parts_.proc->BootId();
+  if (!boot_id.ok()) return boot_id.status();
+  // The PID may be another task's by now.
+  if ((!request_.boot_id().empty() && request_.boot_id() != *boot_id) ||
+      (request_.start_ticks() != 0 &&
+       request_.start_ticks() != root->id.start_ticks)) {
+    return TaskMissing(request_.pid());
+  }
   if (absl::Status status = CheckTaskAccess(caller_, {*root}, *parts_.proc);
       !status.ok()) {
     return status;
@@ -122,6 +136,7 @@ absl::Status Checkpoint::CheckTasks() {
   auto tree = parts_.proc->ReadTree(request_.pid());
   if (absl::IsNotFound(tree.status())) return TaskMissing(request_.pid());
   if (!tree.ok()) return tree.status();
+  if (tree->front().id != root->id) return TaskMissing(request_.pid());
   tree_ = *std::move(tree);
   if (absl::Status status = CheckTaskAccess(caller_, tree_, *parts_.proc);
       !status.ok()) {

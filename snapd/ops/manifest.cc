@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -24,6 +23,7 @@
 #include "base/version.h"
 #include "host/task/build_id.h"
 #include "host/task/stat_paths.h"
+#include "snapd/store/catalog.h"
 
 namespace daxsnap {
 namespace {
@@ -414,16 +414,7 @@ absl::Status CheckImages(const v1::Manifest& manifest, const std::string& name,
             ? 0
             : errno;
     if (error != 0 && error != ENOENT) {
-      return MakeError({.code = absl::StatusCode::kUnavailable,
-                        .reason = reason::kSnapshotUnreadable,
-                        .message = absl::StrCat("snapshot ", name,
-                                                " cannot be read now: ", path,
-                                                ": ", std::strerror(error)),
-                        .hint = "the snapshot may be whole: check the device "
-                                "and the kernel log, and try again",
-                        .metadata = {{"name", name},
-                                     {"path", path},
-                                     {"error", strerrorname_np(error)}}});
+      return SnapshotUnreadable(name, path, ErrnoError(error, path));
     }
     const bool there = error == 0 && S_ISREG(info.st_mode);
     const auto size = static_cast<uint64_t>(there ? info.st_size : 0);

@@ -131,7 +131,8 @@ OperationParts Operations::PartsOn(OpenPool* open) {
           .pool = open->pool.get(),
           .catalog = &open->catalog,
           .claims = &claims_,
-          .sync_failures = &sync_failures_};
+          .sync_failures = &sync_failures_,
+          .kept_results = &kept_results_};
 }
 
 absl::StatusOr<v1::CreateSnapshotResult> Operations::Create(

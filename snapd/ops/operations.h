@@ -23,6 +23,7 @@
 #include "snapd/ops/access.h"
 #include "snapd/ops/checksum_maker.h"
 #include "snapd/ops/claims.h"
+#include "snapd/ops/kept_results.h"
 #include "snapd/ops/pool_holder.h"
 #include "snapd/ops/recorded_operation.h"
 #include "snapd/ops/sync_failures.h"
@@ -33,14 +34,15 @@ namespace daxsnap {
 // Thread-safe.
 class Operations {
  public:
-  // `pools` and `engine` outlive this.
+  // `pools` and `engine` outlive this. For `results` see KeptResults.
   Operations(PoolHolder* pools, Engine* engine, ProcFs proc,
-             HostActions host = {})
+             HostActions host = {}, const std::string& results = "")
       : pools_(pools),
         engine_(engine),
         proc_(std::move(proc)),
         host_(std::move(host)),
-        sync_failures_(host_.sync_directory, proc_) {}
+        sync_failures_(host_.sync_directory, proc_),
+        kept_results_(results) {}
 
   absl::StatusOr<v1::CreateSnapshotResult> Create(
       const Caller& caller, const v1::CreateSnapshotRequest& request,
@@ -87,6 +89,7 @@ class Operations {
   const absl::Time start_ = absl::Now();
   Claims claims_;
   SyncFailures sync_failures_;
+  KeptResults kept_results_;
   std::mutex mutex_;
   std::string criu_version_;  // guarded by mutex_; empty until known
   ChecksumMaker checksums_;

@@ -4,8 +4,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/errors.h"
 #include "base/log.h"
 #include "host/task/machine.h"
+#include "snapd/ops/recovery.h"
 #include "snapd/store/names.h"
 
 namespace daxsnap {
@@ -18,6 +20,19 @@ absl::Status RecordedOperation::ClaimName(const std::string& name) {
   if (!claim.ok()) return claim.status();
   claim_.emplace(*std::move(claim));
   name_ = name;
+  for (const std::string& uid : parts_.catalog->Unfinished(name)) {
+    absl::Status status =
+        RecoverOne(*parts_.proc, parts_.engine, parts_.catalog, uid);
+    if (status.ok()) status = parts_.pool->Commit();
+    if (status.ok()) continue;
+    return MakeError(
+        {.code = absl::StatusCode::kAborted,
+         .reason = reason::kBusy,
+         .message = absl::StrCat("what an earlier snapd began with ", name,
+                                 " is not finished: ", status.message()),
+         .hint = "try again; see the log of snapd",
+         .metadata = {{"name", name}}});
+  }
   return absl::OkStatus();
 }
 

@@ -22,6 +22,7 @@
 #include "snapd/ops/access.h"
 #include "snapd/ops/claims.h"
 #include "snapd/ops/findings.h"
+#include "snapd/ops/kept_results.h"
 #include "snapd/ops/sync_failures.h"
 #include "snapd/store/catalog.h"
 #include "snapd/store/pool.h"
@@ -54,6 +55,7 @@ struct OperationParts {
   Catalog* catalog;
   Claims* claims;
   SyncFailures* sync_failures;
+  KeptResults* kept_results;
 };
 
 // What the calls that change the world have in common: nobody else works on

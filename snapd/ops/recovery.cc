@@ -27,7 +27,13 @@ class Recovery {
            const std::string& uid)
       : proc_(proc), engine_(engine), catalog_(catalog), uid_(uid) {}
 
+  // Of the snapshot; empty until it is known.
+  const std::string& name() const { return operation_.name(); }
+  // The record is kept, for who asks again.
+  bool stays() const { return stays_; }
+
   absl::Status Run() {
+    catalog_->RemoveUnfinished(uid_);
     auto operation = catalog_->records().Read(uid_);
     // Something that is being deleted, or whose record never became durable.
     // One that cannot be read now may be of a CRIU at work.
@@ -124,7 +130,8 @@ class Recovery {
     if (operation_.has_result()) {
       auto lives_on = RootLives();
       if (!lives_on.ok()) return lives_on.status();
-      return *lives_on ? absl::OkStatus() : Remove();
+      stays_ = *lives_on;
+      return stays_ ? absl::OkStatus() : Remove();
     }
     const Placement placement = {.scope = operation_.scope(),
                                  .cgroup = operation_.cgroup()};
@@ -152,7 +159,9 @@ class Recovery {
     result->set_pid(operation_.pid());
     result->set_scope(placement.scope);
     result->set_cgroup(placement.cgroup);
-    return catalog_->records().Write(operation_);
+    absl::Status written = catalog_->records().Write(operation_);
+    if (written.ok()) stays_ = true;
+    return written;
   }
 
   // Ends tasks of a restore that have not run, and forgets it.
@@ -195,9 +204,23 @@ class Recovery {
   const std::string uid_;
   internal::Operation operation_;
   bool this_boot_ = false;
+  bool stays_ = false;
 };
 
 }  // namespace
+
+absl::Status RecoverOne(const ProcFs& proc, Engine* engine, Catalog* catalog,
+                        const std::string& uid) {
+  Recovery recovery(proc, engine, catalog, uid);
+  absl::Status status = recovery.Run();
+  if (!status.ok()) {
+    LogError(absl::StrCat("staging/", uid, ": ", status.message()));
+    catalog->AddUnfinished(uid, recovery.name());
+    return status;
+  }
+  if (!recovery.stays()) LogInfo(absl::StrCat("staging/", uid, ": cleaned up"));
+  return status;
+}
 
 absl::Status Recover(const ProcFs& proc, Engine* engine, Pool* pool,
                      Catalog* catalog) {
@@ -208,13 +231,7 @@ absl::Status Recover(const ProcFs& proc, Engine* engine, Pool* pool,
   if (absl::Status status = pool->CheckWritable(); !status.ok()) return status;
   absl::Status first;
   for (const std::string& uid : *left) {
-    absl::Status status = Recovery(proc, engine, catalog, uid).Run();
-    if (status.ok()) {
-      LogInfo(absl::StrCat("staging/", uid, ": cleaned up"));
-      continue;
-    }
-    LogError(absl::StrCat("staging/", uid, ": ", status.message()));
-    first.Update(status);
+    first.Update(RecoverOne(proc, engine, catalog, uid));
   }
   first.Update(pool->Commit());
   return first;

@@ -2,6 +2,8 @@
 #ifndef DAXSNAP_SNAPD_OPS_RECOVERY_H_
 #define DAXSNAP_SNAPD_OPS_RECOVERY_H_
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "host/task/proc.h"
 #include "snapd/engine/engine.h"
@@ -20,9 +22,14 @@ namespace daxsnap {
 // is left of the task, and stays. Tasks of a restore that CRIU has not let run
 // are ended; what runs is left, and the record tells who asks again.
 //
-// The first error, with the rest of that operation left to the next call.
+// The first error, with the rest of that operation left to the next call. Until
+// then Catalog::Unfinished() has it.
 absl::Status Recover(const ProcFs& proc, Engine* engine, Pool* pool,
                      Catalog* catalog);
+
+// Tries one of them again. Nobody else may work on its name meanwhile.
+absl::Status RecoverOne(const ProcFs& proc, Engine* engine, Catalog* catalog,
+                        const std::string& uid);
 
 }  // namespace daxsnap
 

@@ -1,7 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/ops/request_options.h"
 
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/errors.h"
+#include "google/protobuf/message.h"
+#include "google/protobuf/unknown_field_set.h"
+
 namespace daxsnap {
+namespace {
+
+absl::Status CheckFields(const google::protobuf::Message& message,
+                         const std::string& prefix) {
+  const google::protobuf::UnknownFieldSet& unknown =
+      message.GetReflection()->GetUnknownFields(message);
+  if (unknown.empty()) return absl::OkStatus();
+  const std::string field = absl::StrCat(prefix, unknown.field(0).number());
+  return InvalidOption(
+      field,
+      absl::StrCat("the request has a field that this snapd does not know: ",
+                   field),
+      "update daxsnap, restart snapd if it is older than its package, or do "
+      "without that option");
+}
+
+template <typename Request>
+absl::Status CheckRequestFields(const Request& request) {
+  absl::Status known = CheckFields(request, "");
+  return known.ok() ? CheckFields(request.options(), "options.") : known;
+}
+
+}  // namespace
 
 // The one reader of the fields that are deprecated.
 #pragma GCC diagnostic push
@@ -29,5 +59,22 @@ v1::RestoreOptions OptionsOf(const v1::RestoreSnapshotRequest& request) {
 }
 
 #pragma GCC diagnostic pop
+
+absl::Status InvalidOption(const std::string& field, std::string message,
+                           std::string hint) {
+  return MakeError({.code = absl::StatusCode::kInvalidArgument,
+                    .reason = reason::kOptionInvalid,
+                    .message = std::move(message),
+                    .hint = std::move(hint),
+                    .metadata = {{"field", field}}});
+}
+
+absl::Status CheckKnown(const v1::CreateSnapshotRequest& request) {
+  return CheckRequestFields(request);
+}
+
+absl::Status CheckKnown(const v1::RestoreSnapshotRequest& request) {
+  return CheckRequestFields(request);
+}
 
 }  // namespace daxsnap

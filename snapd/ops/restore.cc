@@ -23,15 +23,6 @@ namespace {
 
 constexpr size_t kMaxRequestIdBytes = 64;
 
-absl::Status InvalidOption(const std::string& field, std::string message,
-                           std::string hint) {
-  return MakeError({.code = absl::StatusCode::kInvalidArgument,
-                    .reason = reason::kOptionInvalid,
-                    .message = std::move(message),
-                    .hint = std::move(hint),
-                    .metadata = {{"field", field}}});
-}
-
 absl::Status UnknownPolicy(const std::string& field, int value) {
   return InvalidOption(field,
                        absl::StrCat(field, " is ", value,
@@ -80,6 +71,7 @@ Restore::Restore(const OperationParts& parts, const Caller& caller,
       start_(absl::Now()) {}
 
 absl::Status Restore::CheckRequest() const {
+  if (absl::Status known = CheckKnown(request_); !known.ok()) return known;
   if (!v1::FilesPolicy_IsValid(options_.files())) {
     return UnknownPolicy("files", options_.files());
   }
@@ -102,12 +94,11 @@ absl::Status Restore::ReadSnapshot() {
   return CheckSnapshotAccess(caller_, manifest_.snapshot().owner_uid(), name_);
 }
 
-absl::StatusOr<std::optional<v1::RestoreSnapshotResult>> Restore::FindDone()
-    const {
-  if (request_.request_id().empty()) return std::nullopt;
+absl::Status Restore::ReadResults() {
   const Records& records = parts_.catalog->records();
   auto boot_id = parts_.proc->BootId();
   if (!boot_id.ok()) return boot_id.status();
+  results_ = parts_.kept_results->All();
   auto uids = records.List();
   if (!uids.ok()) return uids.status();
   for (const std::string& uid : *uids) {
@@ -118,20 +109,47 @@ absl::StatusOr<std::optional<v1::RestoreSnapshotResult>> Restore::FindDone()
       continue;
     }
     if (!record.ok()) return record.status();
-    if (!record->has_result() || record->boot_id() != *boot_id) continue;
-    auto lives_on =
-        parts_.proc->IsAlive({record->pid(), record->start_ticks()});
+    if (record->has_result()) results_.push_back(*std::move(record));
+  }
+  for (auto result = results_.begin(); result != results_.end();) {
+    absl::StatusOr<bool> lives_on = false;
+    if (result->boot_id() == *boot_id) {
+      lives_on = parts_.proc->IsAlive({result->pid(), result->start_ticks()});
+    }
     if (!lives_on.ok()) return lives_on.status();
-    if (!*lives_on) {
-      // Nobody will ask for it any more.
-      (void)records.Remove(uid);
+    if (*lives_on) {
+      ++result;
       continue;
     }
-    if (record->name() != name_ ||
-        record->request_id() != request_.request_id()) {
+    // Nobody will ask for it any more.
+    (void)records.Remove(result->uid());
+    parts_.kept_results->Remove(result->uid());
+    result = results_.erase(result);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<v1::RestoreSnapshotResult>> Restore::FindDone() {
+  if (absl::Status read = ReadResults(); !read.ok()) return read;
+  if (request_.request_id().empty()) return std::nullopt;
+  for (internal::Operation& record : results_) {
+    if (record.name() != name_ ||
+        record.request_id() != request_.request_id()) {
       continue;
     }
-    v1::RestoreSnapshotResult result = std::move(*record->mutable_result());
+    // One of an older snapd does not say of what it is.
+    if (!record.snapshot_uid().empty() &&
+        (record.snapshot_uid() != manifest_.snapshot().uid() ||
+         record.options().SerializeAsString() !=
+             options_.SerializeAsString())) {
+      return InvalidOption(
+          "request_id",
+          absl::StrCat("the request ID is that of another restore, whose "
+                       "tasks, pid ",
+                       record.pid(), " and others, run"),
+          "use another ID for another snapshot or other options");
+    }
+    v1::RestoreSnapshotResult result = std::move(*record.mutable_result());
     result.set_already_running(true);
     return result;
   }
@@ -204,6 +222,8 @@ absl::StatusOr<v1::RestoreSnapshotResult> Restore::Start(int images) {
   absl::Status begun =
       BeginRecord(internal::OPERATION_KIND_RESTORE, {restore.root, 0});
   record_.set_request_id(request_.request_id());
+  record_.set_snapshot_uid(manifest_.snapshot().uid());
+  *record_.mutable_options() = options_;
   recorded_ = true;
   if (begun.ok()) begun = Note();
   if (!begun.ok()) return begun;
@@ -218,7 +238,11 @@ absl::StatusOr<v1::RestoreSnapshotResult> Restore::Start(int images) {
     if (cancellation_->cancelled()) return CancelledError();
     record_.set_resuming(true);
     absl::Status noted = Note();
-    return noted.ok() ? FaultPoint("restore: resuming") : noted;
+    if (noted.ok()) noted = FaultPoint("restore: resuming");
+    if (!noted.ok()) return noted;
+    progress_(v1::PROGRESS_PHASE_RESUMING);
+    // The last moment at which none of them has run.
+    return cancellation_->cancelled() ? CancelledError() : noted;
   };
   result_.mutable_times()->set_check_us(MicrosecondsSince(start_));
   progress_(v1::PROGRESS_PHASE_RESTORING);
@@ -268,20 +292,15 @@ absl::Status Restore::Note() {
 }
 
 void Restore::Finish(pid_t pid) {
-  if (!recorded_) return;
   auto root = parts_.proc->ReadTask(pid);
-  if (request_.request_id().empty() || !root.ok()) {
-    RemoveRecord();
-    return;
+  if (!request_.request_id().empty() && root.ok()) {
+    internal::Operation kept = record_;
+    kept.set_pid(pid);
+    kept.set_start_ticks(root->id.start_ticks);
+    *kept.mutable_result() = result_;
+    parts_.kept_results->Add(std::move(kept));
   }
-  record_.set_pid(pid);
-  record_.set_start_ticks(root->id.start_ticks);
-  *record_.mutable_result() = result_;
-  if (absl::Status kept = Note(); !kept.ok()) {
-    LogWarning(absl::StrCat("the restore of ", name_,
-                            " will not be known again: ", kept.message()));
-    RemoveRecord();
-  }
+  if (recorded_) RemoveRecord();
 }
 
 }  // namespace daxsnap

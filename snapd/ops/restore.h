@@ -3,11 +3,13 @@
 #define DAXSNAP_SNAPD_OPS_RESTORE_H_
 
 #include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
+#include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "daxsnap/v1/snapshot.pb.h"
 #include "snapd/ops/recorded_operation.h"
@@ -37,7 +39,9 @@ class Restore : private RecordedOperation {
   absl::Status ReadSnapshot();
   // What an earlier call with the same request ID has returned, if the tasks it
   // started live.
-  absl::StatusOr<std::optional<v1::RestoreSnapshotResult>> FindDone() const;
+  absl::StatusOr<std::optional<v1::RestoreSnapshotResult>> FindDone();
+  // Reads results of restores whose root tasks live, and forgets the others.
+  absl::Status ReadResults();
   absl::Status CheckMachine() const;
   // Whether what is restored is what was stored, if anybody asks.
   absl::Status Verify();
@@ -54,6 +58,7 @@ class Restore : private RecordedOperation {
   const absl::Time start_;
 
   v1::Manifest manifest_;
+  std::vector<internal::Operation> results_;
   bool recorded_ = false;
   bool noted_ = false;  // the record is there, of this step or an earlier one
   v1::RestoreSnapshotResult result_;

@@ -33,15 +33,7 @@ constexpr uint64_t kBlock = 512;
 absl::Status Unreadable(const std::string& name, const std::string& path,
                         const absl::Status& cause) {
   if (IsShortage(cause)) return cause;
-  return MakeError(
-      {.code = absl::StatusCode::kUnavailable,
-       .reason = reason::kSnapshotUnreadable,
-       .message = absl::StrCat("snapshot ", name, " cannot be read now: ", path,
-                               ": ", cause.message()),
-       .hint = "the snapshot may be whole: check the device and "
-               "the kernel log, and try again",
-       .metadata = {
-           {"name", name}, {"path", path}, {"error", ErrnoNameOf(cause)}}});
+  return SnapshotUnreadable(name, path, cause);
 }
 
 // Goes through one snapshot. Used once.

@@ -14,6 +14,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
@@ -58,30 +59,6 @@ absl::Status SnapshotMissing(const std::string& name) {
                     .message = absl::StrCat("no snapshot is called ", name),
                     .hint = "list the snapshots with `snapctl ls`",
                     .metadata = {{"name", name}}});
-}
-
-// Nothing but that it could not be read just now.
-absl::Status SnapshotUnreadable(const std::string& name,
-                                const std::string& path,
-                                const absl::Status& cause) {
-  const std::string error = ErrnoNameOf(cause);
-  std::string hint =
-      "the snapshot may be whole: see the log of snapd, and try "
-      "again";
-  if (IsShortage(cause)) {
-    hint = std::string(error == "ENOMEM" ? kFreeMemoryHint : kTryAgainHint);
-  } else if (error == "EIO") {
-    hint =
-        "the snapshot may be whole: check the device and the kernel log, "
-        "and try again";
-  }
-  return MakeError(
-      {.code = absl::StatusCode::kUnavailable,
-       .reason = reason::kSnapshotUnreadable,
-       .message = absl::StrCat("snapshot ", name,
-                               " cannot be read now: ", cause.message()),
-       .hint = std::move(hint),
-       .metadata = {{"name", name}, {"path", path}, {"error", error}}});
 }
 
 // The format of a manifest, which is its first field, whatever follows; 0 if
@@ -136,6 +113,32 @@ absl::Status ToCommitFailed(absl::Status status) {
 }
 
 }  // namespace
+
+absl::Status SnapshotUnreadable(const std::string& name,
+                                const std::string& path,
+                                const absl::Status& cause) {
+  const std::string error = ErrnoNameOf(cause);
+  // Most of what reads files says which.
+  const bool said = path.empty() || absl::StrContains(cause.message(), path);
+  const std::string where = said ? "" : absl::StrCat(path, ": ");
+  std::string hint =
+      "the snapshot may be whole: see the log of snapd, and try "
+      "again";
+  if (IsShortage(cause)) {
+    hint = std::string(error == "ENOMEM" ? kFreeMemoryHint : kTryAgainHint);
+  } else if (error == "EIO") {
+    hint =
+        "the snapshot may be whole: check the device and the kernel log, "
+        "and try again";
+  }
+  return MakeError(
+      {.code = absl::StatusCode::kUnavailable,
+       .reason = reason::kSnapshotUnreadable,
+       .message = absl::StrCat("snapshot ", name,
+                               " cannot be read now: ", where, cause.message()),
+       .hint = std::move(hint),
+       .metadata = {{"name", name}, {"path", path}, {"error", error}}});
+}
 
 absl::StatusOr<StagedSnapshot> Catalog::Begin(
     const internal::Operation& operation) {
@@ -438,7 +441,34 @@ absl::StatusOr<v1::Manifest> Catalog::Read(const std::string& name) const {
     return Damaged(name, kManifestFile, "manifest.pb does not parse");
   }
   manifest.mutable_snapshot()->set_name(name);
+  const std::lock_guard lock(mutex_);
+  if (unfinished_.contains(manifest.snapshot().uid())) {
+    return SnapshotUnreadable(
+        name, "",
+        absl::UnavailableError(
+            "an earlier snapd has not finished it, and may not have killed its "
+            "tasks"));
+  }
   return manifest;
+}
+
+void Catalog::AddUnfinished(const std::string& uid, const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  unfinished_[uid] = name;
+}
+
+void Catalog::RemoveUnfinished(const std::string& uid) {
+  const std::lock_guard lock(mutex_);
+  unfinished_.erase(uid);
+}
+
+std::vector<std::string> Catalog::Unfinished(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::string> uids;
+  for (const auto& [uid, of] : unfinished_) {
+    if (of == name) uids.push_back(uid);
+  }
+  return uids;
 }
 
 absl::StatusOr<std::vector<std::string>> Catalog::List(

@@ -31,6 +31,12 @@ namespace v1 {
 class Manifest;
 }
 
+// SNAPSHOT_UNREADABLE: nothing but that it, or the file `path` of it, could not
+// be read just now.
+absl::Status SnapshotUnreadable(const std::string& name,
+                                const std::string& path,
+                                const absl::Status& cause);
+
 // A snapshot that is being made. Owned by one operation; not thread-safe.
 struct StagedSnapshot {
   std::string uid;
@@ -113,6 +119,15 @@ class Catalog {
   // snapshot is still there.
   absl::Status Delete(const std::string& name);
 
+  // Operations of an earlier snapd that are neither finished nor undone, by
+  // what they work on; the name is empty if it is not known. A snapshot that
+  // one has made cannot be read until it is removed again: it may be taken
+  // back.
+  void AddUnfinished(const std::string& uid, const std::string& name);
+  void RemoveUnfinished(const std::string& uid);
+  // Those that work on the name.
+  std::vector<std::string> Unfinished(const std::string& name) const;
+
   // The records of operations under way.
   const Records& records() const { return records_; }
 
@@ -140,6 +155,7 @@ class Catalog {
   // Guarded by mutex_: under way, though nobody waits for them any more; by
   // UID.
   std::map<std::string, std::shared_ptr<Publication>> late_;
+  std::map<std::string, std::string> unfinished_;  // guarded by mutex_: by UID
 };
 
 }  // namespace daxsnap

@@ -491,6 +491,35 @@ TEST_F(TreeCheckpointTest, EngineThatDiesAmidItsKillsLeavesNoHalfTree) {
   EXPECT_THAT(pool_->Staging(), IsEmpty());
 }
 
+TEST_F(CheckpointTest, OnlyTheIncarnationThatIsMeantIsTaken) {
+  const TaskId id = task_.id();
+  const std::string boot = *ProcFs().BootId();
+  v1::CreateSnapshotRequest request = Request("a");
+  const auto refused = [&](uint64_t start_ticks, const std::string& boot_id) {
+    request.set_start_ticks(start_ticks);
+    request.set_boot_id(boot_id);
+    return ErrorReasonOf(Create(request).status()) == reason::kTaskMissing;
+  };
+  EXPECT_TRUE(refused(id.start_ticks - 1, ""));
+  EXPECT_TRUE(refused(id.start_ticks, "another"));
+  EXPECT_TRUE(refused(0, "another"));
+  ExpectNothingHappened();
+  EXPECT_FALSE(refused(id.start_ticks, boot));
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  // Asked again, of it and of another that had the PID.
+  EXPECT_TRUE(Create(request)->already_existed());
+  request.set_start_ticks(id.start_ticks - 1);
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kNameTaken);
+}
+
+TEST_F(CheckpointTest, OptionThatIsNotKnownDoesNotTouchTheTask) {
+  v1::CreateSnapshotRequest request = Request("a");
+  ASSERT_TRUE(request.mutable_options()->ParseFromString("\x98\x06\x01"));
+  EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kOptionInvalid);
+  EXPECT_EQ(engine_.dumps, 0);
+  ExpectNothingHappened();
+}
+
 TEST_F(CheckpointTest, CancelledBeforeItBeginsDoesNotTouchTheTask) {
   cancellation_.Cancel();
   EXPECT_TRUE(absl::IsCancelled(Create(Request("a")).status()));

@@ -94,10 +94,11 @@ class SignalEngine : public Engine {
   }
 
   absl::StatusOr<RestoreOutcome> Restore(
-      const RestoreRequest& request, const RestoreCallbacks& callbacks,
+      const RestoreRequest& /*request*/, const RestoreCallbacks& callbacks,
       Cancellation* /*cancellation*/) override {
     RestoreOutcome outcome;
-    outcome.pid = request.root;
+    // The one that there is: who asks again is told of it.
+    outcome.pid = task_;
     outcome.placement.cgroup = "/c";
     auto self = ProcFs().ReadTask(getpid());
     if (!self.ok()) return self.status();
@@ -375,10 +376,13 @@ INSTANTIATE_TEST_SUITE_P(Modes, CheckpointFaults, testing::Bool(),
                            return info.param ? "LeftRunning" : "Killed";
                          });
 
-TEST(RestoreFaults, SnapshotStaysAndTasksRunOrAreGone) {
+class RestoreFaults : public testing::TestWithParam<bool> {};
+
+TEST_P(RestoreFaults, SnapshotStaysAndTasksRunOrAreGone) {
   const Work restore = [](Operations* operations) {
     v1::RestoreSnapshotRequest request;
     request.set_name("a");
+    if (GetParam()) request.set_request_id("r");
     Cancellation never;
     return operations
         ->Restore(
@@ -398,7 +402,13 @@ TEST(RestoreFaults, SnapshotStaysAndTasksRunOrAreGone) {
       if (!result.has_value()) world.engine().EndOfSnapd(false);
       const auto next = world.Restart();
       EXPECT_TRUE(IsWhole(*next));
-      EXPECT_THAT(next->Staging(), IsEmpty());
+      // Nothing, or the result that the next snapd has found.
+      const auto kept = next->catalog().records().List();
+      for (const std::string& uid : *kept) {
+        EXPECT_TRUE(next->catalog().records().Read(uid)->has_result());
+      }
+      EXPECT_LE(kept->size(), GetParam() && !result.has_value() ? 1u : 0u);
+      EXPECT_EQ(next->Staging().size(), kept->size());
       // None that has not run is left, and none that has run was ended.
       EXPECT_EQ(world.criu().restoring, world.criu().agreed);
       if (result.has_value()) {
@@ -407,6 +417,11 @@ TEST(RestoreFaults, SnapshotStaysAndTasksRunOrAreGone) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Ids, RestoreFaults, testing::Bool(),
+                         [](const auto& info) {
+                           return info.param ? "WithId" : "WithoutId";
+                         });
 
 TEST(DeleteFaults, SnapshotIsWholeOrGone) {
   const Work remove = [](Operations* operations) {

@@ -13,6 +13,8 @@
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "host/task/machine.h"
+#include "snapd/ops/operations.h"
+#include "snapd/ops/pool_holder.h"
 #include "snapd/ops/recovery.h"
 #include "snapd/store/catalog.h"
 #include "tests/unit/base/child.h"
@@ -232,6 +234,58 @@ TEST_F(ReconcileTest, LeavesAPublicationThatItCannotReadToTheNext) {
   }
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+}
+
+// It is not to be taken for the result of a call that asks again.
+TEST_F(ReconcileTest, PublicationThatIsNotTakenBackYetIsNobodysSnapshot) {
+  Child task;
+  const internal::Operation operation = OperationOn(task);
+  Publish(operation);
+  pool_.reset();
+  FakeEngine engine(&task);
+  PoolHolder holder(
+      [this]() -> absl::StatusOr<std::unique_ptr<Pool>> {
+        return TestPool::Open(temp_.path());
+      },
+      proc_, &engine);
+  // To staging, of which it was.
+  const auto fail = [&] {
+    return ScopedFileFault(FailWith(EIO, "rename", operation.uid()));
+  };
+  {
+    const ScopedFileFault fault = fail();
+    ASSERT_TRUE(holder.Get().ok());
+  }
+  Catalog& catalog = (*holder.Get())->catalog;
+  EXPECT_EQ(ErrorReasonOf(catalog.Read("a").status()),
+            reason::kSnapshotUnreadable);
+  Operations operations(
+      &holder, &engine, proc_,
+      {.sync = [](const std::vector<SyncTarget>&, absl::Duration,
+                  const Cancellation&) { return SyncOutcome(); },
+       .find = [](const ProcFs&, const std::vector<TaskInfo>&,
+                  const std::vector<UsedFile>&, const FindingsInput&)
+           -> absl::StatusOr<std::vector<v1::Finding>> {
+         return std::vector<v1::Finding>();
+       }});
+  v1::CreateSnapshotRequest request;
+  request.set_pid(task.pid());
+  request.set_name("a");
+  Cancellation never;
+  const auto create = [&] {
+    return operations.Create(
+        {.uid = 0, .gid = 0}, request, [](v1::ProgressPhase) {}, &never);
+  };
+  {
+    const ScopedFileFault fault = fail();
+    EXPECT_EQ(ErrorReasonOf(create().status()), reason::kBusy);
+    EXPECT_EQ(task.State(), 'R');
+  }
+  // The next call takes it back first.
+  auto result = create();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE(result->already_existed());
+  EXPECT_EQ(task.State(), 'Z');
 }
 
 TEST_F(ReconcileTest, LeavesAnotherSnapshotOfThatNameAlone) {

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/errors.h"
+
 namespace daxsnap {
 namespace {
 
@@ -25,6 +27,23 @@ TEST(RequestOptions, OldFieldsOfARestoreAreHeeded) {
   const v1::RestoreOptions options = OptionsOf(request);
   EXPECT_EQ(options.files(), v1::FILES_POLICY_ACCEPT);
   EXPECT_EQ(options.verify(), v1::VERIFY_POLICY_NEVER);
+}
+
+// Field 99 of options, and of a request.
+TEST(RequestOptions, FieldsThatAreNotKnownAreRefused) {
+  v1::CheckpointOptions newer;
+  ASSERT_TRUE(newer.ParseFromString("\x98\x06\x01"));
+  v1::CreateSnapshotRequest checkpoint;
+  EXPECT_TRUE(CheckKnown(checkpoint).ok());
+  *checkpoint.mutable_options() = newer;
+  EXPECT_EQ(ErrorReasonOf(CheckKnown(checkpoint)), reason::kOptionInvalid);
+  EXPECT_EQ(ErrorMetadataOf(CheckKnown(checkpoint))["field"], "options.99");
+  v1::RestoreSnapshotRequest restore;
+  EXPECT_TRUE(CheckKnown(restore).ok());
+  ASSERT_TRUE(restore.mutable_options()->ParseFromString("\x98\x06\x01"));
+  EXPECT_EQ(ErrorMetadataOf(CheckKnown(restore))["field"], "options.99");
+  ASSERT_TRUE(restore.ParseFromString("\x98\x06\x01"));
+  EXPECT_EQ(ErrorMetadataOf(CheckKnown(restore))["field"], "99");
 }
 
 TEST(RequestOptions, NewOnesCountMore) {

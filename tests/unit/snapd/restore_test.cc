@@ -40,8 +40,15 @@ class RestoreTest : public OperationsTestBase {
     request.set_name(name);
     request.mutable_options()->set_verify(verify_);
     request.set_request_id(request_id_);
+    if (!more_options_.empty()) {
+      EXPECT_TRUE(request.mutable_options()->ParseFromString(more_options_));
+    }
     return operations_.Restore(
-        caller, request, [](v1::ProgressPhase) {}, &cancellation_);
+        caller, request,
+        [this](v1::ProgressPhase phase) {
+          if (phase == cancel_at_) cancellation_.Cancel();
+        },
+        &cancellation_);
   }
 
   void Change(const std::function<void(v1::Manifest*)>& change) {
@@ -61,6 +68,8 @@ class RestoreTest : public OperationsTestBase {
 
   v1::VerifyPolicy verify_ = v1::VERIFY_POLICY_UNSPECIFIED;
   std::string request_id_;
+  std::string more_options_;
+  v1::ProgressPhase cancel_at_ = v1::PROGRESS_PHASE_UNSPECIFIED;
   Cancellation cancellation_;
 };
 
@@ -380,6 +389,21 @@ TEST_F(RestoreTest, CancelledBeforeTheTasksRunLeavesNothing) {
   EXPECT_THAT(pool_->Staging(), ::testing::IsEmpty());
 }
 
+// Who gives up before hearing that they run is right to say so.
+TEST_F(RestoreTest, CancelledWhenItSaysThatTheTasksWillRunLeavesNothing) {
+  cancel_at_ = v1::PROGRESS_PHASE_RESUMING;
+  EXPECT_TRUE(absl::IsCancelled(Restore("a").status()));
+  EXPECT_THAT(pool_->Staging(), ::testing::IsEmpty());
+}
+
+TEST_F(RestoreTest, OptionThatIsNotKnownStartsNothing) {
+  engine_.on_point = [](const std::string& point) {
+    ADD_FAILURE() << "the engine was asked to " << point;
+  };
+  more_options_ = "\x98\x06\x01";
+  EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kOptionInvalid);
+}
+
 TEST_F(RestoreTest, CancelledOnceTheTasksRunHasItsResult) {
   engine_.on_point = [this](const std::string& point) {
     if (point == "resuming") cancellation_.Cancel();
@@ -395,7 +419,7 @@ TEST_F(RestoreTest, AskedAgainWithTheSameIdGivesTheSameAnswer) {
   auto first = Restore("a");
   ASSERT_TRUE(first.ok()) << first.status();
   EXPECT_FALSE(first->already_running());
-  EXPECT_THAT(pool_->Staging(), ::testing::SizeIs(1));
+  EXPECT_THAT(pool_->Staging(), ::testing::IsEmpty());
   engine_.on_point = [](const std::string& point) {
     ADD_FAILURE() << "the engine was asked to " << point;
   };
@@ -416,6 +440,64 @@ TEST_F(RestoreTest, AskedAgainWithTheSameIdGivesTheSameAnswer) {
   }
   EXPECT_EQ(ErrorReasonOf(Restore("a", {.uid = 1001, .gid = 7}).status()),
             reason::kPermissionDenied);
+}
+
+// The same ID is no leave to answer for something else.
+TEST_F(RestoreTest, IdOfAnotherRestoreIsRefused) {
+  Child root;
+  engine_.restored_pid = root.pid();
+  request_id_ = "r";
+  ASSERT_TRUE(Restore("a").ok());
+  verify_ = v1::VERIFY_POLICY_ALWAYS;
+  EXPECT_EQ(ErrorMetadataOf(Restore("a").status())["field"], "request_id");
+  verify_ = v1::VERIFY_POLICY_UNSPECIFIED;
+  EXPECT_TRUE(Restore("a")->already_running());
+  Change([](v1::Manifest* manifest) {
+    manifest->mutable_snapshot()->set_uid("that of a later one");
+  });
+  EXPECT_EQ(ErrorMetadataOf(Restore("a").status())["field"], "request_id");
+}
+
+TEST_F(RestoreTest, FullPoolStillKnowsTheResult) {
+  Child root;
+  engine_.restored_pid = root.pid();
+  request_id_ = "r";
+  const ScopedFileFault fault(FailWith(ENOSPC, "create", ".operation"));
+  ASSERT_TRUE(Restore("a").ok());
+  EXPECT_THAT(pool_->Staging(), ::testing::IsEmpty());
+  auto again = Restore("a");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(again->already_running());
+  root.Kill();
+  again = Restore("a");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_FALSE(again->already_running());
+}
+
+TEST_F(RestoreTest, ResultsAreThereForTheNextSnapd) {
+  TempDirectory kept;
+  Child root;
+  engine_.restored_pid = root.pid();
+  v1::RestoreSnapshotRequest request;
+  request.set_name("a");
+  const auto restore = [&](const std::string& id) {
+    request.set_request_id(id);
+    Operations snapd(&holder_, &engine_, ProcFs(), Host(), kept.path());
+    return snapd.Restore(
+        kRoot, request, [](v1::ProgressPhase) {}, &cancellation_);
+  };
+  const auto results = [&] {
+    return ListDirectory(OpenDirectory(AT_FDCWD, kept.path())->get())->size();
+  };
+  ASSERT_TRUE(restore("r").ok());
+  auto again = restore("r");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(again->already_running());
+  EXPECT_EQ(results(), 1u);
+  // Nobody asks for tasks that have ended: the next restore forgets them.
+  root.Kill();
+  ASSERT_TRUE(restore("").ok());
+  EXPECT_EQ(results(), 0u);
 }
 
 TEST_F(RestoreTest, SameIdRestoresAnewOnceTheTasksAreGone) {
