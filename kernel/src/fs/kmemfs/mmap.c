@@ -153,6 +153,12 @@ static int kmemfs_writepages(struct address_space *mapping, struct writeback_con
 	return error;
 }
 
+/* Most files have none. Who wants to know it of the next moment holds invalidate_lock. */
+static bool kmemfs_has_folios(const struct inode *inode)
+{
+	return READ_ONCE(inode->i_mapping->nrpages);
+}
+
 /*
  * The folio of a file page if there is one, locked, and clean: the table has its
  * content, which stays so until kmemfs_unlock_cached(). NULL if there is none, and
@@ -163,7 +169,7 @@ struct folio *kmemfs_lock_cached(struct inode *inode, unsigned long index)
 	struct folio *folio;
 	int r;
 
-	if (!inode->i_mapping->nrpages)
+	if (!kmemfs_has_folios(inode))
 		return NULL;
 	folio = filemap_lock_folio(inode->i_mapping, index);
 	if (IS_ERR(folio))
@@ -259,14 +265,14 @@ void kmemfs_drop_cached(struct inode *inode, unsigned long index, unsigned long 
 {
 	loff_t from = (loff_t)index << PAGE_SHIFT;
 
-	if (nr && inode->i_mapping->nrpages)
+	if (nr && kmemfs_has_folios(inode))
 		truncate_pagecache_range(inode, from, from + ((loff_t)nr << PAGE_SHIFT) - 1);
 }
 
 /* Is there a folio for any page of the range? */
 bool kmemfs_any_cached(struct inode *inode, loff_t pos, size_t len)
 {
-	return inode->i_mapping->nrpages &&
+	return kmemfs_has_folios(inode) &&
 	       filemap_range_has_page(inode->i_mapping, pos, pos + len - 1);
 }
 

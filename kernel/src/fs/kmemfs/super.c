@@ -52,7 +52,7 @@ void kmemfs_stop(struct kmemfs *k, const char *what, const char *why)
 {
 	if (k->failed)
 		return;
-	k->failed = true;
+	WRITE_ONCE(k->failed, true);
 	k->sb->s_flags |= SB_RDONLY;
 	pr_crit("%s: %s: %s; read-only from now on, generation %llu stays the last\n",
 		k->kp->name, what, why, k->root.generation);
@@ -66,7 +66,7 @@ void kmemfs_fail(struct kmemfs *k, const char *why)
 /* For those who have a file open since before it failed */
 int kmemfs_writable(const struct inode *inode)
 {
-	return kmemfs_of(inode)->failed ? -EROFS : 0;
+	return READ_ONCE(kmemfs_of(inode)->failed) ? -EROFS : 0;
 }
 
 static void kmemfs_commit_work(struct work_struct *work)
@@ -417,7 +417,7 @@ static int kmemfs_reconfigure(struct fs_context *fc)
 	struct kmemfs_context *ctx = fc->fs_private;
 	int r = 0;
 
-	if (k->failed && !(fc->sb_flags & SB_RDONLY)) {
+	if (READ_ONCE(k->failed) && !(fc->sb_flags & SB_RDONLY)) {
 		errorfc(fc, "%s, see the kernel's log", READ_ONCE(k->kp->not_durable) ?
 			"the device cannot make data durable" : "what is stored is damaged");
 		return -EROFS;
