@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a damaged pool can be read, and what damage is named."""
 
+import hashlib
 import re
 import struct
 import subprocess
@@ -165,6 +166,63 @@ if VERSION == 2:
         for directory, now in moved.items():
             for f in range(12):
                 self.assertEqual(found["files"][f"{now}/f{f}"], self.whole["files"][f"{directory}/f{f}"])
+
+    def number_of(self, name):
+        """Of the inode"""
+        for page in map(self.vm.read, self.tree[b"INOD"]):
+            for at in range(64, PAGE - 575, 576):
+                if page[at + 320:at + 320 + page[at + 319]] == name:
+                    return struct.unpack_from("<Q", page, at)[0]
+        self.fail(f"no {name}")
+
+    def tree_without_end(self, ino):
+        """317,520 ways to one page of data and 503 holes, in four pages of a tree: all that an inode needs for that."""
+        data = next(run[0] for segment in map(self.vm.read, self.tree[b"SEGM"])
+                    for run in struct.iter_unpack("<II", segment[64:]) if run[0])
+        uuid, generation = mutation.head_of(self.vm.read(self.leaf(ino)[0]))[2:]
+        # Before all that the pool has: it begins at the end of the device.
+        free = min([data] + sum(self.tree.values(), [])) - 2048
+        changed, length, ways, top = {}, 504, 1, 0
+        for level, entries in enumerate((504, 252, 252, 5)):
+            if level:
+                content, length, ways = struct.pack("<IIQ", top, 0, length) * entries, length * entries, ways * entries
+            else:
+                content = struct.pack("<II", data, 1) + struct.pack("<II", 0, 1) * (entries - 1)
+            top = free + level
+            changed[top] = (struct.pack("<4sI16sQQIIQ8x", b"NODE" if level else b"SEGM", 0, uuid, generation, top,
+                                        entries, level, length) + content).ljust(PAGE, b"\0")
+        number, at = self.leaf(ino)
+        page = bytearray(self.vm.read(number))
+        struct.pack_into("<Q", page, at + 16, length * PAGE)
+        struct.pack_into("<QQQ", page, at + 56, top, ways, ways)
+        struct.pack_into("<I", page, at + 92, level)
+        changed[number] = bytes(page)
+        slot, _ = mutation.ruling_slot(self.vm)
+        page = bytearray(self.vm.read(slot))
+        meta, pages = struct.unpack_from("<QQ", page, 96)
+        struct.pack_into("<QQ", page, 96, meta + 4, pages + ways)
+        changed[slot] = bytes(page)
+        return {n: page[:4] + mutation.crc_of(page).to_bytes(4, "little") + page[8:] for n, page in changed.items()}
+
+    def test_a_tree_that_is_reached_without_end(self):
+        """It ends, with an error, for those of its pages that have not been reached; other files are whole."""
+        self.fill(2)
+        ino = self.number_of(b"sparse")
+        for page, data in self.tree_without_end(ino).items():
+            self.vm.write(page, data)
+        self.attach()
+        self.assertRegex(self.vm.kernel_log(), r"dax0\.0: kmemfs: generation \d+ does not hold: "
+                         rf"inode {ino}: too many pages of shared trees.*; attached read-only")
+        said = self.vm.shell("""set -e
+            mount -r -t kmemfs dax0.0 /mnt/pool; cd /mnt/pool
+            for page in 0 70000000 160030079; do
+              dd if=sparse of=/root/page bs=4096 skip=$page count=1 2>/dev/null && echo read || echo refused
+            done
+            cat d0/f1 | md5sum; cat d7/f11 | md5sum""").splitlines()
+        whole = [hashlib.md5(name * 1000).hexdigest() + "  -" for name in (b"0.1", b"7.11")]
+        self.assertEqual(said, ["read", "refused", "refused"] + whole)
+        self.vm.shell("umount /mnt/pool")
+        self.reboot()
 
     def test_many_names_that_are_the_same(self):
         """Each gets a number of its own at once: a mount does not try all those before."""

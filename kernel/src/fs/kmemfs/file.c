@@ -57,7 +57,8 @@ static size_t kmemfs_read_pages(const struct kmemfs_inode *ki, u32 *pages, unsig
 	size_t done = 0;
 
 	while (i < nr) {
-		bool whole = PAGE_ALIGNED(pos) && end - pos >= PAGE_SIZE &&
+		/* fresh memory is taken for a hole, which may be none where something is lost */
+		bool whole = PAGE_ALIGNED(pos) && end - pos >= PAGE_SIZE && !ki->damaged &&
 			     iov_iter_count(to) >= PAGE_SIZE;
 
 		copy = nr - i;
