@@ -262,7 +262,7 @@ TEST_F(ReconcileTest, PublicationThatIsNotTakenBackYetIsNobodysSnapshot) {
   Operations operations(
       &holder, &engine, proc_,
       {.sync = [](const std::vector<SyncTarget>&, absl::Duration,
-                  const Cancellation&) { return SyncOutcome(); },
+                  const Cancellation&, int) { return SyncOutcome(); },
        .find = [](const ProcFs&, const std::vector<TaskInfo>&,
                   const std::vector<UsedFile>&, const FindingsInput&)
            -> absl::StatusOr<std::vector<v1::Finding>> {
