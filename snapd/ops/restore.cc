@@ -94,23 +94,29 @@ absl::Status Restore::ReadSnapshot() {
   return CheckSnapshotAccess(caller_, manifest_.snapshot().owner_uid(), name_);
 }
 
-absl::Status Restore::ReadResults() {
+absl::Status Restore::ReadRecords() {
   const Records& records = parts_.catalog->records();
+  auto uids = records.List();
+  if (!uids.ok()) return uids.status();
+  absl::Status unread;
+  for (const std::string& uid : *uids) {
+    auto record = records.Read(uid);
+    if (record.ok()) {
+      if (record->has_result()) results_.push_back(*std::move(record));
+    } else if (!absl::IsNotFound(record.status()) &&
+               !absl::IsDataLoss(record.status())) {
+      // One that is not this call's, or has just gone, is none.
+      unread.Update(record.status());
+    }
+  }
+  return unread;
+}
+
+absl::Status Restore::ReadResults() {
   auto boot_id = parts_.proc->BootId();
   if (!boot_id.ok()) return boot_id.status();
   results_ = parts_.kept_results->All();
-  auto uids = records.List();
-  if (!uids.ok()) return uids.status();
-  for (const std::string& uid : *uids) {
-    auto record = records.Read(uid);
-    // One that is not this call's, or has just gone.
-    if (absl::IsNotFound(record.status()) ||
-        absl::IsDataLoss(record.status())) {
-      continue;
-    }
-    if (!record.ok()) return record.status();
-    if (record->has_result()) results_.push_back(*std::move(record));
-  }
+  unread_ = ReadRecords();
   for (auto result = results_.begin(); result != results_.end();) {
     absl::StatusOr<bool> lives_on = false;
     if (result->boot_id() == *boot_id) {
@@ -122,7 +128,7 @@ absl::Status Restore::ReadResults() {
       continue;
     }
     // Nobody will ask for it any more.
-    (void)records.Remove(result->uid());
+    (void)parts_.catalog->records().Remove(result->uid());
     parts_.kept_results->Remove(result->uid());
     result = results_.erase(result);
   }
@@ -131,9 +137,8 @@ absl::Status Restore::ReadResults() {
 
 absl::StatusOr<std::optional<v1::RestoreSnapshotResult>> Restore::FindDone() {
   if (absl::Status read = ReadResults(); !read.ok()) return read;
-  if (request_.request_id().empty()) return std::nullopt;
   for (internal::Operation& record : results_) {
-    if (record.name() != name_ ||
+    if (request_.request_id().empty() || record.name() != name_ ||
         record.request_id() != request_.request_id()) {
       continue;
     }
@@ -153,6 +158,16 @@ absl::StatusOr<std::optional<v1::RestoreSnapshotResult>> Restore::FindDone() {
     result.set_already_running(true);
     return result;
   }
+  if (unread_.ok()) return std::nullopt;
+  // Tasks that have the snapshot's PIDs may be those that this call asks for.
+  // A pool that takes nothing has no record of this boot.
+  if (!request_.request_id().empty() && parts_.pool->CheckWritable().ok() &&
+      !CheckPidsFree(manifest_, *parts_.proc).ok()) {
+    return unread_;
+  }
+  LogWarning(absl::StrCat(
+      "the restore of ", name_,
+      " goes on without a record that cannot be read: ", unread_.message()));
   return std::nullopt;
 }
 

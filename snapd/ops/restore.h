@@ -42,6 +42,8 @@ class Restore : private RecordedOperation {
   absl::StatusOr<std::optional<v1::RestoreSnapshotResult>> FindDone();
   // Reads results of restores whose root tasks live, and forgets the others.
   absl::Status ReadResults();
+  // Adds those of the pool, and says what of it cannot be read.
+  absl::Status ReadRecords();
   absl::Status CheckMachine() const;
   // Whether what is restored is what was stored, if anybody asks.
   absl::Status Verify();
@@ -59,6 +61,8 @@ class Restore : private RecordedOperation {
 
   v1::Manifest manifest_;
   std::vector<internal::Operation> results_;
+  // Why there may be more.
+  absl::Status unread_;
   bool recorded_ = false;
   bool noted_ = false;  // the record is there, of this step or an earlier one
   v1::RestoreSnapshotResult result_;

@@ -500,6 +500,37 @@ TEST_F(RestoreTest, ResultsAreThereForTheNextSnapd) {
   EXPECT_EQ(results(), 0u);
 }
 
+// A damaged pool is what one restores from.
+TEST_F(RestoreTest, RecordThatCannotBeReadIsNoReasonNotToRestore) {
+  internal::Operation record;
+  record.set_uid("0123456789abcdef");
+  ASSERT_TRUE(catalog().records().Write(record).ok());
+  const ScopedFileFault fault(FailWith(EIO, "open", ".operation"));
+  for (const char* id : {"", "r"}) {
+    request_id_ = id;
+    const absl::Status status = Restore("a").status();
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  // It may be that of the tasks that run.
+  const Child child;
+  Change([&](v1::Manifest* manifest) {
+    manifest->add_tasks()->mutable_task()->set_pid(child.pid());
+  });
+  EXPECT_EQ(ErrnoNameOf(Restore("a").status()), "EIO");
+  request_id_.clear();
+  EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kPidInUse);
+  request_id_ = "r";
+  pool_->writable = absl::FailedPreconditionError("read-only");
+  EXPECT_EQ(ErrorReasonOf(Restore("a").status()), reason::kPidInUse);
+}
+
+TEST_F(RestoreTest, RecordsThatCannotBeListedAreNoReasonNotToRestore) {
+  const ScopedFileFault fault(FailWith(EIO, "list", ""));
+  request_id_ = "r";
+  const absl::Status status = Restore("a").status();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 TEST_F(RestoreTest, SameIdRestoresAnewOnceTheTasksAreGone) {
   Child root;
   engine_.restored_pid = root.pid();
