@@ -27,6 +27,7 @@ namespace {
 constexpr char kLost[] = "lost";
 constexpr char kRecordPrefix[] = "sync.";
 constexpr size_t kMaxFile = size_t{64} << 20;
+constexpr int kLookEachMs = 100;
 constexpr char kKilled[] = "the process that synced it was killed";
 
 // The tasks above the first of a tree, from its parent on.
@@ -40,6 +41,13 @@ std::vector<TaskId> AncestorsOf(const ProcFs& proc,
     pid = task->parent_pid;
   }
   return ancestors;
+}
+
+// For poll().
+int MillisecondsTo(absl::Time deadline) {
+  const absl::Duration left =
+      std::clamp(deadline - absl::Now(), absl::ZeroDuration(), absl::Hours(24));
+  return static_cast<int>(absl::ToInt64Milliseconds(left)) + 1;
 }
 
 absl::Status CannotRecord(const std::string& directory, int error) {
@@ -189,10 +197,11 @@ SyncFailures::Pendings::iterator SyncFailures::Settle(Pendings::iterator at) {
   std::optional<Record> record;
   if (bytes.ok()) record = ParseRecord(*bytes);
   if (!record.has_value()) {
-    LogWarning(absl::StrCat("cannot read ", path,
-                            ": what a sync has lost is not "
-                            "known: ",
-                            bytes.status().message()));
+    if (!std::exchange(pending.told, true)) {
+      LogWarning(absl::StrCat(
+          "cannot read ", path,
+          ": what a sync has lost is not known: ", bytes.status().message()));
+    }
     return alive || !bytes.ok() ? std::next(at) : pending_.erase(at);
   }
   std::map<uint32_t, SyncStep> last;
@@ -316,10 +325,14 @@ void SyncFailures::LoadPending(int directory, const std::string& name) {
 absl::StatusOr<std::vector<SyncFailures::Suspicion>> SyncFailures::Check(
     const std::vector<TaskInfo>& tree, const std::vector<SyncTarget>& targets,
     absl::Time deadline, const Cancellation& cancellation) {
+  if (deadline == absl::InfinitePast()) {
+    const std::lock_guard lock(mutex_);
+    SettleAll();
+    return SuspicionsOf(tree, targets, {});
+  }
   std::set<dev_t> devices;
   for (const SyncTarget& target : targets) devices.insert(target.device);
   std::vector<std::pair<dev_t, std::shared_ptr<Cancellation>>> others;
-  std::set<dev_t> unknown;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [name, pending] : pending_) {
@@ -331,29 +344,43 @@ absl::StatusOr<std::vector<SyncFailures::Suspicion>> SyncFailures::Check(
       }
     }
   }
+  std::set<dev_t> unknown;
   for (const auto& [device, ended] : others) {
-    while (absl::Now() < deadline && !ended->cancelled()) {
+    while (!ended->cancelled() && absl::Now() < deadline) {
       pollfd poll_for[] = {
           {.fd = ended->fd(), .events = POLLIN, .revents = 0},
           {.fd = cancellation.fd(), .events = POLLIN, .revents = 0}};
-      const int64_t left_ms = absl::ToInt64Milliseconds(
-          std::min(deadline - absl::Now(), absl::Hours(24)));
-      (void)poll(poll_for, 2, static_cast<int>(left_ms) + 1);
+      (void)poll(poll_for, 2, MillisecondsTo(deadline));
       if (cancellation.cancelled()) return CancelledError();
-      if (!ended->cancelled() && absl::Now() >= deadline) {
-        unknown.insert(device);
+    }
+    if (!ended->cancelled()) unknown.insert(device);
+  }
+  for (;;) {
+    {
+      const std::lock_guard lock(mutex_);
+      SettleAll();
+      const std::set<dev_t> left = LeftBehind(devices);
+      if (left.empty() || absl::Now() >= deadline) {
+        unknown.insert(left.begin(), left.end());
+        return SuspicionsOf(tree, targets, unknown);
       }
     }
+    // Nothing but their locks and records tells of their ends.
+    pollfd poll_for = {.fd = cancellation.fd(), .events = POLLIN, .revents = 0};
+    (void)poll(&poll_for, 1, std::min(MillisecondsTo(deadline), kLookEachMs));
+    if (cancellation.cancelled()) return CancelledError();
   }
-  const std::lock_guard lock(mutex_);
-  SettleAll();
+}
+
+std::set<dev_t> SyncFailures::LeftBehind(const std::set<dev_t>& devices) const {
+  std::set<dev_t> left;
   for (const auto& [name, pending] : pending_) {
     if (pending.ended != nullptr) continue;
     for (const LostWrites& target : pending.targets) {
-      unknown.insert(target.device);
+      if (devices.count(target.device) != 0) left.insert(target.device);
     }
   }
-  return SuspicionsOf(tree, targets, unknown);
+  return left;
 }
 
 std::vector<SyncFailures::Suspicion> SyncFailures::SuspicionsOf(

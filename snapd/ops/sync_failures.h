@@ -79,8 +79,9 @@ class SyncFailures {
   };
 
   // What `tree`, which uses `targets`, has written and may be lost. `deadline`:
-  // syncs of other calls are waited for as long, as one of them may be about to
-  // be told; not if it is in the past. CANCELLED.
+  // syncs of other calls, and those that were left behind, are waited for as
+  // long, as one of them may be about to be told. InfinitePast: says only what
+  // is known now. CANCELLED.
   absl::StatusOr<std::vector<Suspicion>> Check(
       const std::vector<TaskInfo>& tree, const std::vector<SyncTarget>& targets,
       absl::Time deadline, const Cancellation& cancellation);
@@ -103,6 +104,8 @@ class SyncFailures {
     // While a call waits for it: fires when it does so no more.
     std::shared_ptr<Cancellation> ended;
     UniqueFd record;
+    // It was logged that its record cannot be read.
+    bool told = false;
   };
 
   using Pendings = std::map<std::string, Pending>;
@@ -118,6 +121,8 @@ class SyncFailures {
   void SettleAll();
   // False if it could not be written down.
   bool Save();
+  // Those of the devices that a sync which no call waits for is not done with.
+  std::set<dev_t> LeftBehind(const std::set<dev_t>& devices) const;
   void End(const std::string& name, const std::vector<LostWrites>& lost);
   std::vector<Suspicion> SuspicionsOf(const std::vector<TaskInfo>& tree,
                                       const std::vector<SyncTarget>& targets,

@@ -64,7 +64,7 @@ class SyncFailuresTest : public testing::Test {
                              dev_t device) {
     const Cancellation never;
     const auto found =
-        failures->Check({task}, Uses({device}), absl::InfinitePast(), never);
+        failures->Check({task}, Uses({device}), absl::Now(), never);
     EXPECT_TRUE(found.ok()) << found.status();
     if (found->empty()) return "";
     return found->front().error.empty() ? "?" : found->front().error;
@@ -228,6 +228,44 @@ TEST_F(SyncFailuresTest, SyncsOfOthersAreWaitedFor) {
   ASSERT_TRUE(other.ok()) << other.status();
   cancellation.Cancel();
   EXPECT_TRUE(absl::IsCancelled(check(6, absl::Hours(1)).status()));
+}
+
+// Of a call that was cancelled, for example: nothing is wrong with the disk.
+TEST_F(SyncFailuresTest, SyncsThatWereLeftBehindAreWaitedFor) {
+  for (const int error : {0, EIO}) {
+    SyncFailures failures = Make();
+    auto sync = failures.Begin({task_}, Uses({6, 8}));
+    ASSERT_TRUE(sync.ok()) << sync.status();
+    const Worker worker(sync->record());
+    worker.Say(Begins(0));
+    worker.Say(Ends(0, 0));
+    worker.Say(Begins(1));
+    sync->Ended({});
+    const Cancellation cancellation;
+    const auto check = [&](dev_t device, absl::Time deadline) {
+      return failures.Check({task_}, Uses({device}), deadline, cancellation);
+    };
+    EXPECT_THAT(*check(6, absl::InfiniteFuture()), IsEmpty());
+    EXPECT_THAT(*check(8, absl::InfinitePast()), IsEmpty());
+    const auto late = check(8, absl::Now() + absl::Milliseconds(50));
+    ASSERT_EQ(late->size(), 1u);
+    EXPECT_EQ(late->front().error, "");
+    std::thread waiter([&] {
+      const auto found = check(8, absl::InfiniteFuture());
+      ASSERT_EQ(found->size(), error == 0 ? 0u : 1u);
+      if (error != 0) {
+        EXPECT_EQ(found->front().error, std::strerror(error));
+      }
+    });
+    Cancellation its;
+    its.Cancel();
+    EXPECT_TRUE(absl::IsCancelled(
+        failures.Check({task_}, Uses({8}), absl::InfiniteFuture(), its)
+            .status()));
+    worker.Say(Ends(1, error));
+    waiter.join();
+    EXPECT_EQ(check(8, absl::InfinitePast())->size(), error == 0 ? 0u : 1u);
+  }
 }
 
 TEST_F(SyncFailuresTest, WhatIsOfAnotherBootOrNotWholeIsForgotten) {
