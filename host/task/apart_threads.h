@@ -23,8 +23,9 @@ struct ApartThread {
   std::string part;
 };
 
-// Each thread and part once. Threads that are gone have none; what cannot be
-// read is an error. A kernel without kcmp(2) does not tell of "fd" and "cwd".
+// Each thread and part once. Threads that are gone or ending have none; what
+// cannot be read is an error. A kernel without kcmp(2), which CRIU needs, does
+// not tell of "fd", "cwd" and "mnt".
 absl::StatusOr<std::vector<ApartThread>> FindApartThreads(
     const ProcFs& proc, const std::vector<TaskInfo>& tree);
 

@@ -268,9 +268,7 @@ absl::StatusOr<std::vector<pid_t>> ProcFs::ReadThreads(pid_t pid) const {
 }
 
 absl::StatusOr<unsigned> ProcFs::ReadPolicy(pid_t pid, pid_t thread) const {
-  auto text = ReadFileAt(
-      AT_FDCWD, absl::StrCat(root_, "/", pid, "/task/", thread, "/stat"),
-      kMaxProcFile);
+  auto text = ReadThreadStat(pid, thread);
   if (!text.ok()) return text.status();
   const std::vector<std::string> fields = FieldsAfterComm(*text);
   unsigned policy = 0;
@@ -279,6 +277,24 @@ absl::StatusOr<unsigned> ProcFs::ReadPolicy(pid_t pid, pid_t thread) const {
     return absl::InternalError("cannot parse /proc/PID/task/TID/stat");
   }
   return policy;
+}
+
+absl::StatusOr<bool> ProcFs::IsEnding(pid_t pid, pid_t thread) const {
+  auto text = ReadThreadStat(pid, thread);
+  if (absl::IsNotFound(text.status())) return true;
+  if (!text.ok()) return text.status();
+  TaskInfo info;
+  if (absl::Status parsed = ParseStat(*text, &info); !parsed.ok()) {
+    return parsed;
+  }
+  return info.exiting || info.state == 'Z' || info.state == 'X';
+}
+
+absl::StatusOr<std::string> ProcFs::ReadThreadStat(pid_t pid,
+                                                   pid_t thread) const {
+  return ReadFileAt(AT_FDCWD,
+                    absl::StrCat(root_, "/", pid, "/task/", thread, "/stat"),
+                    kMaxProcFile);
 }
 
 absl::StatusOr<std::vector<TaskInfo>> ProcFs::ReadTree(pid_t root) const {

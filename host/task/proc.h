@@ -111,6 +111,10 @@ class ProcFs {
   // no such thread.
   absl::StatusOr<unsigned> ReadPolicy(pid_t pid, pid_t thread) const;
 
+  // Whether a thread of a process is ending, so that it has given up some of
+  // what it had, or is gone.
+  absl::StatusOr<bool> IsEnding(pid_t pid, pid_t thread) const;
+
   // Open descriptors; NOT_FOUND if there is no such task.
   absl::StatusOr<std::vector<FdInfo>> ReadFds(pid_t pid) const;
 
@@ -149,6 +153,8 @@ class ProcFs {
   const std::string& root() const { return root_; }
 
  private:
+  absl::StatusOr<std::string> ReadThreadStat(pid_t pid, pid_t thread) const;
+
   std::string root_;
 };
 

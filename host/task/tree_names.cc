@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -173,10 +174,53 @@ class Reader {
   }
 
  private:
+  // What is read of a task when the first of its descriptors needs it.
+  class Task {
+   public:
+    Task(const ProcFs& proc, pid_t pid) : proc_(proc), pid_(pid) {}
+
+    pid_t pid() const { return pid_; }
+
+    absl::StatusOr<const std::vector<MountInfo>*> Mounts() {
+      if (!mounts_.has_value()) {
+        auto read = proc_.ReadMounts(pid_);
+        if (!read.ok()) return read.status();
+        mounts_ = *std::move(read);
+      }
+      return &*mounts_;
+    }
+
+    // A copy of its descriptor. NOT_FOUND if it has none of that number.
+    absl::StatusOr<UniqueFd> Take(int number) {
+      if (!pidfd_.valid()) {
+        pidfd_.reset(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
+      }
+      UniqueFd taken;
+      if (pidfd_.valid()) {
+        taken.reset(static_cast<int>(
+            syscall(SYS_pidfd_getfd, pidfd_.get(), number, 0)));
+      }
+      if (taken.valid()) return taken;
+      const int error = errno;
+      if (error == ESRCH || error == EBADF) {
+        return absl::NotFoundError(
+            absl::StrCat("pid ", pid_, " has it no more"));
+      }
+      return ErrnoError(error,
+                        absl::StrCat("cannot take a socket of pid ", pid_));
+    }
+
+   private:
+    const ProcFs& proc_;
+    const pid_t pid_;
+    UniqueFd pidfd_;
+    std::optional<std::vector<MountInfo>> mounts_;
+  };
+
   absl::Status AddAll(pid_t pid) {
     auto fds = proc_.ReadFdTargets(pid);
     if (!fds.ok()) return fds.status();
-    std::optional<std::vector<MountInfo>> mounts;
+    Task task(proc_, pid);
     for (const FdInfo& fd : *fds) {
       const bool socket = absl::StartsWith(fd.target, "socket:[");
       const bool watches = absl::StrContains(fd.target, "inotify") ||
@@ -188,21 +232,28 @@ class Reader {
                .second) {
         continue;
       }
-      if (!mounts.has_value()) {
-        auto read = proc_.ReadMounts(pid);
-        if (!read.ok()) return read.status();
-        mounts = *std::move(read);
-      }
-      absl::Status added = socket ? AddSocket(pid, fd.fd, *mounts)
-                                  : AddWatches(pid, fd.fd, *mounts);
+      absl::Status added =
+          socket ? AddSocket(&task, fd.fd) : AddWatches(&task, fd.fd);
       // Closed meanwhile.
       if (!added.ok() && !absl::IsNotFound(added)) return added;
     }
     return absl::OkStatus();
   }
 
-  absl::Status AddSocket(pid_t pid, int number,
-                         const std::vector<MountInfo>& mounts) {
+  // One call that tells most sockets from those that can have a name: there may
+  // be ten thousand, and the tasks stand still.
+  bool MayBeUnix(pid_t pid, int number) const {
+    // "UNIX", "UNIX-STREAM" or "TCP", with its end.
+    std::array<char, 64> protocol = {};
+    const ssize_t size =
+        getxattr(absl::StrCat(proc_.root(), "/", pid, "/fd/", number).c_str(),
+                 "system.sockprotoname", protocol.data(), protocol.size() - 1);
+    return size <= 0 || absl::StartsWith(protocol.data(), "UNIX");
+  }
+
+  absl::Status AddSocket(Task* task, int number) {
+    const pid_t pid = task->pid();
+    if (!MayBeUnix(pid, number)) return absl::OkStatus();
     auto text = FdInfoOf(pid, number);
     if (!text.ok()) return text.status();
     for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
@@ -213,14 +264,11 @@ class Reader {
         names_.in_flight.push_back(flight);
       }
     }
-    const UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-    if (!pidfd.valid()) return GoneOr(pid);
-    const UniqueFd socket(
-        static_cast<int>(syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
-    if (!socket.valid()) return GoneOr(pid);
-    if (!IsBoundAgain(socket.get())) return absl::OkStatus();
+    auto socket = task->Take(number);
+    if (!socket.ok()) return socket.status();
+    if (!IsBoundAgain(socket->get())) return absl::OkStatus();
     // Opens nothing: an O_PATH descriptor of what the socket is bound to.
-    const UniqueFd bound(ioctl(socket.get(), SIOCUNIXFILE));
+    const UniqueFd bound(ioctl(socket->get(), SIOCUNIXFILE));
     if (!bound.valid()) {
       // Without a name, or with one that is none of files.
       if (errno == ENOENT) return absl::OkStatus();
@@ -245,9 +293,12 @@ class Reader {
       return absl::OkStatus();
     }
     Fill(info, &file);
+    auto mounts = task->Mounts();
+    if (!mounts.ok()) return mounts.status();
     const int id = static_cast<int>(info.stx_mnt_id);
     SetMount(
-        mounts, [id](const MountInfo& mount) { return mount.id == id; }, &file);
+        **mounts, [id](const MountInfo& mount) { return mount.id == id; },
+        &file);
     names_.sockets.push_back(std::move(file));
     return absl::OkStatus();
   }
@@ -267,17 +318,19 @@ class Reader {
     return getpeername(socket, reinterpret_cast<sockaddr*>(&peer), &size) != 0;
   }
 
-  absl::Status AddWatches(pid_t pid, int number,
-                          const std::vector<MountInfo>& mounts) {
+  absl::Status AddWatches(Task* task, int number) {
+    const pid_t pid = task->pid();
     auto text = FdInfoOf(pid, number);
     if (!text.ok()) return text.status();
+    auto mounts = task->Mounts();
+    if (!mounts.ok()) return mounts.status();
     for (const absl::string_view line : absl::StrSplit(*text, '\n')) {
       std::optional<Watch> watch = ParseWatch(line);
       if (!watch.has_value()) continue;
       const auto mount = std::find_if(
-          mounts.begin(), mounts.end(),
+          (*mounts)->begin(), (*mounts)->end(),
           [&](const MountInfo& at) { return at.device == watch->device; });
-      if (mount == mounts.end()) continue;
+      if (mount == (*mounts)->end()) continue;
       watch->question.mount_point = mount->mount_point;
       UsedFile& file = pending_.emplace_back();
       file.pid = pid;
@@ -323,15 +376,6 @@ class Reader {
     return ReadFileAt(AT_FDCWD,
                       absl::StrCat(proc_.root(), "/", pid, "/fdinfo/", number),
                       kMaxFdInfo);
-  }
-
-  // By errno, after a call on a task's descriptor.
-  static absl::Status GoneOr(pid_t pid) {
-    const int error = errno;
-    if (error == ESRCH || error == EBADF) {
-      return absl::NotFoundError(absl::StrCat("pid ", pid, " has it no more"));
-    }
-    return ErrnoError(error, absl::StrCat("cannot take a socket of pid ", pid));
   }
 
   static void Fill(const struct statx& info, UsedFile* file) {

@@ -7,10 +7,12 @@
 #include <sched.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -344,6 +346,69 @@ TEST_F(FindingsTest, ThreadsThatHaveWhatTheirProcessHasNot) {
                 if (unshare(CLONE_FS) != 0 || chdir("/proc") != 0) _exit(1);
               }),
               ElementsAre(Is(kUnsupported, kLost, "apart-thread")));
+}
+
+// A task with `count` threads more that end when the pipe is written to.
+ForkedTask TaskWithThreads(int pipe_end, int count) {
+  return ForkedTask([=] {
+    static std::atomic<int> ready = 0;
+    for (int i = 0; i < count; ++i) {
+      std::thread([pipe_end] {
+        ++ready;
+        char byte = 0;
+        (void)!read(pipe_end, &byte, 1);
+      }).detach();
+    }
+    while (ready < count) sched_yield();
+  });
+}
+
+TEST_F(FindingsTest, ThreadsThatEndHaveNothingOfTheirOwn) {
+  int pipe_ends[2];
+  ASSERT_EQ(pipe2(pipe_ends, O_CLOEXEC), 0);
+  const ForkedTask task = TaskWithThreads(pipe_ends[0], 1);
+  const auto threads = ProcFs().ReadThreads(task.pid());
+  ASSERT_TRUE(threads.ok() && threads->size() == 2) << threads.status();
+  const pid_t thread = threads->at(threads->at(0) == task.pid() ? 1 : 0);
+  // It is there as long as who traces it does not ask for its end.
+  ASSERT_EQ(ptrace(PTRACE_SEIZE, thread, nullptr, nullptr), 0);
+  ASSERT_EQ(write(pipe_ends[1], "", 1), 1);
+  siginfo_t end;
+  ASSERT_EQ(waitid(P_PID, thread, &end, WEXITED | WNOWAIT | __WALL), 0);
+  EXPECT_THAT(FindIn(task), IsEmpty());
+  EXPECT_EQ(ProcFs().ReadThreads(task.pid())->size(), 2u);
+  ASSERT_EQ(waitid(P_PID, thread, &end, WEXITED | __WALL), 0);
+  close(pipe_ends[0]);
+  close(pipe_ends[1]);
+}
+
+// The tasks stand still meanwhile.
+TEST_F(FindingsTest, ThreadsAndConnectionsTakeFewCalls) {
+  constexpr int kThreads = 50;
+  constexpr int kSockets = 200;
+  int pipe_ends[2];
+  ASSERT_EQ(pipe2(pipe_ends, O_CLOEXEC), 0);
+  std::vector<UniqueFd> sockets;
+  for (int i = 0; i < kSockets; ++i) {
+    sockets.emplace_back(socket(AF_INET, SOCK_STREAM, 0));
+  }
+  const ForkedTask plain([] {});
+  const ForkedTask rich = TaskWithThreads(pipe_ends[0], kThreads);
+  const auto calls = [this](const ForkedTask& task) {
+    int count = 0;
+    const ScopedFileFault counter(
+        [&](absl::string_view call, const std::string&) {
+          if (call == "open" || call == "link") ++count;
+          return 0;
+        });
+    EXPECT_THAT(FindIn(task), IsEmpty());
+    return count;
+  };
+  // Both have the sockets, whose links are read twice.
+  const int few = calls(plain);
+  EXPECT_LT(few, 5 * kSockets / 2);
+  EXPECT_LT(calls(rich) - few, 6 * kThreads);
+  for (const int end : pipe_ends) close(end);
 }
 
 // A socket at `path`, which may be relative.
