@@ -3,12 +3,14 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -32,6 +34,62 @@ bool IsGone(const absl::Status& status) {
   return absl::IsNotFound(status) || ErrnoNameOf(status) == "ENODEV";
 }
 
+// The IDs in a file of a cgroup; none if it is gone.
+absl::StatusOr<std::vector<pid_t>> ReadIds(int cgroup, const char* file) {
+  std::vector<pid_t> ids;
+  auto text = ReadFileAt(cgroup, file, kMaxProcs);
+  if (IsGone(text.status())) return ids;
+  if (!text.ok()) return text.status();
+  for (absl::string_view line :
+       absl::StrSplit(*text, '\n', absl::SkipEmpty())) {
+    pid_t id = 0;
+    if (!absl::SimpleAtoi(line, &id)) {
+      return absl::InternalError(absl::StrCat(file, " has \"", line, "\""));
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+// Those of a threaded cgroup are listed by their threads alone.
+absl::Status AddByThreads(int cgroup, std::set<pid_t>* pids) {
+  auto threads = ReadIds(cgroup, "cgroup.threads");
+  if (!threads.ok()) return threads.status();
+  const ProcFs proc;
+  for (const pid_t thread : *threads) {
+    auto task = proc.ReadTask(thread);
+    if (absl::IsNotFound(task.status())) continue;
+    if (!task.ok()) return task.status();
+    pids->insert(task->thread_group);
+  }
+  return absl::OkStatus();
+}
+
+// The processes in a cgroup, and in those below.
+absl::Status Add(int cgroup, std::set<pid_t>* pids) {
+  auto procs = ReadIds(cgroup, "cgroup.procs");
+  absl::Status added = procs.status();
+  if (procs.ok()) pids->insert(procs->begin(), procs->end());
+  if (ErrnoNameOf(added) == "EOPNOTSUPP") added = AddByThreads(cgroup, pids);
+  if (!added.ok()) return added;
+  auto names = ListDirectory(cgroup);
+  if (IsGone(names.status())) return absl::OkStatus();
+  if (!names.ok()) return names.status();
+  for (const std::string& name : *names) {
+    struct stat info;
+    if (fstatat(cgroup, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0 ||
+        !S_ISDIR(info.st_mode)) {
+      continue;
+    }
+    auto below = OpenDirectory(cgroup, name);
+    if (IsGone(below.status())) continue;
+    if (!below.ok()) return below.status();
+    added = Add(below->get(), pids);
+    if (!added.ok()) return added;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 CgroupTasks::CgroupTasks(const std::string& cgroup) : cgroup_(cgroup) {
@@ -48,22 +106,14 @@ CgroupTasks::CgroupTasks(const std::string& cgroup) : cgroup_(cgroup) {
 }
 
 absl::StatusOr<std::vector<pid_t>> CgroupTasks::List() const {
-  std::vector<pid_t> pids;
   if (!unknown_.ok()) return unknown_;
-  if (!directory_.valid()) return pids;
-  auto procs = ReadFileAt(directory_.get(), "cgroup.procs", kMaxProcs);
-  if (IsGone(procs.status())) return pids;
-  if (!procs.ok()) return procs.status();
-  for (absl::string_view line :
-       absl::StrSplit(*procs, '\n', absl::SkipEmpty())) {
-    pid_t pid = 0;
-    if (!absl::SimpleAtoi(line, &pid)) {
-      return absl::InternalError(
-          absl::StrCat("cgroup.procs of ", cgroup_, " has \"", line, "\""));
+  std::set<pid_t> pids;
+  if (directory_.valid()) {
+    if (absl::Status added = Add(directory_.get(), &pids); !added.ok()) {
+      return added;
     }
-    pids.push_back(pid);
   }
-  return pids;
+  return std::vector<pid_t>(pids.begin(), pids.end());
 }
 
 void CgroupTasks::KillAllBut(pid_t spared) const {

@@ -20,7 +20,8 @@ class CgroupTasks {
  public:
   explicit CgroupTasks(const std::string& cgroup);
 
-  // PIDs of the processes. An error if that cannot be told.
+  // PIDs of the processes, in cgroups below it as well. An error if that cannot
+  // be told.
   absl::StatusOr<std::vector<pid_t>> List() const;
 
   // Sends SIGKILL to all.
