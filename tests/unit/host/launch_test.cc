@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/personality.h>
@@ -17,9 +19,13 @@
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <string>
 
@@ -187,6 +193,45 @@ TEST_F(HeldChildTest, IsNeutralWhateverTheCallerIs) {
   const std::string log = ReadAll(log_path_);
   EXPECT_THAT(log, MatchesRegex("Cpus_allowed_list:\t.*[-,].*\n"
                                 "00000000\n50000\nnone: prio 0\n"));
+}
+
+// Has the kernel refuse a call of this process and its children with EPERM if
+// its argument `number` is not `allowed`.
+void Forbid(unsigned call, unsigned number, unsigned allowed) {
+  const auto argument = static_cast<unsigned>(offsetof(seccomp_data, args) +
+                                              number * sizeof(uint64_t));
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, argument),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed, 1, 0),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const sock_fprog program = {.len = std::size(filter), .filter = filter};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+    _exit(100);
+  }
+}
+
+// As the filters of containers do.
+TEST_F(HeldChildTest, IsNeutralWhereNothingNeedsToBeSetThatMayNot) {
+  HeldChild::Exec exec = Shell("true");
+  exec.neutral = true;
+  const auto run = [&](bool other) {
+    const pid_t pid = fork();
+    if (pid == 0) {
+      if (other && personality(ADDR_NO_RANDOMIZE) < 0) _exit(101);
+      Forbid(SYS_personality, 0, 0xffffffff);
+      Forbid(SYS_ioprio_set, 0, 0xffffffff);
+      _exit(Run(exec));
+    }
+    int status = 0;
+    EXPECT_EQ(waitpid(pid, &status, 0), pid);
+    return status;
+  };
+  EXPECT_EQ(run(false), 0);
+  EXPECT_NE(run(true), 0);
 }
 
 TEST_F(HeldChildTest, ReportsWhyExecFailed) {
