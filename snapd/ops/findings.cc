@@ -385,7 +385,9 @@ class Finder {
   void Volatile(const UsedFile& file, const std::string& message) {
     Add(v1::ERROR_REASON_VOLATILE_FILE, v1::FINDING_CONSEQUENCE_LOST, file.pid,
         file.path, message,
-        absl::StrCat("have the program keep it in a directory that stays",
+        absl::StrCat("have the program keep it in a directory that stays, or, "
+                     "if a directory is all it needs, have boots make that: a "
+                     "\"d\" line in /etc/tmpfiles.d",
                      kThisBootOnly));
   }
 

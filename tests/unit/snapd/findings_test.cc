@@ -433,6 +433,7 @@ TEST_F(FindingsTest, SocketsInDirectoriesThatABootDoesNotMakeAreLost) {
   EXPECT_THAT(
       findings[0].message(),
       HasSubstr(absl::StrCat(": the socket ", dir, "/s of descriptor ")));
+  EXPECT_THAT(findings[0].hint(), HasSubstr("in /etc/tmpfiles.d"));
   const ForkedTask datagram([&] {
     if (chdir(dir.c_str()) != 0) _exit(1);
     Bind("d", SOCK_DGRAM);
