@@ -20,6 +20,9 @@ absl::Status RecordedOperation::ClaimName(const std::string& name) {
   if (!claim.ok()) return claim.status();
   claim_.emplace(*std::move(claim));
   name_ = name;
+  if (absl::Status late = parts_.catalog->CheckNotLate(name); !late.ok()) {
+    return late;
+  }
   for (const std::string& uid : parts_.catalog->Unfinished(name)) {
     absl::Status status =
         RecoverOne(*parts_.proc, parts_.engine, parts_.catalog, uid);

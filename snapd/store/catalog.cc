@@ -145,10 +145,7 @@ absl::StatusOr<StagedSnapshot> Catalog::Begin(
   StagedSnapshot staged;
   staged.uid = operation.uid();
   staged.name = operation.name();
-  {
-    const std::lock_guard lock(commit_mutex_);
-    staged.failed_commits = failed_commits_;
-  }
+  staged.failed_commits = failed_commits_;
   absl::Status status = [&]() -> absl::Status {
     absl::Status recorded = records_.Write(operation);
     if (!recorded.ok()) return recorded;
@@ -180,7 +177,6 @@ absl::Status Catalog::Commit() {
 absl::Status Catalog::CommitOf(const StagedSnapshot& staged) {
   absl::Status committed = Commit();
   if (!committed.ok()) return committed;
-  const std::lock_guard lock(commit_mutex_);
   if (failed_commits_ == staged.failed_commits) return committed;
   return ToCommitFailed(absl::UnavailableError(
       "a commit failed that began after the images were begun"));
@@ -202,13 +198,15 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
   }
   {
     const std::lock_guard lock(mutex_);
-    hidden_.insert(staged->name);
+    // Another one that is not finished has the name.
+    if (!hidden_.try_emplace(staged->name, staged->uid).second) {
+      return NameTaken(staged->name);
+    }
   }
   if (!RenameNoReplace(pool_->staging(), staged->uid, pool_->snapshots(),
                        staged->name)) {
     const int error = errno;
-    const std::lock_guard lock(mutex_);
-    hidden_.erase(staged->name);
+    Unhide(staged->name, staged->uid);
     if (error == EEXIST) return NameTaken(staged->name);
     return ErrnoError(error, absl::StrCat("cannot publish ", staged->name));
   }
@@ -224,6 +222,7 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
 
 // Of a thread of its own, which keeps what it needs.
 struct Catalog::Publication {
+  std::string name;
   StagedSnapshot staged;  // with a copy of its directory
   v1::Manifest manifest;
   std::thread thread;
@@ -232,6 +231,9 @@ struct Catalog::Publication {
   std::mutex mutex;
   std::optional<absl::Status> result;  // guarded by mutex
   bool abandoned = false;              // guarded by mutex
+  // Nobody waited for it, and it has done all it could; guarded by the
+  // catalog's mutex_.
+  bool over = false;
 };
 
 Catalog::~Catalog() {
@@ -251,18 +253,21 @@ void Catalog::RunPublication(Publication* publication) {
       return;
     }
   }
-  const std::string name = staged.name;
   absl::Status gone = Discard(std::move(staged));
-  LogWarning(absl::StrCat("snapshot ", name,
+  LogWarning(absl::StrCat("snapshot ", publication->name,
                           ", which took too long to commit, ",
                           gone.ok() ? "is taken back" : gone.message()));
+  const std::lock_guard lock(mutex_);
+  publication->over = true;
 }
 
 absl::Status Catalog::PublishInTime(StagedSnapshot* staged,
                                     const v1::Manifest& manifest,
                                     absl::Duration timeout,
                                     const Cancellation& cancellation) {
+  JoinEnded();
   auto publication = std::make_shared<Publication>();
+  publication->name = staged->name;
   publication->staged.uid = staged->uid;
   publication->staged.name = staged->name;
   publication->staged.failed_commits = staged->failed_commits;
@@ -308,8 +313,7 @@ absl::Status Catalog::Unpublish(StagedSnapshot* staged) {
     return ErrnoError(errno, absl::StrCat("cannot take back ", staged->name));
   }
   staged->published = false;
-  const std::lock_guard lock(mutex_);
-  hidden_.erase(staged->name);
+  Unhide(staged->name, staged->uid);
   return absl::OkStatus();
 }
 
@@ -349,8 +353,7 @@ absl::Status Catalog::Finish(StagedSnapshot staged) {
   absl::Status status = RemoveStaged(staged.uid);
   if (status.ok()) status = Commit();
   // Also then: it is durable, and may be all that is left of its tasks.
-  const std::lock_guard lock(mutex_);
-  hidden_.erase(staged.name);
+  Unhide(staged.name, staged.uid);
   return status;
 }
 
@@ -362,6 +365,44 @@ absl::Status Catalog::WriteManifest(int directory,
 bool Catalog::IsHidden(const std::string& name) const {
   const std::lock_guard lock(mutex_);
   return hidden_.contains(name);
+}
+
+void Catalog::Unhide(const std::string& name, const std::string& uid) {
+  const std::lock_guard lock(mutex_);
+  const auto found = hidden_.find(name);
+  if (found != hidden_.end() && found->second == uid) hidden_.erase(found);
+}
+
+absl::Status Catalog::CheckNotLate(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [uid, publication] : late_) {
+    if (publication->over || publication->name != name) continue;
+    return MakeError(
+        {.code = absl::StatusCode::kAborted,
+         .reason = reason::kBusy,
+         .message = absl::StrCat("a snapshot called ", name,
+                                 ", which took too long to commit, is not "
+                                 "taken back yet"),
+         .hint = "check the device of the pool, and try again",
+         .metadata = {{"name", name}}});
+  }
+  return absl::OkStatus();
+}
+
+void Catalog::JoinEnded() {
+  std::vector<std::shared_ptr<Publication>> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto at = late_.begin(); at != late_.end();) {
+      if (!at->second->over) {
+        ++at;
+        continue;
+      }
+      ended.push_back(std::move(at->second));
+      at = late_.erase(at);
+    }
+  }
+  for (const auto& publication : ended) publication->thread.join();
 }
 
 absl::StatusOr<bool> Catalog::Has(const std::string& name) const {

@@ -8,11 +8,11 @@
 #ifndef DAXSNAP_SNAPD_STORE_CATALOG_H_
 #define DAXSNAP_SNAPD_STORE_CATALOG_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -128,6 +128,10 @@ class Catalog {
   // Those that work on the name.
   std::vector<std::string> Unfinished(const std::string& name) const;
 
+  // ABORTED, BUSY while a publication of that name, which nobody waits for any
+  // more, is not taken back yet.
+  absl::Status CheckNotLate(const std::string& name) const;
+
   // The records of operations under way.
   const Records& records() const { return records_; }
 
@@ -141,6 +145,10 @@ class Catalog {
   absl::Status Unpublish(StagedSnapshot* staged);
   absl::Status RemoveStaged(const std::string& uid);
   bool IsHidden(const std::string& name) const;
+  // Shows it, if it is what the name hides.
+  void Unhide(const std::string& name, const std::string& uid);
+  // Joins the threads of late publications that have ended.
+  void JoinEnded();
   absl::Status Damaged(const std::string& name, const std::string& path,
                        absl::string_view why) const;
 
@@ -148,10 +156,11 @@ class Catalog {
   // How long a call that has failed waits for its commit, its tasks running on.
   const absl::Duration late_patience_;
   const Records records_;
-  std::mutex commit_mutex_;      // held while a plain directory is committed
-  uint64_t failed_commits_ = 0;  // guarded by commit_mutex_
+  std::mutex commit_mutex_;  // held while a plain directory is committed
+  std::atomic<uint64_t> failed_commits_ = 0;
   mutable std::mutex mutex_;
-  std::set<std::string> hidden_;  // guarded by mutex_: published, not finished
+  // Guarded by mutex_: published, not finished; UIDs by name.
+  std::map<std::string, std::string> hidden_;
   // Guarded by mutex_: under way, though nobody waits for them any more; by
   // UID.
   std::map<std::string, std::shared_ptr<Publication>> late_;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <future>
 #include <utility>
@@ -81,8 +82,11 @@ TEST_F(CatalogTest, PublicationThatNobodyWaitsForTakesItselfBack) {
             reason::kSyncTimeout);
   EXPECT_TRUE(absl::IsUnavailable(catalog.Discard(*std::move(staged))));
   EXPECT_THAT(pool_->Staging(), Not(IsEmpty()));
+  EXPECT_EQ(ErrorReasonOf(catalog.CheckNotLate("a")), reason::kBusy);
+  EXPECT_TRUE(catalog.CheckNotLate("b").ok());
   answer.set_value();
-  while (!pool_->Staging().empty()) absl::SleepFor(absl::Milliseconds(1));
+  while (!catalog.CheckNotLate("a").ok()) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
   EXPECT_THAT(pool_->Snapshots(), IsEmpty());
 }
 
@@ -163,6 +167,39 @@ TEST_F(CatalogTest, PublishNeverReplaces) {
   EXPECT_EQ(ErrorReasonOf(catalog_.Publish(&*staged)), reason::kNameTaken);
   ASSERT_TRUE(catalog_.Discard(*std::move(staged)).ok());
   EXPECT_TRUE(catalog_.Read("a").ok());
+}
+
+// It may be taken back yet.
+TEST_F(CatalogTest, NameThatIsTakenDoesNotShowWhatIsHidden) {
+  auto first = Begin("a"), second = Begin("a");
+  ASSERT_TRUE(catalog_.Publish(&*first).ok());
+  EXPECT_EQ(ErrorReasonOf(catalog_.Publish(&*second)), reason::kNameTaken);
+  ASSERT_TRUE(catalog_.Discard(*std::move(second)).ok());
+  EXPECT_FALSE(*catalog_.Has("a"));
+  ASSERT_TRUE(catalog_.Finish(*std::move(first)).ok());
+  EXPECT_TRUE(*catalog_.Has("a"));
+}
+
+// It is called while nothing can be cancelled yet.
+TEST_F(CatalogTest, PoolThatDoesNotAnswerDoesNotHoldUpWhatBegins) {
+  auto staged = Begin("a");
+  std::promise<void> asked, answer;
+  pool_->on_commit = [&](int number) {
+    if (number == 1) {
+      asked.set_value();
+      answer.get_future().wait();
+    }
+    return absl::OkStatus();
+  };
+  auto publication = std::async(std::launch::async,
+                                [&] { return catalog_.Publish(&*staged); });
+  asked.get_future().wait();
+  auto second = std::async(std::launch::async, [&] { return Begin("b"); });
+  EXPECT_EQ(second.wait_for(std::chrono::seconds(10)),
+            std::future_status::ready);
+  answer.set_value();
+  EXPECT_TRUE(second.get().ok());
+  EXPECT_TRUE(publication.get().ok());
 }
 
 TEST_F(CatalogTest, DiscardOfThePublishedIsDurable) {
