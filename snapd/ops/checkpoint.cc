@@ -406,7 +406,8 @@ absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
   if (status.ok()) status = CheckTasksLive();
   if (!status.ok()) return status;
   record_.set_kill(internal::KILL_STATE_AGREED);
-  status = WriteRecord();
+  status = parts_.catalog->RecordInTime(staged, record_, SyncTimeout(),
+                                        *cancellation_);
   if (status.ok()) status = FaultPoint("checkpoint: killing");
   if (!status.ok()) return status;
   progress_(v1::PROGRESS_PHASE_KILLING);

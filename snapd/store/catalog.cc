@@ -224,7 +224,7 @@ absl::Status Catalog::Publish(StagedSnapshot* staged) {
 struct Catalog::Publication {
   std::string name;
   StagedSnapshot staged;  // with a copy of its directory
-  v1::Manifest manifest;
+  std::function<absl::Status(StagedSnapshot*)> work;
   std::thread thread;
   // Fires at its end.
   Cancellation ended;
@@ -242,9 +242,7 @@ Catalog::~Catalog() {
 
 void Catalog::RunPublication(Publication* publication) {
   StagedSnapshot& staged = publication->staged;
-  absl::Status status =
-      WriteManifest(staged.directory.get(), publication->manifest);
-  if (status.ok()) status = Publish(&staged);
+  absl::Status status = publication->work(&staged);
   {
     const std::lock_guard lock(publication->mutex);
     publication->result = std::move(status);
@@ -265,18 +263,39 @@ absl::Status Catalog::PublishInTime(StagedSnapshot* staged,
                                     const v1::Manifest& manifest,
                                     absl::Duration timeout,
                                     const Cancellation& cancellation) {
+  const auto publish = [this, manifest](StagedSnapshot* of) {
+    absl::Status written = WriteManifest(of->directory.get(), manifest);
+    return written.ok() ? Publish(of) : written;
+  };
+  return DoInTime(staged, publish, timeout, cancellation);
+}
+
+absl::Status Catalog::RecordInTime(StagedSnapshot* staged,
+                                   const internal::Operation& operation,
+                                   absl::Duration timeout,
+                                   const Cancellation& cancellation) {
+  const auto record = [this, operation](StagedSnapshot*) {
+    return records_.Write(operation);
+  };
+  return DoInTime(staged, record, timeout, cancellation);
+}
+
+absl::Status Catalog::DoInTime(
+    StagedSnapshot* staged, std::function<absl::Status(StagedSnapshot*)> work,
+    absl::Duration timeout, const Cancellation& cancellation) {
   JoinEnded();
   auto publication = std::make_shared<Publication>();
   publication->name = staged->name;
   publication->staged.uid = staged->uid;
   publication->staged.name = staged->name;
+  publication->staged.published = staged->published;
   publication->staged.failed_commits = staged->failed_commits;
   publication->staged.directory.reset(
       fcntl(staged->directory.get(), F_DUPFD_CLOEXEC, 0));
   if (!publication->staged.directory.valid()) {
     return ErrnoError(errno, absl::StrCat("cannot publish ", staged->name));
   }
-  publication->manifest = manifest;
+  publication->work = std::move(work);
   // Without it nothing can be published in time.
   try {
     publication->thread =

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -79,6 +80,12 @@ class Catalog {
                              absl::Duration timeout,
                              const Cancellation& cancellation);
 
+  // Replaces the record of what is published, likewise.
+  absl::Status RecordInTime(StagedSnapshot* staged,
+                            const internal::Operation& operation,
+                            absl::Duration timeout,
+                            const Cancellation& cancellation);
+
   // Takes back whatever was done, also a publication, and removes all of it,
   // the record last. On error the rest is left to the next start. A publication
   // that is still under way after some seconds takes itself back at its end:
@@ -142,6 +149,10 @@ class Catalog {
   struct Publication;
 
   void RunPublication(Publication* publication);
+  absl::Status DoInTime(StagedSnapshot* staged,
+                        std::function<absl::Status(StagedSnapshot*)> work,
+                        absl::Duration timeout,
+                        const Cancellation& cancellation);
   absl::Status Unpublish(StagedSnapshot* staged);
   absl::Status RemoveStaged(const std::string& uid);
   bool IsHidden(const std::string& name) const;
