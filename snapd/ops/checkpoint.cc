@@ -286,7 +286,7 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
   if (options_.leave_running()) {
     absl::Status status = Sync(sync_targets_, &sync_us_);
     sync_targets_.clear();
-    if (status.ok()) status = MakeManifestOf(staged);
+    if (status.ok()) status = MakeManifestOf(&staged);
     if (status.ok()) {
       RecordStatistics(staged, *outcome);
       status = Publish(&staged);
@@ -399,7 +399,7 @@ absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
   }
   targets->clear();
   absl::Status status = OpenTasks();
-  if (status.ok()) status = MakeManifestOf(*staged);
+  if (status.ok()) status = MakeManifestOf(staged);
   if (status.ok()) status = Publish(staged);
   if (status.ok()) status = FaultPoint("checkpoint: published");
   // What somebody else has ended is not to come back as if this call had.
@@ -445,12 +445,12 @@ bool Checkpoint::AnyKilled() const {
                      });
 }
 
-absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
-  auto images = ReadImageSet(staged.images.get());
+absl::Status Checkpoint::MakeManifestOf(StagedSnapshot* staged) {
+  auto images = ReadImageSet(staged->images.get());
   if (!images.ok()) return images.status();
   ManifestInput input;
   input.name = name_;
-  input.uid = staged.uid;
+  input.uid = staged->uid;
   input.boot_id = record_.boot_id();
   input.criu_version = criu_version_;
   input.create_time = create_time_;
@@ -465,7 +465,7 @@ absl::Status Checkpoint::MakeManifestOf(const StagedSnapshot& staged) {
   for (const TaskInfo& task : tree_) input.tasks[task.id.pid] = task;
   input.labels.insert(request_.labels().begin(), request_.labels().end());
   input.written_files = written_files_;
-  auto sizes = ListImages(staged.images.get());
+  auto sizes = ListImages(staged->images.get());
   if (!sizes.ok()) return sizes.status();
   input.image_sizes = *std::move(sizes);
   auto manifest = MakeManifest(input, *images);
@@ -487,6 +487,8 @@ absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
   // The tasks stand still, and are not to wait for a device for ever.
   absl::Status published = parts_.catalog->PublishInTime(
       staged, manifest_, SyncTimeout(), *cancellation_);
+  staged->image_bytes = 0;
+  for (const auto& [image, bytes] : *sizes) staged->image_bytes += bytes;
   commit_us_ = MicrosecondsSince(start);
   if (!published.ok()) return published;
   // The last moment at which it can still be taken back.

@@ -67,7 +67,7 @@ class Checkpoint : private RecordedOperation {
   void RecordStatistics(const StagedSnapshot& staged,
                         const DumpOutcome& outcome);
   v1::CreateSnapshotResult Complete(StagedSnapshot staged);
-  absl::Status MakeManifestOf(const StagedSnapshot& staged);
+  absl::Status MakeManifestOf(StagedSnapshot* staged);
   absl::Status Publish(StagedSnapshot* staged);
   // Takes hold of the tasks that are to be killed. TASK_MISSING if one has
   // ended.

@@ -33,6 +33,8 @@ namespace {
 
 constexpr size_t kMaxManifest = size_t{64} << 20;
 constexpr uint32_t kManifestVersion = 1;
+// What a device of a pool in a directory writes at least.
+constexpr double kBytesPerSecond = 16 << 20;
 constexpr char kManifestFile[] = "manifest.pb";
 
 // Whether `event` fires before the other one and the timeout.
@@ -267,7 +269,15 @@ absl::Status Catalog::PublishInTime(StagedSnapshot* staged,
     absl::Status written = WriteManifest(of->directory.get(), manifest);
     return written.ok() ? Publish(of) : written;
   };
-  return DoInTime(staged, publish, timeout, cancellation);
+  if (pool_->is_kmemfs()) {
+    return DoInTime(staged, publish, timeout, cancellation);
+  }
+  // Images are not on the device yet, and one commit waits for the other.
+  const uint64_t bytes = committing_bytes_ += staged->image_bytes;
+  timeout += absl::Seconds(static_cast<double>(bytes) / kBytesPerSecond);
+  absl::Status published = DoInTime(staged, publish, timeout, cancellation);
+  committing_bytes_ -= staged->image_bytes;
+  return published;
 }
 
 absl::Status Catalog::RecordInTime(StagedSnapshot* staged,

@@ -47,6 +47,8 @@ struct StagedSnapshot {
   // Its images/.
   UniqueFd images;
   bool published = false;
+  // Of its images, once they are complete.
+  uint64_t image_bytes = 0;
   // Commits that had failed before it was begun.
   uint64_t failed_commits = 0;
 };
@@ -73,8 +75,9 @@ class Catalog {
 
   // Writes the manifest and publishes, on a thread: no call for a pool that
   // does not answer (a slow device, a frozen file system below a COPIED one)
-  // returns. UNAVAILABLE, SYNC_TIMEOUT once `timeout` is over, CANCELLED as
-  // soon as `cancellation` fires; then only Discard may be called.
+  // returns. UNAVAILABLE, SYNC_TIMEOUT once `timeout` is over, and with a pool
+  // in a directory a second for each 16 MiB that it and others write; CANCELLED
+  // as soon as `cancellation` fires; then only Discard may be called.
   absl::Status PublishInTime(StagedSnapshot* staged,
                              const v1::Manifest& manifest,
                              absl::Duration timeout,
@@ -175,6 +178,8 @@ class Catalog {
   // Guarded by mutex_: under way, though nobody waits for them any more; by
   // UID.
   std::map<std::string, std::shared_ptr<Publication>> late_;
+  // Images of publications under way in a plain directory.
+  std::atomic<uint64_t> committing_bytes_ = 0;
   std::map<std::string, std::string> unfinished_;  // guarded by mutex_: by UID
 };
 

@@ -90,6 +90,21 @@ TEST_F(CatalogTest, PublicationThatNobodyWaitsForTakesItselfBack) {
   EXPECT_THAT(pool_->Snapshots(), IsEmpty());
 }
 
+// In a directory they are not on the device yet.
+TEST_F(CatalogTest, PublicationHasTheTimeThatItsImagesNeed) {
+  auto staged = Begin("a");
+  staged->image_bytes = uint64_t{960} << 20;
+  pool_->on_commit = [](int) {
+    absl::SleepFor(absl::Milliseconds(100));
+    return absl::OkStatus();
+  };
+  const Cancellation never;
+  const absl::Status status = catalog_.PublishInTime(
+      &*staged, v1::Manifest(), absl::Milliseconds(1), never);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+}
+
 TEST_F(CatalogTest, PublishCommitsAfterTheRename) {
   auto staged = Begin("a");
   std::vector<std::string> at_last_commit;
