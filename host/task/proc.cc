@@ -63,14 +63,19 @@ absl::Status ParseStat(absl::string_view text, TaskInfo* task) {
   task->comm = std::string(text.substr(open + 1, close - open - 1));
   const std::vector<std::string> fields = FieldsAfterComm(text);
   uint64_t flags = 0;
+  uint64_t user_ticks = 0;
+  uint64_t system_ticks = 0;
   if (fields.size() < 20 || fields[0].size() != 1 ||
       !absl::SimpleAtoi(fields[1], &task->parent_pid) ||
       !absl::SimpleAtoi(fields[3], &task->session) ||
       !absl::SimpleAtoi(fields[6], &flags) ||
+      !absl::SimpleAtoi(fields[11], &user_ticks) ||
+      !absl::SimpleAtoi(fields[12], &system_ticks) ||
       !absl::SimpleAtoi(fields[19], &task->id.start_ticks)) {
     return absl::InternalError("cannot parse /proc/PID/stat");
   }
   task->state = fields[0][0];
+  task->cpu_ticks = user_ticks + system_ticks;
   task->kernel_thread = (flags & kFlagKernelThread) != 0;
   task->exiting = (flags & kFlagExiting) != 0;
   task->doomed = task->exiting;
@@ -427,8 +432,7 @@ absl::StatusOr<bool> ProcFs::IsAlive(const TaskId& id) const {
   auto task = ReadTask(id.pid);
   if (absl::IsNotFound(task.status())) return false;
   if (!task.ok()) return task.status();
-  return task->id == id && !task->doomed && task->state != 'Z' &&
-         task->state != 'X';
+  return task->id == id && task->lives_on();
 }
 
 absl::Status ProcFs::UnlessGone(const TaskId& id,

@@ -42,6 +42,8 @@ struct TaskInfo {
   bool exiting = false;
   // Killed already, or ending: it will not run its own code again.
   bool doomed = false;
+  // CPU time that it has used, all threads together, in clock ticks.
+  uint64_t cpu_ticks = 0;
   std::string comm;
   // Empty if it cannot be read.
   std::string exe;
@@ -50,6 +52,9 @@ struct TaskInfo {
   std::array<gid_t, 4> gids = {};
   // It has permitted capabilities, or that cannot be told.
   bool privileged = false;
+
+  // No zombie, not killed.
+  bool lives_on() const { return !doomed && state != 'Z' && state != 'X'; }
 };
 
 // An open descriptor of a task.

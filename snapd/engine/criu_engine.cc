@@ -54,6 +54,23 @@ void FailWrites(pid_t pid) {
   }
 }
 
+// Whether a line of CRIU's log, "(00.123456) Error (FILE:2081): MESSAGE", is
+// such an error; any, if `message` is empty.
+bool IsErrorOf(absl::string_view line, absl::string_view file,
+               absl::string_view message) {
+  const size_t time = line.find_first_not_of("(.0123456789");
+  if (time == absl::string_view::npos) return false;
+  line.remove_prefix(time);
+  if (!absl::ConsumePrefix(&line, ") Error (") ||
+      !absl::ConsumePrefix(&line, file) || !absl::ConsumePrefix(&line, ":")) {
+    return false;
+  }
+  line.remove_prefix(
+      std::min(line.find_first_not_of("0123456789"), line.size()));
+  return absl::ConsumePrefix(&line, "): ") &&
+         (message.empty() || line == message);
+}
+
 // Waits for the CRIU of a snapd that was killed. `urge` is called at once, and
 // every tenth of a second.
 bool AwaitEndOf(const TaskId& criu, const std::function<void()>& urge) {
@@ -369,7 +386,7 @@ bool CriuEngine::EndDump(const TaskId& criu) {
   return AwaitEndOf(criu, [&criu] { FailWrites(criu.pid); });
 }
 
-bool CriuEngine::AwaitRestore(const TaskId& criu) {
+bool CriuEngine::AwaitWorker(const TaskId& criu) {
   return AwaitEndOf(criu, [] {});
 }
 
@@ -393,8 +410,18 @@ absl::StatusOr<bool> CriuEngine::HasLetGo(int work) {
   auto log = ReadFileAt(work, kCriuDumpLog, kMaxLog);
   if (absl::IsNotFound(log.status())) return false;
   if (!log.ok()) return log.status();
-  // source: cr_dump_finish() in criu/cr-dump.c
-  return absl::StrContains(*log, "Dumping FAILED");
+  // source: cr_dump_finish() in criu/cr-dump.c, dump_using_req() in
+  // criu/cr-service.c: the last but for an answer that nobody takes.
+  absl::string_view left = *log;
+  while (absl::ConsumeSuffix(&left, "\n")) {
+    const size_t end = left.rfind('\n');
+    const absl::string_view line =
+        end == absl::string_view::npos ? left : left.substr(end + 1);
+    if (IsErrorOf(line, "criu/cr-dump.c", "Dumping FAILED.")) return true;
+    if (!IsErrorOf(line, "criu/cr-service.c", "")) return false;
+    left.remove_suffix(line.size());
+  }
+  return false;
 }
 
 absl::StatusOr<std::string> CriuEngine::Version() {

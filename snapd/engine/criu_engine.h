@@ -49,7 +49,7 @@ class CriuEngine : public Engine {
                                          Cancellation* cancellation) override;
   // Its next write fails: else it would work on until it looks for its snapd.
   bool EndDump(const TaskId& criu) override;
-  bool AwaitRestore(const TaskId& criu) override;
+  bool AwaitWorker(const TaskId& criu) override;
   bool EndTasks(const TaskId& criu, const Placement& placement) override;
   absl::StatusOr<TasksLeft> LookAtTasks(const Placement& placement) override;
   absl::StatusOr<bool> HasLetGo(int work) override;

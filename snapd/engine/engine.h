@@ -124,8 +124,8 @@ class Engine {
   // Makes a worker that is at a dump roll back, as if the dump were cancelled.
   // Whether it is gone.
   virtual bool EndDump(const TaskId& worker) = 0;
-  // Lets a worker that is at a restore come to its end. Whether it is gone.
-  virtual bool AwaitRestore(const TaskId& worker) = 0;
+  // Lets a worker come to its end, as it was told last. Whether it is gone.
+  virtual bool AwaitWorker(const TaskId& worker) = 0;
   // Ends the tasks of a restore, and its worker, which gets to tidy up. Whether
   // they are gone.
   virtual bool EndTasks(const TaskId& worker, const Placement& placement) = 0;

@@ -29,6 +29,10 @@ constexpr absl::Duration kEndTimeout = absl::Seconds(30);
 // kernel keeps some pages for itself.
 constexpr uint64_t kFullBelowBytes = uint64_t{16} << 20;
 
+// How long, and how often, it is tried to see whether a task was killed.
+constexpr absl::Duration kLookTimeout = absl::Seconds(5);
+constexpr absl::Duration kLookEvery = absl::Milliseconds(50);
+
 constexpr absl::Duration kSyncTimeout = absl::Seconds(60);
 
 // File systems that a snapshot names of those that may have lost something.
@@ -426,23 +430,39 @@ absl::Status Checkpoint::OpenTasks() {
   return absl::OkStatus();
 }
 
-absl::Status Checkpoint::CheckTasksLive() const {
+absl::Status Checkpoint::CheckTasksLive() {
+  record_.clear_victims();
   for (const Victim& victim : victims_) {
-    auto alive = parts_.proc->IsAlive(victim.id);
-    if (!alive.ok()) return alive.status();
-    if (!*alive) return TaskMissing(victim.id.pid);
+    auto task = parts_.proc->ReadTask(victim.id.pid);
+    if (absl::IsNotFound(task.status()) ||
+        (task.ok() && (task->id != victim.id || !task->lives_on()))) {
+      return TaskMissing(victim.id.pid);
+    }
+    if (!task.ok()) return task.status();
+    internal::Victim* record = record_.add_victims();
+    record->set_pid(task->id.pid);
+    record->set_start_ticks(task->id.start_ticks);
+    record->set_cpu_ticks(task->cpu_ticks);
   }
   return absl::OkStatus();
 }
 
 bool Checkpoint::AnyKilled() const {
-  return std::any_of(victims_.begin(), victims_.end(),
-                     [this](const Victim& victim) {
-                       // Also if that cannot be told: the snapshot may be all
-                       // that is left.
-                       return AwaitTask(victim.pidfd, absl::InfinitePast()) ||
-                              !parts_.proc->IsAlive(victim.id).value_or(false);
-                     });
+  const absl::Time deadline = absl::Now() + kLookTimeout;
+  return std::any_of(
+      victims_.begin(), victims_.end(), [&](const Victim& victim) {
+        absl::StatusOr<bool> alive = true;
+        do {
+          // It needs neither memory nor descriptors; /proc tells of those too
+          // that have yet to end.
+          if (AwaitTask(victim.pidfd, absl::InfinitePast())) return true;
+          alive = parts_.proc->IsAlive(victim.id);
+          if (alive.ok()) return !*alive;
+        } while (!AwaitTask(victim.pidfd, absl::Now() + kLookEvery) &&
+                 absl::Now() < deadline);
+        // Also if that cannot be told: the snapshot may be all that is left.
+        return true;
+      });
 }
 
 absl::Status Checkpoint::MakeManifestOf(StagedSnapshot* staged) {
@@ -467,6 +487,8 @@ absl::Status Checkpoint::MakeManifestOf(StagedSnapshot* staged) {
   input.written_files = written_files_;
   auto sizes = ListImages(staged->images.get());
   if (!sizes.ok()) return sizes.status();
+  staged->image_bytes = 0;
+  for (const auto& [image, bytes] : *sizes) staged->image_bytes += bytes;
   input.image_sizes = *std::move(sizes);
   auto manifest = MakeManifest(input, *images);
   if (!manifest.ok()) return manifest.status();
@@ -487,8 +509,6 @@ absl::Status Checkpoint::Publish(StagedSnapshot* staged) {
   // The tasks stand still, and are not to wait for a device for ever.
   absl::Status published = parts_.catalog->PublishInTime(
       staged, manifest_, SyncTimeout(), *cancellation_);
-  staged->image_bytes = 0;
-  for (const auto& [image, bytes] : *sizes) staged->image_bytes += bytes;
   commit_us_ = MicrosecondsSince(start);
   if (!published.ok()) return published;
   // The last moment at which it can still be taken back.
@@ -527,8 +547,7 @@ absl::Status Checkpoint::Abandon(StagedSnapshot staged, absl::Status cause) {
   const std::string uid = staged.uid;
   if (absl::Status gone = parts_.catalog->Discard(std::move(staged));
       !gone.ok()) {
-    LogError(absl::StrCat("staging/", uid,
-                          " stays until snapd starts again: ", gone.message()));
+    LogError(absl::StrCat("staging/", uid, " stays for now: ", gone.message()));
   }
   return cause;
 }

@@ -72,8 +72,8 @@ class Checkpoint : private RecordedOperation {
   // Takes hold of the tasks that are to be killed. TASK_MISSING if one has
   // ended.
   absl::Status OpenTasks();
-  // Likewise if one has ended since.
-  absl::Status CheckTasksLive() const;
+  // Likewise if one has ended since. Puts them on record.
+  absl::Status CheckTasksLive();
   // The engine has failed after it was told to kill the tasks. Whether any has
   // been killed.
   bool AnyKilled() const;

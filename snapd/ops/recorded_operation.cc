@@ -31,7 +31,7 @@ absl::Status RecordedOperation::ClaimName(const std::string& name) {
     return MakeError(
         {.code = absl::StatusCode::kAborted,
          .reason = reason::kBusy,
-         .message = absl::StrCat("what an earlier snapd began with ", name,
+         .message = absl::StrCat("what was begun before with ", name,
                                  " is not finished: ", status.message()),
          .hint = "try again; see the log of snapd",
          .metadata = {{"name", name}}});

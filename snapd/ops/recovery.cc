@@ -3,6 +3,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -60,10 +61,13 @@ class Recovery {
  private:
   absl::Status Checkpoint() {
     const TaskId criu = Criu();
-    if (absl::Status gone = EndWorker([&] { return engine_->EndDump(criu); });
-        !gone.ok()) {
-      return gone;
-    }
+    // What may have been told to kill is not disturbed: it does so, or says at
+    // the end of its log that it does not.
+    const bool agreed = operation_.kill() == internal::KILL_STATE_AGREED;
+    absl::Status gone = EndWorker([&] {
+      return agreed ? engine_->AwaitWorker(criu) : engine_->EndDump(criu);
+    });
+    if (!gone.ok()) return gone;
     StagedSnapshot staged;
     staged.uid = uid_;
     staged.name = operation_.name();
@@ -73,7 +77,9 @@ class Recovery {
     }
     staged.published =
         manifest.ok() && manifest->snapshot().uid() == operation_.uid();
-    if (!staged.published) return catalog_->Discard(std::move(staged));
+    if (!staged.published || (this_boot_ && operation_.withdrawn())) {
+      return catalog_->Discard(std::move(staged));
+    }
     auto directory = catalog_->Open(staged.name);
     if (!directory.ok()) return directory.status();
     // Left running, its caller may have heard of it.
@@ -81,7 +87,7 @@ class Recovery {
       auto killed = WasKilled(directory->get());
       if (!killed.ok()) return killed.status();
       if (!*killed) return catalog_->Discard(std::move(staged));
-      if (absl::Status ended = EndRest(*manifest); !ended.ok()) return ended;
+      if (absl::Status ended = EndRest(); !ended.ok()) return ended;
     }
     AddStatistics(directory->get(), /*callback_us=*/0, &*manifest);
     absl::Status written = catalog_->WriteManifest(directory->get(), *manifest);
@@ -106,21 +112,36 @@ class Recovery {
     return !*let_go;
   }
 
-  // Ends what a CRIU that died has not killed any more.
-  absl::Status EndRest(const v1::Manifest& manifest) const {
+  // Ends what a CRIU that died has not killed any more, if none of it has run
+  // since: what has may have done so for days, and is not in the snapshot.
+  absl::Status EndRest() const {
     if (!this_boot_ || operation_.kill() != internal::KILL_STATE_AGREED) {
       return absl::OkStatus();
     }
-    const absl::Time deadline = absl::Now() + kEndTimeout;
-    for (const v1::TaskRecord& record : manifest.tasks()) {
-      auto pidfd =
-          OpenPidfd(proc_, {record.task().pid(), record.task().start_ticks()});
+    std::vector<UniqueFd> rest;
+    for (const internal::Victim& victim : operation_.victims()) {
+      const TaskId id = {victim.pid(), victim.start_ticks()};
+      auto pidfd = OpenPidfd(proc_, id);
       if (absl::IsNotFound(pidfd.status())) continue;
       if (!pidfd.ok()) return pidfd.status();
-      KillTask(*pidfd);
-      if (AwaitTask(*pidfd, deadline)) continue;
-      return absl::UnavailableError(
-          absl::StrCat("pid ", record.task().pid(), " has not ended yet"));
+      auto task = proc_.ReadTask(id.pid);
+      if (absl::IsNotFound(task.status())) continue;
+      if (!task.ok()) return task.status();
+      if (task->id != id) continue;
+      if (task->lives_on() && task->cpu_ticks != victim.cpu_ticks()) {
+        LogWarning(absl::StrCat("pid ", id.pid, " of snapshot ",
+                                operation_.name(),
+                                " has run on without its root task: it, and "
+                                "what else is left of them, is not ended"));
+        return absl::OkStatus();
+      }
+      rest.push_back(*std::move(pidfd));
+    }
+    for (const UniqueFd& pidfd : rest) KillTask(pidfd);
+    const absl::Time deadline = absl::Now() + kEndTimeout;
+    for (const UniqueFd& pidfd : rest) {
+      if (AwaitTask(pidfd, deadline)) continue;
+      return absl::UnavailableError("its tasks have not ended yet");
     }
     return absl::OkStatus();
   }
@@ -137,7 +158,7 @@ class Recovery {
                                  .cgroup = operation_.cgroup()};
     const TaskId criu = Criu();
     if (!operation_.resuming()) return EndTasks(criu, placement);
-    absl::Status gone = EndWorker([&] { return engine_->AwaitRestore(criu); });
+    absl::Status gone = EndWorker([&] { return engine_->AwaitWorker(criu); });
     if (!gone.ok()) return gone;
     auto left = engine_->LookAtTasks(placement);
     if (!left.ok()) return left.status();

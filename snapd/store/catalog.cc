@@ -346,11 +346,36 @@ absl::Status Catalog::Unpublish(StagedSnapshot* staged) {
   return absl::OkStatus();
 }
 
+void Catalog::MarkWithdrawn(const std::string& uid) const {
+  auto operation = records_.Read(uid);
+  if (absl::IsNotFound(operation.status())) return;
+  absl::Status marked = operation.status();
+  if (marked.ok()) {
+    if (operation->withdrawn()) return;
+    operation->set_kill(internal::KILL_STATE_NOT_AGREED);
+    operation->set_withdrawn(true);
+    marked = records_.Write(*operation);
+  }
+  if (marked.ok()) return;
+  LogWarning(absl::StrCat("staging/", uid, ": ", marked.message()));
+}
+
 absl::Status Catalog::Discard(StagedSnapshot staged) {
+  absl::Status gone = TakeBack(&staged);
+  // It has the name yet.
+  if (!gone.ok() && staged.published) {
+    AddUnfinished(staged.uid, staged.name);
+    Unhide(staged.name, staged.uid);
+  }
+  return gone;
+}
+
+absl::Status Catalog::TakeBack(StagedSnapshot* staged) {
+  JoinEnded();
   std::shared_ptr<Publication> late;
   {
     const std::lock_guard lock(mutex_);
-    const auto found = late_.find(staged.uid);
+    const auto found = late_.find(staged->uid);
     if (found != late_.end()) late = found->second;
   }
   if (late != nullptr && late->thread.get_id() != std::this_thread::get_id()) {
@@ -359,20 +384,22 @@ absl::Status Catalog::Discard(StagedSnapshot staged) {
       const std::lock_guard lock(late->mutex);
       if (!late->result.has_value()) {
         late->abandoned = true;
+        staged->published = false;
         return absl::UnavailableError("its commit has not ended yet");
       }
     }
     late->thread.join();
-    staged.published = late->staged.published;
+    staged->published = late->staged.published;
     const std::lock_guard lock(mutex_);
-    late_.erase(staged.uid);
+    late_.erase(staged->uid);
   }
-  const bool was_published = staged.published;
+  const bool was_published = staged->published;
   if (was_published) {
-    if (absl::Status undone = Unpublish(&staged); !undone.ok()) return undone;
+    MarkWithdrawn(staged->uid);
+    if (absl::Status undone = Unpublish(staged); !undone.ok()) return undone;
     if (absl::Status status = Commit(); !status.ok()) return status;
   }
-  if (absl::Status removed = RemoveStaged(staged.uid); !removed.ok()) {
+  if (absl::Status removed = RemoveStaged(staged->uid); !removed.ok()) {
     return removed;
   }
   return was_published ? Commit() : absl::OkStatus();
@@ -516,8 +543,8 @@ absl::StatusOr<v1::Manifest> Catalog::Read(const std::string& name) const {
     return SnapshotUnreadable(
         name, "",
         absl::UnavailableError(
-            "an earlier snapd has not finished it, and may not have killed its "
-            "tasks"));
+            "it is neither finished nor taken back, and its tasks may not have "
+            "been killed"));
   }
   return manifest;
 }

@@ -90,7 +90,8 @@ class Catalog {
                             const Cancellation& cancellation);
 
   // Takes back whatever was done, also a publication, and removes all of it,
-  // the record last. On error the rest is left to the next start. A publication
+  // the record last. On error the rest is left to the next start, or, if it has
+  // its name yet, to the next call on that: it is unfinished. A publication
   // that is still under way after some seconds takes itself back at its end:
   // UNAVAILABLE.
   absl::Status Discard(StagedSnapshot staged);
@@ -129,8 +130,8 @@ class Catalog {
   // snapshot is still there.
   absl::Status Delete(const std::string& name);
 
-  // Operations of an earlier snapd that are neither finished nor undone, by
-  // what they work on; the name is empty if it is not known. A snapshot that
+  // Operations that are neither finished nor undone, most of an earlier snapd,
+  // by what they work on; the name is empty if it is not known. A snapshot that
   // one has made cannot be read until it is removed again: it may be taken
   // back.
   void AddUnfinished(const std::string& uid, const std::string& name);
@@ -157,6 +158,11 @@ class Catalog {
                         absl::Duration timeout,
                         const Cancellation& cancellation);
   absl::Status Unpublish(StagedSnapshot* staged);
+  // `staged` says whether it is published yet.
+  absl::Status TakeBack(StagedSnapshot* staged);
+  // Says in the record, if it can, that what was published is not kept, and has
+  // killed nothing: it may come no further.
+  void MarkWithdrawn(const std::string& uid) const;
   absl::Status RemoveStaged(const std::string& uid);
   bool IsHidden(const std::string& name) const;
   // Shows it, if it is what the name hides.
@@ -172,14 +178,14 @@ class Catalog {
   const Records records_;
   std::mutex commit_mutex_;  // held while a plain directory is committed
   std::atomic<uint64_t> failed_commits_ = 0;
+  // Images of publications under way in a plain directory.
+  std::atomic<uint64_t> committing_bytes_ = 0;
   mutable std::mutex mutex_;
   // Guarded by mutex_: published, not finished; UIDs by name.
   std::map<std::string, std::string> hidden_;
   // Guarded by mutex_: under way, though nobody waits for them any more; by
   // UID.
   std::map<std::string, std::shared_ptr<Publication>> late_;
-  // Images of publications under way in a plain directory.
-  std::atomic<uint64_t> committing_bytes_ = 0;
   std::map<std::string, std::string> unfinished_;  // guarded by mutex_: by UID
 };
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <future>
@@ -88,6 +89,7 @@ class CheckpointTest : public OperationsTestBase {
   absl::Status commit_status_;
   std::vector<std::string> events_;
   std::vector<v1::ProgressPhase> phases_;
+  std::atomic<bool> kill_failed_ = false;
   std::string cancel_at_;
   std::string fail_sync_at_;
   Cancellation cancellation_;
@@ -432,6 +434,109 @@ TEST_F(CheckpointTest, FailedDumpLeavesNothing) {
 TEST_F(CheckpointTest, EngineThatDiesBeforeItKillsLeavesNothing) {
   engine_.fail_late = absl::InternalError("died");
   EXPECT_FALSE(Create(Request("a")).ok());
+  ExpectNothingHappened();
+}
+
+// Who ends it later has not done so for the snapshot.
+TEST_F(CheckpointTest, WhatCannotBeTakenBackIsNotOnRecordAsKilled) {
+  engine_.fail_late = absl::InternalError("died");
+  {
+    // Of a snapshot, not of a record.
+    const ScopedFileFault fault([&](absl::string_view call,
+                                    const std::string& name) {
+      return call == "rename" && kill_failed_ && !absl::StrContains(name, '.')
+                 ? EIO
+                 : 0;
+    });
+    engine_.on_point = [&](const std::string& point) {
+      kill_failed_ = kill_failed_ || point == "resumed";
+    };
+    EXPECT_FALSE(Create(Request("a")).ok());
+  }
+  EXPECT_EQ(task_.State(), 'R');
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  auto uids = catalog().records().List();
+  ASSERT_TRUE(uids.ok()) << uids.status();
+  ASSERT_EQ(uids->size(), 1u);
+  EXPECT_EQ(catalog().records().Read(*uids->begin())->kill(),
+            internal::KILL_STATE_NOT_AGREED);
+  // The next call finishes it.
+  EXPECT_EQ(ErrorReasonOf(catalog().Read("a").status()),
+            reason::kSnapshotUnreadable);
+  engine_.fail_late = absl::OkStatus();
+  const auto again = Create(Request("a"));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_FALSE(again->already_existed());
+  EXPECT_EQ(task_.State(), 'Z');
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+// Its caller was told that there is none.
+TEST_F(CheckpointTest, WhatCannotBeTakenBackOfARunningTaskIsNotKept) {
+  v1::CreateSnapshotRequest request = Request("a");
+  request.mutable_options()->set_leave_running(true);
+  {
+    pool_->on_commit = [&](int commits) {
+      kill_failed_ = kill_failed_ || commits == 2;
+      return commits == 2 ? CommitFailed() : absl::OkStatus();
+    };
+    const ScopedFileFault fault([&](absl::string_view call,
+                                    const std::string& name) {
+      return call == "rename" && kill_failed_ && !absl::StrContains(name, '.')
+                 ? EIO
+                 : 0;
+    });
+    EXPECT_EQ(ErrorReasonOf(Create(request).status()), reason::kCommitFailed);
+  }
+  pool_->on_commit = nullptr;
+  const auto again = Create(request);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_FALSE(again->already_existed());
+  EXPECT_EQ(engine_.dumps, 2);
+}
+
+TEST_F(CheckpointTest, TaskThatCannotBeLookedAtForAMomentWasNotKilled) {
+  engine_.fail_late = absl::InternalError("died");
+  std::atomic<int> left = 0;
+  engine_.on_point = [&](const std::string& point) {
+    if (point == "resumed") left = 3;
+  };
+  const ScopedFileFault fault(
+      [&](absl::string_view call, const std::string& name) {
+        if (call != "open" || left == 0 ||
+            !absl::EndsWith(name, absl::StrCat("/proc/", task_.pid()))) {
+          return 0;
+        }
+        --left;
+        return EMFILE;
+      });
+  EXPECT_FALSE(Create(Request("a")).ok());
+  EXPECT_EQ(left, 0);
+  ExpectNothingHappened();
+}
+
+// Its record of the kill is the last that is written before the tasks end.
+TEST_F(CheckpointTest, PoolThatHangsBeforeTheKillIsAgreedLetsTheTaskRunOn) {
+  std::atomic<bool> asked = false;
+  const ScopedFileFault fault(
+      [&](absl::string_view call, const std::string& name) {
+        if (call != "create" || !absl::StrContains(name, ".operation") ||
+            task_.State() != 'T' || pool_->Snapshots().empty() ||
+            asked.exchange(true)) {
+          return 0;
+        }
+        // Answers when the test is over, or has failed.
+        const absl::Time deadline = absl::Now() + absl::Seconds(20);
+        while (task_.State() == 'T' && absl::Now() < deadline) {
+          absl::SleepFor(absl::Milliseconds(1));
+        }
+        return 0;
+      });
+  v1::CreateSnapshotRequest request = Request("a");
+  request.mutable_options()->set_sync_timeout_seconds(1);
+  const absl::Status status = Create(request).status();
+  EXPECT_EQ(ErrorReasonOf(status), reason::kSyncTimeout) << status;
+  EXPECT_TRUE(asked);
   ExpectNothingHappened();
 }
 

@@ -228,6 +228,31 @@ TEST_F(CriuEngineTest, OrphanIsStoppedByItsNextWrite) {
   EXPECT_TRUE(engine.EndDump(orphan.id())) << "it is gone";
 }
 
+TEST_F(CriuEngineTest, TasksAreLetGoIfTheLogEndsSo) {
+  CriuEngine engine = Engine("ok");
+  EXPECT_FALSE(*engine.HasLetGo(work_.get())) << "there is none";
+  const std::string failed =
+      "(00.3) Error (criu/cr-dump.c:2086): Dumping FAILED.\n";
+  const std::string no_answer =
+      "(00.4) Error (criu/cr-service.c:860): Can't send response: EPIPE\n";
+  for (const auto& [log, let_go] : {
+           std::pair{failed, true},
+           {"(00.1) Warn  (criu/a.c:1): odd\n" + failed, true},
+           {failed + no_answer, true},
+           {std::string(""), false},
+           {"(00.1) Warn  (criu/a.c:1): file /tmp/Dumping FAILED.\n", false},
+           {"(00.1) Warn  (criu/a.c:1): file Error (criu/cr-dump.c:1): "
+            "Dumping FAILED.\n",
+            false},
+           {failed + "(00.4) Warn  (criu/a.c:1): more\n", false},
+           {failed.substr(0, failed.size() - 1), false},
+           {no_answer, false},
+       }) {
+    ASSERT_TRUE(ReplaceFileAt(work_.get(), "criu-dump.log", log).ok());
+    EXPECT_EQ(*engine.HasLetGo(work_.get()), let_go) << log;
+  }
+}
+
 TEST_F(CriuEngineTest, OrphansPidMayBeAnothersByNow) {
   const Child other;
   const TaskId orphan = {.pid = other.pid(),
@@ -400,7 +425,7 @@ TEST_F(CriuEngineTest, TasksOfARestoreWithoutItsSnapdAreFoundAndEnded) {
     EXPECT_TRUE(engine.EndTasks({}, placement));
     EXPECT_EQ(*engine.LookAtTasks(placement), TasksLeft::kNone);
     EXPECT_FALSE(*ProcFs().IsAlive(worker));
-    EXPECT_TRUE(engine.AwaitRestore(worker));
+    EXPECT_TRUE(engine.AwaitWorker(worker));
     return absl::OkStatus();
   };
   EXPECT_EQ(ErrorReasonOf(Restore("ok").status()), reason::kCriuFailed);

@@ -59,7 +59,7 @@ class FakeEngine : public Engine {
     ended_dumps.push_back(worker.pid);
     return worker_ends;
   }
-  bool AwaitRestore(const TaskId& worker) override {
+  bool AwaitWorker(const TaskId& worker) override {
     awaited_restores.push_back(worker.pid);
     return worker_ends;
   }

@@ -126,7 +126,7 @@ class SignalEngine : public Engine {
 
   // It has ended with its snapd.
   bool EndDump(const TaskId& /*worker*/) override { return true; }
-  bool AwaitRestore(const TaskId& /*worker*/) override { return true; }
+  bool AwaitWorker(const TaskId& /*worker*/) override { return true; }
   bool EndTasks(const TaskId& /*worker*/, const Placement& placement) override {
     EXPECT_FALSE(state_->agreed) << "they may have run";
     EXPECT_TRUE(placement.cgroup == "/c" || placement.cgroup.empty());

@@ -170,31 +170,108 @@ TEST_F(ReconcileTest, KeepsAPublicationWhoseTaskItHasKilled) {
   EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
 }
 
+void AddVictim(const Child& task, uint64_t later, uint64_t ran,
+               internal::Operation* operation) {
+  internal::Victim* victim = operation->add_victims();
+  victim->set_pid(task.pid());
+  victim->set_start_ticks(task.id().start_ticks + later);
+  victim->set_cpu_ticks(ProcFs().ReadTask(task.pid())->cpu_ticks + ran);
+}
+
 // CRIU kills the root first; it died before it came to the other.
 TEST_F(ReconcileTest, EndsTheRestOfATreeThatWasBeingKilled) {
   Child root;
   Child other;
   const Child reused;
+  other.Stop();
+  internal::Operation operation = OperationOn(root);
+  operation.set_kill(internal::KILL_STATE_AGREED);
+  AddVictim(root, 0, 0, &operation);
+  AddVictim(other, 0, 0, &operation);
+  AddVictim(reused, 1, 1, &operation);
+  Publish(operation);
+  root.Kill();
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  EXPECT_EQ(other.State(), 'Z');
+  EXPECT_EQ(reused.State(), 'R');
+}
+
+// Its root has ended by itself, perhaps.
+TEST_F(ReconcileTest, DoesNotEndATreeOfWhichATaskHasRunOn) {
+  Child root;
+  const Child idle;
+  const Child busy;
+  internal::Operation operation = OperationOn(root);
+  operation.set_kill(internal::KILL_STATE_AGREED);
+  AddVictim(root, 0, 0, &operation);
+  AddVictim(idle, 0, 0, &operation);
+  AddVictim(busy, 0, 1, &operation);
+  Publish(operation);
+  root.Kill();
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+  EXPECT_EQ(idle.State(), 'R');
+  EXPECT_EQ(busy.State(), 'R');
+}
+
+// Nothing is known of what it has done since.
+TEST_F(ReconcileTest, DoesNotEndTasksThatMayHaveRunOn) {
+  Child root;
+  const Child other;
   internal::Operation operation = OperationOn(root);
   operation.set_kill(internal::KILL_STATE_AGREED);
   Publish(operation);
   Catalog catalog(pool_.get());
   auto manifest = catalog.Read("a");
   ASSERT_TRUE(manifest.ok()) << manifest.status();
-  const auto add = [&](const Child& task, uint64_t later) {
-    v1::Task* record = manifest->add_tasks()->mutable_task();
-    record->set_pid(task.pid());
-    record->set_start_ticks(task.id().start_ticks + later);
-  };
-  add(root, 0);
-  add(other, 0);
-  add(reused, 1);
+  v1::Task* record = manifest->add_tasks()->mutable_task();
+  record->set_pid(other.pid());
+  record->set_start_ticks(other.id().start_ticks);
   ASSERT_TRUE(catalog.WriteManifest(catalog.Open("a")->get(), *manifest).ok());
   root.Kill();
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
-  EXPECT_EQ(other.State(), 'Z');
-  EXPECT_EQ(reused.State(), 'R');
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+  EXPECT_EQ(other.State(), 'R');
+}
+
+// Asked to kill, it kills: its last words are needed.
+TEST_F(ReconcileTest, CriuThatMayKillIsNotMadeToFail) {
+  const Child task;
+  const Child criu;
+  internal::Operation operation = OperationOn(task, criu.id());
+  operation.set_kill(internal::KILL_STATE_AGREED);
+  Begin(operation);
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(engine_.ended_dumps, IsEmpty());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+// Else it would be taken for the end of a snapd with a hanging pool.
+TEST_F(ReconcileTest, PublicationThatWasBeingTakenBackHasKilledNothing) {
+  Child task;
+  internal::Operation operation = OperationOn(task);
+  operation.set_kill(internal::KILL_STATE_AGREED);
+  Publish(operation);
+  {
+    const ScopedFileFault fault(FailWith(EIO, "rename", operation.uid()));
+    EXPECT_FALSE(Reconcile().ok());
+  }
+  task.Kill();
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Snapshots(), IsEmpty());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+// They would wait for their CRIU for ever.
+TEST_F(ReconcileTest, EndsTasksOfARestoreThoughThePoolCanOnlyBeRead) {
+  const Child root;
+  ASSERT_TRUE(Write(RestoreOf(root)).ok());
+  pool_->writable = absl::FailedPreconditionError("read-only");
+  EXPECT_FALSE(Reconcile().ok());
+  EXPECT_THAT(engine_.ended_cgroups, ElementsAre("/daxsnap.slice/a"));
 }
 
 TEST_F(ReconcileTest, KeepsAPublicationOfAnotherBoot) {
