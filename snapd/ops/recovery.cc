@@ -77,6 +77,7 @@ class Recovery {
     }
     staged.published =
         manifest.ok() && manifest->snapshot().uid() == operation_.uid();
+    if (!staged.published && !catalog_->CheckWritable().ok()) return Keep();
     if (!staged.published || (this_boot_ && operation_.withdrawn())) {
       return catalog_->Discard(std::move(staged));
     }
@@ -89,6 +90,7 @@ class Recovery {
       if (!*killed) return catalog_->Discard(std::move(staged));
       if (absl::Status ended = EndRest(); !ended.ok()) return ended;
     }
+    if (!catalog_->CheckWritable().ok()) return Keep();
     AddStatistics(directory->get(), /*callback_us=*/0, &*manifest);
     absl::Status written = catalog_->WriteManifest(directory->get(), *manifest);
     if (!written.ok()) return written;
@@ -171,7 +173,8 @@ class Recovery {
                             operation_.pid(), " and others, run in ",
                             placement.cgroup));
     auto root = proc_.ReadTask(operation_.pid());
-    if (operation_.request_id().empty() || absl::IsNotFound(root.status())) {
+    if (operation_.request_id().empty() || absl::IsNotFound(root.status()) ||
+        !catalog_->CheckWritable().ok()) {
       return Remove();
     }
     if (!root.ok()) return root.status();
@@ -213,7 +216,14 @@ class Recovery {
     return proc_.IsAlive({operation_.pid(), operation_.start_ticks()});
   }
 
+  // The record stays in a pool that cannot be changed, and is in nobody's way.
+  absl::Status Keep() {
+    stays_ = true;
+    return absl::OkStatus();
+  }
+
   absl::Status Remove() {
+    if (!catalog_->CheckWritable().ok()) return Keep();
     StagedSnapshot nothing;
     nothing.uid = uid_;
     return catalog_->Discard(std::move(nothing));
@@ -227,6 +237,18 @@ class Recovery {
   bool this_boot_ = false;
   bool stays_ = false;
 };
+
+// Also if that cannot be told.
+bool OfThisBoot(const ProcFs& proc, const Catalog& catalog,
+                const std::string& uid) {
+  auto operation = catalog.records().Read(uid);
+  if (absl::IsNotFound(operation.status()) ||
+      absl::IsDataLoss(operation.status())) {
+    return false;
+  }
+  auto boot_id = proc.BootId();
+  return !operation.ok() || !boot_id.ok() || operation->boot_id() == *boot_id;
+}
 
 }  // namespace
 
@@ -248,13 +270,14 @@ absl::Status Recover(const ProcFs& proc, Engine* engine, Pool* pool,
   auto left = catalog->records().List();
   if (!left.ok()) return left.status();
   if (left->empty()) return absl::OkStatus();
-  // It has been so since before any task of this boot.
-  if (absl::Status status = pool->CheckWritable(); !status.ok()) return status;
+  const absl::Status writable = pool->CheckWritable();
   absl::Status first;
   for (const std::string& uid : *left) {
+    // What is of an earlier boot has no tasks any more, and can stay.
+    if (!writable.ok() && !OfThisBoot(proc, *catalog, uid)) continue;
     first.Update(RecoverOne(proc, engine, catalog, uid));
   }
-  first.Update(pool->Commit());
+  first.Update(writable.ok() ? pool->Commit() : writable);
   return first;
 }
 

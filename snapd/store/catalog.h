@@ -143,6 +143,9 @@ class Catalog {
   // more, is not taken back yet.
   absl::Status CheckNotLate(const std::string& name) const;
 
+  // POOL_READ_ONLY if its pool cannot be changed.
+  absl::Status CheckWritable() const { return pool_->CheckWritable(); }
+
   // The records of operations under way.
   const Records& records() const { return records_; }
 

@@ -274,6 +274,18 @@ TEST_F(ReconcileTest, EndsTasksOfARestoreThoughThePoolCanOnlyBeRead) {
   EXPECT_THAT(engine_.ended_cgroups, ElementsAre("/daxsnap.slice/a"));
 }
 
+// It is all that is left of them.
+TEST_F(ReconcileTest, KilledTasksCanBeReadInAPoolThatCanOnlyBeRead) {
+  Child task;
+  Publish(OperationOn(task));
+  task.Kill();
+  pool_->writable = absl::FailedPreconditionError("read-only");
+  Catalog catalog(pool_.get());
+  EXPECT_FALSE(Recover(proc_, &engine_, pool_.get(), &catalog).ok());
+  EXPECT_TRUE(catalog.Read("a").ok());
+  EXPECT_THAT(pool_->Staging(), SizeIs(1));
+}
+
 TEST_F(ReconcileTest, KeepsAPublicationOfAnotherBoot) {
   // The PID is alive, but it is another task on another boot.
   const Child task;
