@@ -170,6 +170,9 @@ class Catalog {
   bool IsHidden(const std::string& name) const;
   // Shows it, if it is what the name hides.
   void Unhide(const std::string& name, const std::string& uid);
+  // Waits for the one of it that is late, a while, and then leaves it to
+  // itself: UNAVAILABLE.
+  absl::Status AwaitLate(StagedSnapshot* staged);
   // Joins the threads of late publications that have ended.
   void JoinEnded();
   absl::Status Damaged(const std::string& name, const std::string& path,

@@ -89,7 +89,7 @@ class CheckpointTest : public OperationsTestBase {
   absl::Status commit_status_;
   std::vector<std::string> events_;
   std::vector<v1::ProgressPhase> phases_;
-  std::atomic<bool> kill_failed_ = false;
+  std::atomic<bool> renames_fail_ = false;
   std::string cancel_at_;
   std::string fail_sync_at_;
   Cancellation cancellation_;
@@ -444,12 +444,12 @@ TEST_F(CheckpointTest, WhatCannotBeTakenBackIsNotOnRecordAsKilled) {
     // Of a snapshot, not of a record.
     const ScopedFileFault fault([&](absl::string_view call,
                                     const std::string& name) {
-      return call == "rename" && kill_failed_ && !absl::StrContains(name, '.')
+      return call == "rename" && renames_fail_ && !absl::StrContains(name, '.')
                  ? EIO
                  : 0;
     });
     engine_.on_point = [&](const std::string& point) {
-      kill_failed_ = kill_failed_ || point == "resumed";
+      renames_fail_ = renames_fail_ || point == "resumed";
     };
     EXPECT_FALSE(Create(Request("a")).ok());
   }
@@ -477,12 +477,12 @@ TEST_F(CheckpointTest, WhatCannotBeTakenBackOfARunningTaskIsNotKept) {
   request.mutable_options()->set_leave_running(true);
   {
     pool_->on_commit = [&](int commits) {
-      kill_failed_ = kill_failed_ || commits == 2;
+      renames_fail_ = renames_fail_ || commits == 2;
       return commits == 2 ? CommitFailed() : absl::OkStatus();
     };
     const ScopedFileFault fault([&](absl::string_view call,
                                     const std::string& name) {
-      return call == "rename" && kill_failed_ && !absl::StrContains(name, '.')
+      return call == "rename" && renames_fail_ && !absl::StrContains(name, '.')
                  ? EIO
                  : 0;
     });

@@ -249,7 +249,7 @@ TEST_F(ReconcileTest, CriuThatMayKillIsNotMadeToFail) {
   EXPECT_THAT(pool_->Staging(), IsEmpty());
 }
 
-// Else it would be taken for the end of a snapd with a hanging pool.
+// They ran on, until somebody else ended them.
 TEST_F(ReconcileTest, PublicationThatWasBeingTakenBackHasKilledNothing) {
   Child task;
   internal::Operation operation = OperationOn(task);
