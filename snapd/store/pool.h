@@ -57,8 +57,8 @@ class Pool {
   // if it cannot be had.
   absl::StatusOr<v1::Pool> Info() const;
 
-  // Whether it can be changed. FAILED_PRECONDITION, POOL_READ_ONLY, with what to
-  // do, if not; OK also if that cannot be told.
+  // Whether it can be changed. FAILED_PRECONDITION, POOL_READ_ONLY, with what
+  // to do, if not; OK also if that cannot be told.
   virtual absl::Status CheckWritable() const;
 
   // Whether its tree does not hold, so that files may be missing; false also if

@@ -240,11 +240,11 @@ def hanging_while_frozen(machine):
 def failing_sync(machine):
     """A disk that cannot take what is written: the task goes on and nothing is left."""
     machine.ensure_snapd()
-    where = "/run/files-broken"
-    # The file system believes in 128 MiB; the file below it may have 8.
-    machine.sh(f"""
-        mkdir -p {where}; mount -t tmpfs -o size=8m none {where}
-        truncate -s 128M {where}/img; mkfs.ext4 -q -O ^has_journal {where}/img""")
+    where = "/mnt/small"
+    # The file system believes in 128 MiB; the one below it has 16.
+    machine.sh(f"mkdir -p {DIR}")
+    mount_image(machine, f"{DIR}/small.img", where, mib=16)
+    machine.sh(f"truncate -s 128M {where}/img; mkfs.ext4 -q -O ^has_journal {where}/img")
     mount_image(machine, f"{where}/img", "/mnt/broken")
     task = machine.snapctl_json("run", "--name", "broken", "--", "python3", "-c", FILL, "/mnt/broken/file")
     try:
@@ -260,8 +260,7 @@ def failing_sync(machine):
         expect(machine.sh(f"ls -A {POOL}/snapshots | grep -x broken || true") == "", "it is published")
     finally:
         machine.kill_session(task["pid"])
-        unmount_images(machine, "/mnt/broken")
-        machine.sh(f"umount {where}")
+        unmount_images(machine, "/mnt/broken", where)
 
 
 @test("Files.WhatALateSyncHasLostIsNotForgotten", timeout=400)
