@@ -22,7 +22,8 @@ namespace {
 class VolatilePlacesTest : public testing::Test {
  protected:
   std::string WhereLost(const UsedFile& file) {
-    VolatilePlaces places(ProcFs(), rules_, kAnswerTimeout, sys_.path());
+    const ProcFs proc;
+    VolatilePlaces places(proc, rules_, kAnswerTimeout, sys_.path());
     auto where = places.WhereLost(file);
     EXPECT_TRUE(where.ok()) << where.status();
     return where.value_or("?");

@@ -12,6 +12,7 @@
 
 #include <csignal>
 #include <future>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,7 @@ class CriuEngineTest : public testing::Test {
     restore_callbacks_.started = [this](const TaskId& worker,
                                         const Placement& placement) {
       events_.push_back("started");
+      const std::lock_guard lock(mutex_);
       worker_ = worker;
       placement_ = placement;
       return started_;
@@ -113,6 +115,7 @@ class CriuEngineTest : public testing::Test {
   std::vector<std::string> events_;
   TaskId worker_;
   absl::Status started_;
+  std::mutex mutex_;  // while a thread restores
   Placement placement_;
   absl::Status complete_;
   absl::Status resuming_;
@@ -389,7 +392,10 @@ TEST_F(CriuEngineTest, OrphanedRestoreGetsToTidyUp) {
   auto restore =
       std::async(std::launch::async, [this] { return Restore("ghost"); });
   const pid_t task = Task();
-  EXPECT_TRUE(Engine("ok").EndTasks(worker_, placement_));
+  {
+    const std::lock_guard lock(mutex_);
+    EXPECT_TRUE(Engine("ok").EndTasks(worker_, placement_));
+  }
   EXPECT_FALSE(Lives(task));
   EXPECT_FALSE(*Exists(work_.get(), "ghost"));
   EXPECT_FALSE(restore.get().ok());

@@ -307,10 +307,11 @@ TEST_F(FindingsTest, NamespacesOfChildrenToComeAndOfControlGroups) {
   const ForkedTask task([] {
     if (unshare(CLONE_NEWPID) != 0 || unshare(CLONE_NEWCGROUP) != 0) _exit(1);
   });
-  EXPECT_THAT(
-      FindIn(task),
-      ElementsAre(Is(v1::ERROR_REASON_NAMESPACE, kLost, "cgroup"),
-                  Is(v1::ERROR_REASON_NAMESPACE, kLost, "pid_for_children")));
+  // TSan has a thread of its own, which stays where it was.
+  EXPECT_THAT(FindIn(task),
+              testing::IsSupersetOf(
+                  {Is(v1::ERROR_REASON_NAMESPACE, kLost, "cgroup"),
+                   Is(v1::ERROR_REASON_NAMESPACE, kLost, "pid_for_children")}));
 }
 
 // CRIU looks at the leader alone.
