@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <uuid/uuid.h>
-
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "base/uuid.h"
 #include "client/snapctl/commands.h"
 #include "client/snapctl/output.h"
 #include "client/snapctl/progress.h"
@@ -48,14 +47,6 @@ struct Options {
   std::string request_id;
 };
 
-std::string MakeRequestId() {
-  uuid_t uuid;
-  uuid_generate(uuid);
-  char text[UUID_STR_LEN];
-  uuid_unparse_lower(uuid, text);
-  return text;
-}
-
 // How to find out what became of a restore whose answer is lost.
 void PrintRetry(const Options& options, const std::string& request_id,
                 std::ostream& err) {
@@ -73,7 +64,7 @@ absl::Status Restore(const Options& options, const Context& context) {
   request.set_name(options.name);
   request.mutable_options()->set_files(options.files);
   request.mutable_options()->set_verify(options.verify);
-  request.set_request_id(options.request_id.empty() ? MakeRequestId()
+  request.set_request_id(options.request_id.empty() ? NewUuid()
                                                     : options.request_id);
   absl::StatusOr<v1::RestoreSnapshotResult> result;
   {

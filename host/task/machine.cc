@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <sys/utsname.h>
-#include <uuid/uuid.h>
 
 #include <algorithm>
 #include <iterator>
@@ -97,14 +96,6 @@ absl::StatusOr<uint64_t> ReadMemoryNodes(const std::string& sysfs) {
 std::string KernelRelease() {
   utsname names;
   return uname(&names) == 0 ? names.release : std::string();
-}
-
-std::string NewUuid() {
-  uuid_t uuid;
-  uuid_generate_random(uuid);
-  char text[UUID_STR_LEN];
-  uuid_unparse_lower(uuid, text);
-  return text;
 }
 
 std::vector<std::string> MissingFeatures(const std::vector<std::string>& need,

@@ -33,9 +33,6 @@ std::string KernelRelease();
 // kernel without NUMA there is one. `sysfs` is another directory in tests.
 absl::StatusOr<uint64_t> ReadMemoryNodes(const std::string& sysfs = "/sys");
 
-// A fresh random UUID in text form.
-std::string NewUuid();
-
 // What `have` lacks of `need`. Both sorted.
 std::vector<std::string> MissingFeatures(const std::vector<std::string>& need,
                                          const std::vector<std::string>& have);

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/log.h"
-#include "host/task/machine.h"
+#include "base/uuid.h"
 #include "snapd/ops/recovery.h"
 #include "snapd/store/names.h"
 

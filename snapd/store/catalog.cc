@@ -16,10 +16,10 @@
 #include "base/errors.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/uuid.h"
 #include "base/version.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "google/protobuf/io/coded_stream.h"
-#include "host/task/machine.h"
 #include "snapd/store/names.h"
 
 namespace daxsnap {

@@ -42,11 +42,5 @@ TEST(Machine, NodesWithMemoryAreAMask) {
   EXPECT_FALSE(read("1-x\n").ok());
 }
 
-TEST(Machine, UuidsDiffer) {
-  const std::string one = NewUuid();
-  EXPECT_EQ(one.size(), 36u);
-  EXPECT_NE(one, NewUuid());
-}
-
 }  // namespace
 }  // namespace daxsnap

@@ -18,9 +18,9 @@
 #include "base/cancellation.h"
 #include "base/errors.h"
 #include "base/files.h"
+#include "base/uuid.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
-#include "host/task/machine.h"
 #include "tests/unit/snapd/temp_pool.h"
 
 namespace daxsnap {

@@ -10,9 +10,9 @@
 
 #include "base/errors.h"
 #include "base/files.h"
+#include "base/uuid.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
-#include "host/task/machine.h"
 #include "snapd/ops/operations.h"
 #include "snapd/ops/pool_holder.h"
 #include "snapd/ops/recovery.h"

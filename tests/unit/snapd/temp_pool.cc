@@ -12,11 +12,11 @@
 #include "absl/strings/str_cat.h"
 #include "base/errors.h"
 #include "base/files.h"
+#include "base/uuid.h"
 #include "daxsnap-stats.pb.h"
 #include "daxsnap/internal/criu.pb.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
-#include "host/task/machine.h"
 
 namespace daxsnap {
 namespace {
