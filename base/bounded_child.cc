@@ -17,6 +17,7 @@
 
 #include "absl/time/clock.h"
 #include "base/errors.h"
+#include "base/stopwatch.h"
 
 namespace daxsnap {
 namespace {
@@ -124,9 +125,7 @@ absl::Status BoundedChild::Read(void* to, size_t size, absl::Time deadline,
          .events = POLLIN,
          .revents = 0},
     };
-    const int64_t left_ms = absl::ToInt64Milliseconds(std::clamp(
-        deadline - absl::Now(), absl::ZeroDuration(), absl::Hours(24)));
-    const int ready = poll(poll_for, 2, static_cast<int>(left_ms));
+    const int ready = poll(poll_for, 2, MillisecondsUntil(deadline));
     if (ready < 0 && errno == EINTR) continue;
     if (ready < 0) return ErrnoError(errno, "cannot wait for a process");
     if (poll_for[1].revents != 0) return CancelledError();

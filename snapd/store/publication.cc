@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <functional>
 #include <memory>
@@ -22,6 +21,7 @@
 #include "base/cancellation.h"
 #include "base/errors.h"
 #include "base/log.h"
+#include "base/stopwatch.h"
 #include "daxsnap/v1/manifest.pb.h"
 #include "snapd/store/catalog.h"
 
@@ -40,10 +40,7 @@ bool AwaitEither(const Cancellation& event, const Cancellation* other,
                    .events = POLLIN,
                    .revents = 0}};
   for (;;) {
-    const int64_t left = absl::ToInt64Milliseconds(
-        std::clamp(deadline - absl::Now() + absl::Milliseconds(1),
-                   absl::ZeroDuration(), absl::Hours(24)));
-    const int ready = poll(fds, 2, static_cast<int>(left));
+    const int ready = poll(fds, 2, MillisecondsUntil(deadline));
     if (event.cancelled()) return true;
     if (ready > 0 || absl::Now() >= deadline) return false;
   }
