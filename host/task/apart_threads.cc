@@ -25,7 +25,7 @@ class Finder {
   explicit Finder(const ProcFs& proc) : proc_(proc) {}
 
   absl::Status AddTask(const TaskInfo& task) {
-    if (task.state == 'Z' || task.state == 'X') return absl::OkStatus();
+    if (task.ended()) return absl::OkStatus();
     auto threads = proc_.ReadThreads(task.id.pid);
     if (!threads.ok()) return proc_.UnlessGone(task.id, threads.status());
     leader_.clear();

@@ -7,11 +7,9 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <csignal>
-#include <limits>
 #include <map>
 #include <optional>
 #include <utility>
@@ -22,10 +20,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errors.h"
 #include "base/files.h"
+#include "base/stopwatch.h"
 
 namespace daxsnap {
 namespace {
@@ -292,7 +290,7 @@ absl::StatusOr<bool> ProcFs::IsEnding(pid_t pid, pid_t thread) const {
   if (absl::Status parsed = ParseStat(*text, &info); !parsed.ok()) {
     return parsed;
   }
-  return info.exiting || info.state == 'Z' || info.state == 'X';
+  return info.exiting || info.ended();
 }
 
 absl::StatusOr<std::string> ProcFs::ReadThreadStat(pid_t pid,
@@ -440,8 +438,8 @@ absl::Status ProcFs::UnlessGone(const TaskId& id,
   if (error.ok() || absl::IsNotFound(error)) return absl::OkStatus();
   auto task = ReadTask(id.pid);
   if (absl::IsNotFound(task.status())) return absl::OkStatus();
-  const bool ended = task.ok() && (task->id != id || task->exiting ||
-                                   task->state == 'Z' || task->state == 'X');
+  const bool ended =
+      task.ok() && (task->id != id || task->exiting || task->ended());
   return ended ? absl::OkStatus() : error;
 }
 
@@ -477,13 +475,8 @@ void KillTask(const UniqueFd& pidfd) {
 
 bool AwaitTask(const UniqueFd& pidfd, absl::Time deadline) {
   for (;;) {
-    const absl::Duration left =
-        std::clamp(deadline - absl::Now(), absl::ZeroDuration(),
-                   absl::Milliseconds(std::numeric_limits<int>::max()));
     pollfd poll_for = {.fd = pidfd.get(), .events = POLLIN, .revents = 0};
-    const int ready = poll(&poll_for, 1,
-                           static_cast<int>(absl::ToInt64Milliseconds(
-                               absl::Ceil(left, absl::Milliseconds(1)))));
+    const int ready = poll(&poll_for, 1, MillisecondsUntil(deadline));
     if (ready > 0) return true;
     if (ready == 0 || errno != EINTR) return false;
   }

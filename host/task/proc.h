@@ -53,8 +53,10 @@ struct TaskInfo {
   // It has permitted capabilities, or that cannot be told.
   bool privileged = false;
 
-  // No zombie, not killed.
-  bool lives_on() const { return !doomed && state != 'Z' && state != 'X'; }
+  // A zombie, or about to be none any more.
+  bool ended() const { return state == 'Z' || state == 'X'; }
+  // Nor killed.
+  bool lives_on() const { return !doomed && !ended(); }
 };
 
 // An open descriptor of a task.

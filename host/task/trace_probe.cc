@@ -79,7 +79,7 @@ absl::StatusOr<bool> HasEnded(const ProcFs& proc, pid_t thread) {
   auto task = proc.ReadTask(thread);
   if (absl::IsNotFound(task.status())) return true;
   if (!task.ok()) return task.status();
-  return task->state == 'Z' || task->state == 'X';
+  return task->ended();
 }
 
 }  // namespace

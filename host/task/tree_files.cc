@@ -30,7 +30,7 @@ class Reader {
   explicit Reader(const ProcFs& proc) : proc_(proc) {}
 
   absl::Status AddTask(const TaskInfo& task) {
-    if (task.state == 'Z' || task.state == 'X') return absl::OkStatus();
+    if (task.ended()) return absl::OkStatus();
     task_ = task.id;
     absl::Status added = AddAll();
     return added.ok() ? added : proc_.UnlessGone(task.id, added);

@@ -10,9 +10,13 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "host/task/proc.h"
 
 namespace daxsnap {
+
+// What the kernel puts at the end of a path whose name is gone.
+inline constexpr absl::string_view kDeleted = " (deleted)";
 
 // Something that a task uses by a path: open, mapped, or as its working or root
 // directory.
@@ -20,7 +24,7 @@ struct UsedFile {
   pid_t pid = 0;
   // Below /proc/PID: "fd/7", "cwd", "root", or "map_files/FIRST-LAST".
   std::string link;
-  // As snapd sees it; with " (deleted)" at its end if the kernel says so.
+  // As snapd sees it; with kDeleted at its end if the kernel says so.
   std::string path;
   // Type and permissions.
   mode_t mode = 0;

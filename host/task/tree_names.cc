@@ -41,7 +41,6 @@ namespace {
 constexpr size_t kMaxFdInfo = size_t{64} << 20;
 // MAX_HANDLE_SZ of the kernel.
 constexpr size_t kMaxHandle = 128;
-constexpr absl::string_view kDeleted = " (deleted)";
 
 // What the child is asked: the file of a handle, on the file system that is
 // mounted on `mount_point`.
@@ -162,7 +161,7 @@ class Reader {
       : proc_(proc), timeout_(timeout) {}
 
   absl::Status AddTask(const TaskInfo& task) {
-    if (task.state == 'Z' || task.state == 'X') return absl::OkStatus();
+    if (task.ended()) return absl::OkStatus();
     absl::Status added = AddAll(task.id.pid);
     return added.ok() ? added : proc_.UnlessGone(task.id, added);
   }

@@ -161,7 +161,7 @@ absl::StatusOr<std::string> VolatilePlaces::OnDevice(
   if (backing.ok()) {
     const std::string file(absl::StripSuffix(*backing, "\n"));
     // Its file is gone, and so is what it holds when it is detached.
-    if (absl::EndsWith(file, " (deleted)")) {
+    if (absl::EndsWith(file, kDeleted)) {
       return absl::StrCat("on ", name, ", whose file was deleted");
     }
     auto where = OnPath(file, depth + 1);

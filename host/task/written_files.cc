@@ -176,7 +176,7 @@ absl::Status AddMappings(const ProcFs& proc, pid_t pid, const FuseMounts& fuse,
 absl::Status ForEachTask(const std::vector<TaskInfo>& tree,
                          const std::function<absl::Status(pid_t)>& visit) {
   for (const TaskInfo& task : tree) {
-    if (task.state == 'Z' || task.state == 'X') continue;
+    if (task.ended()) continue;
     absl::Status status = visit(task.id.pid);
     if (!status.ok() && !absl::IsNotFound(status)) return status;
   }

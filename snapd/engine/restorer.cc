@@ -55,9 +55,7 @@ absl::StatusOr<Doing> LookAt(const ProcFs& proc, pid_t pid) {
   auto task = proc.ReadTask(pid);
   if (absl::IsNotFound(task.status())) return Doing::kGone;
   if (!task.ok()) return task.status();
-  if (task->doomed || task->state == 'Z' || task->state == 'X') {
-    return Doing::kGone;
-  }
+  if (!task->lives_on()) return Doing::kGone;
   const std::string directory = absl::StrCat(proc.root(), "/", pid);
   auto syscall =
       ReadFileAt(AT_FDCWD, absl::StrCat(directory, "/syscall"), kMaxSyscall);

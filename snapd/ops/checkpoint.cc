@@ -421,7 +421,7 @@ absl::Status Checkpoint::OnImagesComplete(StagedSnapshot* staged) {
 
 absl::Status Checkpoint::OpenTasks() {
   for (const TaskInfo& task : tree_) {
-    if (task.state == 'Z' || task.state == 'X') continue;
+    if (task.ended()) continue;
     auto pidfd = OpenPidfd(*parts_.proc, task.id);
     if (absl::IsNotFound(pidfd.status())) return TaskMissing(task.id.pid);
     if (!pidfd.ok()) return pidfd.status();

@@ -32,7 +32,6 @@ constexpr size_t kMaxBytesOfAKind = size_t{24} << 10;
 // gRPC sends a status in headers, of which 8 KiB are safe.
 constexpr size_t kMaxMessage = 1500;
 
-constexpr absl::string_view kDeleted = " (deleted)";
 constexpr char kNamespaceHint[] =
     "start the program with `snapctl run`; a service's sandbox and a container "
     "have such namespaces";

@@ -145,7 +145,7 @@ absl::Status CheckTaskKind(const TaskInfo& task) {
     return Unsupported(task, kPrecondition, "kernel-thread", "a kernel thread",
                        "pass the PID of a user process");
   }
-  if (task.state == 'Z' || task.state == 'X') {
+  if (task.ended()) {
     return Unsupported(task, kPrecondition, "zombie", "a zombie",
                        "it has ended: pass the PID of a running process");
   }

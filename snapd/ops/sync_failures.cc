@@ -19,6 +19,7 @@
 #include "base/errors.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/stopwatch.h"
 #include "base/utf8.h"
 
 namespace daxsnap {
@@ -43,11 +44,20 @@ std::vector<TaskId> AncestorsOf(const ProcFs& proc,
   return ancestors;
 }
 
-// For poll().
-int MillisecondsTo(absl::Time deadline) {
-  const absl::Duration left =
-      std::clamp(deadline - absl::Now(), absl::ZeroDuration(), absl::Hours(24));
-  return static_cast<int>(absl::ToInt64Milliseconds(left)) + 1;
+using TaskSet = std::set<std::pair<pid_t, uint64_t>>;
+
+void PutTasks(const TaskSet& tasks, internal::SyncedFileSystem* of) {
+  for (const auto& [pid, start_ticks] : tasks) {
+    internal::SyncTask* task = of->add_tasks();
+    task->set_pid(pid);
+    task->set_start_ticks(start_ticks);
+  }
+}
+
+void AddTasks(const internal::SyncedFileSystem& of, TaskSet* tasks) {
+  for (const internal::SyncTask& task : of.tasks()) {
+    tasks->emplace(task.pid(), task.start_ticks());
+  }
 }
 
 absl::Status CannotRecord(const std::string& directory, int error) {
@@ -114,11 +124,7 @@ absl::StatusOr<std::string> SyncFailures::MakeRecord(Pending* pending) {
     internal::SyncedFileSystem* one = header.add_file_systems();
     one->set_device(target.device);
     one->set_mount_point(target.mount_point);
-    for (const auto& [pid, start_ticks] : pending->tasks) {
-      internal::SyncTask* task = one->add_tasks();
-      task->set_pid(pid);
-      task->set_start_ticks(start_ticks);
-    }
+    PutTasks(pending->tasks, one);
   }
   const std::string content = header.SerializeAsString();
   const auto size = static_cast<uint32_t>(content.size());
@@ -252,11 +258,7 @@ bool SyncFailures::Save() {
     one->set_mount_point(failure.mount_point);
     one->set_error(failure.error);
     one->set_at_ticks(failure.at_ticks);
-    for (const auto& [pid, start_ticks] : failure.tasks) {
-      internal::SyncTask* task = one->add_tasks();
-      task->set_pid(pid);
-      task->set_start_ticks(start_ticks);
-    }
+    PutTasks(failure.tasks, one);
   }
   auto directory = EnsureDirectories(directory_);
   absl::Status saved = directory.status();
@@ -288,9 +290,7 @@ void SyncFailures::Load() {
       syncs.boot_id() == boot_id_) {
     for (const auto& one : syncs.file_systems()) {
       Tasks tasks;
-      for (const auto& task : one.tasks()) {
-        tasks.emplace(task.pid(), task.start_ticks());
-      }
+      AddTasks(one, &tasks);
       AddLost(tasks,
               {.device = one.device(),
                .mount_point = one.mount_point(),
@@ -316,9 +316,7 @@ void SyncFailures::LoadPending(int directory, const std::string& name) {
   }
   Pending& pending = pending_[name];
   for (const auto& one : record->header.file_systems()) {
-    for (const auto& task : one.tasks()) {
-      pending.tasks.emplace(task.pid(), task.start_ticks());
-    }
+    AddTasks(one, &pending.tasks);
   }
 }
 
@@ -350,7 +348,7 @@ absl::StatusOr<std::vector<SyncFailures::Suspicion>> SyncFailures::Check(
       pollfd poll_for[] = {
           {.fd = ended->fd(), .events = POLLIN, .revents = 0},
           {.fd = cancellation.fd(), .events = POLLIN, .revents = 0}};
-      (void)poll(poll_for, 2, MillisecondsTo(deadline));
+      (void)poll(poll_for, 2, MillisecondsUntil(deadline));
       if (cancellation.cancelled()) return CancelledError();
     }
     if (!ended->cancelled()) unknown.insert(device);
@@ -367,7 +365,8 @@ absl::StatusOr<std::vector<SyncFailures::Suspicion>> SyncFailures::Check(
     }
     // Nothing but their locks and records tells of their ends.
     pollfd poll_for = {.fd = cancellation.fd(), .events = POLLIN, .revents = 0};
-    (void)poll(&poll_for, 1, std::min(MillisecondsTo(deadline), kLookEachMs));
+    (void)poll(&poll_for, 1,
+               std::min(MillisecondsUntil(deadline), kLookEachMs));
     if (cancellation.cancelled()) return CancelledError();
   }
 }
