@@ -44,8 +44,12 @@ def ruling_slot(machine):
 
 
 def metadata_pages(machine, generation):
-    """Device pages that the commit of this generation wrote: all of them are in its tree."""
+    """Device pages that the commit of this generation wrote: all of them are in its tree.
+
+    Free memory may have those of an earlier pool still, so the pool's uuid counts as well.
+    """
     found = []
+    uuid = head_of(machine.read(ruling_slot(machine)[0]))[2]
     with open(machine.image, "rb") as file:
         at, end = machine.data, machine.image.stat().st_size
         while at < end:
@@ -57,7 +61,7 @@ def metadata_pages(machine, generation):
             at -= (at - machine.data) % PAGE
             while at < stop:
                 page = os.pread(file.fileno(), PAGE, at)
-                if len(page) == PAGE and head_of(page)[0] in KINDS and head_of(page)[3] == generation:
+                if len(page) == PAGE and page[:4] in KINDS and head_of(page)[2:] == (uuid, generation):
                     found.append((at - machine.data) // PAGE)
                 at += PAGE
     return found

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "format.h"
@@ -23,11 +24,16 @@ static union {
 } head;
 
 int main(int argc, char** argv) {
-  static const __u8 uuid[16] = {'h', 'o', 't', 'p', 'l', 'u', 'g'};
+  __u8 uuid[16];
 
   if (argc != 4 && argc != 5) {
     fprintf(stderr, "usage: write_head FILE OFFSET BYTES [VERSION]\n");
     return 64;
+  }
+  /* Of its own each time, so that pages of the device's earlier life are not taken for this one's. */
+  if (getrandom(uuid, sizeof(uuid), 0) != (ssize_t)sizeof(uuid)) {
+    perror("getrandom");
+    return 1;
   }
   kmem_persist_header_init(&head.at.header, KMEM_PERSIST_FS, uuid, "hotplug", strtoull(argv[3], NULL, 0));
   kmemfs_mkfs(head.at.slots, uuid, argc == 5 ? (__u32)strtoul(argv[4], NULL, 0) : 1, 0);
