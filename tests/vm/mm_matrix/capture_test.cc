@@ -253,7 +253,7 @@ TEST_F(Capture, SplitsHugePagesAndTakesThem) {
 }
 
 TEST_F(Capture, TakesMlockedPages) {
-  const long locked_before = MemInfo("Mlocked");
+  const long locked_before = MlockedNow();
   Mapping memory(4 * kMiB, node());
   UniqueFd file = NewFile();
   {
@@ -274,8 +274,9 @@ TEST_F(Capture, TakesMlockedPages) {
     EXPECT_EQ(source.Do("write"), 0);
   }
   EXPECT_EQ(CountBadInFile(file.get(), memory.bytes(), kOld), 0);
-  EXPECT_TRUE(WaitFor([&] { return MemInfo("Mlocked") <= locked_before; }))
-      << "Mlocked " << MemInfo("Mlocked") << " KiB, before " << locked_before;
+  // The task's page tables go a moment after its parent knows of its end.
+  EXPECT_TRUE(WaitFor([&] { return MlockedNow() <= locked_before; }))
+      << "Mlocked " << MlockedNow() << " KiB, before " << locked_before;
 }
 
 TEST_F(Capture, TakesWrittenPagesOfPrivateFileMaps) {

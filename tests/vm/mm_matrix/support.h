@@ -113,6 +113,9 @@ size_t SwappedPages(pid_t pid, const char* data, size_t bytes);
 long FreePagesWithLists(int node);
 // A field of /proc/meminfo or of the node's meminfo, in KiB.
 long MemInfo(const std::string& field, int node = -1);
+// MemInfo("Mlocked"), when no CPU has pages in its lists that are not locked
+// any more; it keeps up to 14 of them for as long as it is idle.
+long MlockedNow();
 // A counter of /proc/vmstat, or the sum of all that start so.
 long VmStat(const std::string& prefix);
 // Writes text to a file of /proc or /sys; false with errno if it cannot.
