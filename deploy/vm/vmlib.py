@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine: its state directory, its QEMU, and how the host gets into it.
 
-A machine is a directory: root.img and nv.img (its disks), console.log (every boot
-since they were made), qemu.pid, qmp.sock, ssh.conf. Only one QEMU runs on it.
+A machine is a directory: root.img and nv.img (its disks), id_ed25519 and known_hosts
+(the keys to get in), console.log (every boot since they were made), qemu.pid, qmp.sock,
+ssh.conf. Only one QEMU runs on it.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ ALIGNMENT_LOSS = 128 * MIB
 # Generous: a busy host makes a boot ten times slower, and a dead guest is noticed at once.
 BOOT_SECONDS = {"base": 600, "debug": 1800}
 SSH_SECONDS = 180
+# Beside the root image, and a machine's own copies.
+KEYS = ("id_ed25519", "known_hosts")
 START = time.monotonic()
 
 
@@ -136,18 +139,17 @@ def ssh_port(state):
     raise VmError(f"QEMU forwards no port to the guest:\n{table}")
 
 
-def open_ssh(state, rootfs):
+def open_ssh(state):
     """Writes ssh.conf and opens the connection that every `run` shares."""
     control = state / "ssh.sock"
     if len(str(control)) > 85:
         raise VmError(f"{state}: path too long for a socket; set DAXSNAP_VM to a shorter one")
     control.unlink(missing_ok=True)
-    keys = rootfs.parent
     (state / "ssh.conf").write_text(
         "Host guest\n"
         f"  HostName 127.0.0.1\n  Port {ssh_port(state)}\n  User root\n"
-        f"  IdentityFile {keys}/id_ed25519\n  IdentitiesOnly yes\n"
-        f"  UserKnownHostsFile {keys}/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
+        f"  IdentityFile {state}/id_ed25519\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {state}/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
         "  HostKeyAlias daxsnap-guest\n  StrictHostKeyChecking yes\n"
         "  BatchMode yes\n  LogLevel ERROR\n  ConnectTimeout 60\n"
         "  Ciphers aes128-gcm@openssh.com,aes128-ctr\n  Compression no\n"
