@@ -44,8 +44,11 @@ bool UnlinkAt(int parent, const std::string& name, int flags) {
 
 // Whether it is there now.
 bool MakeDirectoryAt(int parent, const std::string& name, mode_t mode) {
-  return May("mkdir", name) &&
-         (mkdirat(parent, name.c_str(), mode) == 0 || errno == EEXIST);
+  if (!May("mkdir", name)) return false;
+  if (mkdirat(parent, name.c_str(), mode) != 0) return errno == EEXIST;
+  // The umask may have kept something of it from those it is for.
+  return (mode & 077) == 0 ||
+         fchmodat(parent, name.c_str(), mode, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 int StatAt(int parent, const std::string& name, int flags, struct stat* info) {
@@ -311,8 +314,12 @@ absl::StatusOr<std::string> ReadFileAt(int parent, const std::string& name,
   }
 }
 
-absl::Status ReplaceFileAt(int parent, const std::string& name,
-                           absl::string_view content) {
+namespace {
+
+enum class Durability { kNone, kContentFirst };
+
+absl::Status ReplaceFile(int parent, const std::string& name,
+                         absl::string_view content, Durability durability) {
   const std::string temporary = absl::StrCat(name, ".new");
   UniqueFd fd;
   if (May("create", temporary)) {
@@ -324,6 +331,10 @@ absl::Status ReplaceFileAt(int parent, const std::string& name,
     return ErrnoError(errno, absl::StrCat("cannot create ", temporary));
   }
   absl::Status status = WriteAll(fd.get(), content, name);
+  if (status.ok() && durability == Durability::kContentFirst &&
+      (!May("sync", name) || fsync(fd.get()) != 0)) {
+    status = ErrnoError(errno, absl::StrCat("cannot sync ", temporary));
+  }
   if (status.ok() &&
       (!May("rename", name) ||
        renameat(parent, temporary.c_str(), parent, name.c_str()) != 0)) {
@@ -331,6 +342,18 @@ absl::Status ReplaceFileAt(int parent, const std::string& name,
   }
   if (!status.ok()) unlinkat(parent, temporary.c_str(), 0);
   return status;
+}
+
+}  // namespace
+
+absl::Status ReplaceFileAt(int parent, const std::string& name,
+                           absl::string_view content) {
+  return ReplaceFile(parent, name, content, Durability::kNone);
+}
+
+absl::Status ReplaceFileDurablyAt(int parent, const std::string& name,
+                                  absl::string_view content) {
+  return ReplaceFile(parent, name, content, Durability::kContentFirst);
 }
 
 absl::Status RemoveTree(int parent, const std::string& name) {

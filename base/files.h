@@ -70,6 +70,11 @@ absl::StatusOr<std::string> ReadFileAt(int parent, const std::string& name,
 absl::Status ReplaceFileAt(int parent, const std::string& name,
                            absl::string_view content);
 
+// Likewise, and a power cut leaves the old or the new as well: the content is
+// on the device before it has the name.
+absl::Status ReplaceFileDurablyAt(int parent, const std::string& name,
+                                  absl::string_view content);
+
 // Removes `name` and all that is below it; OK if there is none. Never follows
 // symlinks and never crosses into another mounted file system.
 absl::Status RemoveTree(int parent, const std::string& name);
@@ -102,10 +107,11 @@ bool RenameNoReplace(int from_parent, const std::string& from, int to_parent,
 
 // For tests: while the object lives, the system calls behind the functions of
 // this file, of all threads, fail with the errno that `fault` returns for
-// ("open", "read", "stat", "list", "link", "mkdir", "create", "write", "rename"
-// or "unlink", name); 0 lets them be made. Likewise ("commit", path) and
-// ("statfs", path) of a pool, and ("point", name) of FaultPoint(). One at a
-// time.
+// ("open", "read", "stat", "list", "link", "mkdir", "create", "write", "sync",
+// "rename" or "unlink", name); 0 lets them be made. Likewise ("commit", path)
+// and
+// ("statfs", path) of a pool, ("poll", path) of the socket, and ("point", name)
+// of FaultPoint(). One at a time.
 class ScopedFileFault {
  public:
   using Fault =

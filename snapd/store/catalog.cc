@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -202,6 +204,7 @@ absl::Status Catalog::Unpublish(StagedSnapshot* staged) {
     return ErrnoError(errno, absl::StrCat("cannot take back ", staged->name));
   }
   staged->published = false;
+  index_.Drop(staged->name);
   Unhide(staged->name, staged->uid);
   return absl::OkStatus();
 }
@@ -254,7 +257,16 @@ absl::Status Catalog::Finish(StagedSnapshot staged) {
 
 absl::Status Catalog::WriteManifest(int directory,
                                     const v1::Manifest& manifest) {
-  return ReplaceFileAt(directory, kManifestFile, manifest.SerializeAsString());
+  const std::string bytes = manifest.SerializeAsString();
+  if (bytes.size() > kMaxManifest) {
+    return ErrnoError(EFBIG, absl::StrCat("a manifest of ", bytes.size(),
+                                          " bytes could not be read again"));
+  }
+  // A commit of kmemfs takes all or nothing. Other file systems may make the
+  // name durable before the content.
+  return pool_->is_kmemfs()
+             ? ReplaceFileAt(directory, kManifestFile, bytes)
+             : ReplaceFileDurablyAt(directory, kManifestFile, bytes);
 }
 
 bool Catalog::IsHidden(const std::string& name) const {
@@ -345,15 +357,40 @@ absl::StatusOr<v1::Manifest> Catalog::Read(const std::string& name) const {
     return Damaged(name, kManifestFile, "manifest.pb does not parse");
   }
   manifest.mutable_snapshot()->set_name(name);
-  const std::lock_guard lock(mutex_);
-  if (unfinished_.contains(manifest.snapshot().uid())) {
-    return SnapshotUnreadable(
-        name, "",
-        absl::UnavailableError(
-            "it is neither finished nor taken back, and its tasks may not have "
-            "been killed"));
-  }
+  absl::Status finished = CheckFinished(manifest.snapshot());
+  if (!finished.ok()) return finished;
   return manifest;
+}
+
+absl::Status Catalog::CheckFinished(const v1::Snapshot& snapshot) const {
+  const std::lock_guard lock(mutex_);
+  if (!unfinished_.contains(snapshot.uid())) return absl::OkStatus();
+  return SnapshotUnreadable(
+      snapshot.name(), "",
+      absl::UnavailableError(
+          "it is neither finished nor taken back, and its tasks may not have "
+          "been killed"));
+}
+
+absl::StatusOr<Index::Entry> Catalog::Describe(const std::string& name) const {
+  if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
+    return valid;
+  }
+  const std::optional<Index::Mark> mark = index_.MarkOf(name);
+  Index::Entry entry;
+  if (mark.has_value()) entry = index_.Find(name, *mark);
+  if (entry != nullptr) {
+    if (IsHidden(name)) return SnapshotMissing(name);
+    absl::Status finished = CheckFinished(*entry);
+    if (!finished.ok()) return finished;
+    return entry;
+  }
+  auto manifest = Read(name);
+  if (!manifest.ok()) return manifest.status();
+  entry = std::make_shared<const v1::Snapshot>(
+      std::move(*manifest->mutable_snapshot()));
+  if (mark.has_value()) index_.Keep(name, *mark, entry);
+  return entry;
 }
 
 void Catalog::AddUnfinished(const std::string& uid, const std::string& name) {
@@ -377,12 +414,12 @@ std::vector<std::string> Catalog::Unfinished(const std::string& name) const {
 
 absl::StatusOr<std::vector<std::string>> Catalog::List(
     absl::string_view after) const {
-  auto names = ListDirectory(pool_->snapshots());
-  if (!names.ok()) return names.status();
-  names->erase(names->begin(),
-               std::upper_bound(names->begin(), names->end(), after));
+  auto all = index_.List();
+  if (!all.ok()) return all.status();
+  std::vector<std::string> names(
+      std::upper_bound((*all)->begin(), (*all)->end(), after), (*all)->end());
   // Whatever else someone puts there is not ours.
-  std::erase_if(*names, [this](const std::string& name) {
+  std::erase_if(names, [this](const std::string& name) {
     return !ValidateSnapshotName(name).ok() || IsHidden(name);
   });
   return names;

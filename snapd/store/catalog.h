@@ -23,6 +23,7 @@
 #include "absl/time/time.h"
 #include "base/cancellation.h"
 #include "base/unique_fd.h"
+#include "snapd/store/index.h"
 #include "snapd/store/pool.h"
 #include "snapd/store/records.h"
 
@@ -30,7 +31,8 @@ namespace daxsnap {
 
 namespace v1 {
 class Manifest;
-}
+class Snapshot;
+}  // namespace v1
 
 // SNAPSHOT_UNREADABLE: nothing but that it, or the file `path` of it, could not
 // be read just now.
@@ -57,9 +59,13 @@ struct StagedSnapshot {
 // Claims.
 class Catalog {
  public:
-  // `pool` outlives the catalog.
-  explicit Catalog(Pool* pool, absl::Duration late_patience = absl::Seconds(10))
-      : pool_(pool), late_patience_(late_patience), records_(pool->staging()) {}
+  // `pool` outlives the catalog. For `settle` see Index.
+  explicit Catalog(Pool* pool, absl::Duration late_patience = absl::Seconds(10),
+                   absl::Duration settle = absl::Seconds(2))
+      : pool_(pool),
+        late_patience_(late_patience),
+        records_(pool->staging()),
+        index_(pool->snapshots(), settle) {}
   // Waits for publications that are under way.
   ~Catalog();
 
@@ -99,7 +105,9 @@ class Catalog {
   // Ends a publication: shows the snapshot and removes the operation's record.
   absl::Status Finish(StagedSnapshot staged);
 
-  // Writes manifest.pb into a snapshot directory. Not durable by itself.
+  // Writes manifest.pb into a snapshot directory, in one step, over a power cut
+  // too: the old one or the new one is there then. Not durable by itself.
+  // EFBIG if Read() would not take it.
   absl::Status WriteManifest(int directory, const v1::Manifest& manifest);
 
   // Reads the manifest of a snapshot. NOT_FOUND SNAPSHOT_MISSING: there is
@@ -108,6 +116,10 @@ class Catalog {
   // UNAVAILABLE SNAPSHOT_UNREADABLE: it could not be read, so that nothing is
   // known of it.
   absl::StatusOr<v1::Manifest> Read(const std::string& name) const;
+
+  // The same, for who only wants to see: what the manifest says of the
+  // snapshot, from memory if it was read before. Never null.
+  absl::StatusOr<Index::Entry> Describe(const std::string& name) const;
 
   // Whether a snapshot, intact or not, has that name. SNAPSHOT_UNREADABLE if
   // that cannot be told.
@@ -120,7 +132,7 @@ class Catalog {
   // Opens its images/, with those that CRIU begins with in it. Errors likewise.
   absl::StatusOr<UniqueFd> OpenImages(const std::string& name) const;
 
-  // Names after `after`, in bytewise order. Reads the whole directory.
+  // Names after `after`, in bytewise order.
   absl::StatusOr<std::vector<std::string>> List(absl::string_view after) const;
 
   // Number of snapshots.
@@ -168,6 +180,8 @@ class Catalog {
   void MarkWithdrawn(const std::string& uid) const;
   absl::Status RemoveStaged(const std::string& uid);
   bool IsHidden(const std::string& name) const;
+  // SNAPSHOT_UNREADABLE if that snapshot is neither finished nor taken back.
+  absl::Status CheckFinished(const v1::Snapshot& snapshot) const;
   // Shows it, if it is what the name hides.
   void Unhide(const std::string& name, const std::string& uid);
   // Waits for the one of it that is late, a while, and then leaves it to
@@ -182,6 +196,7 @@ class Catalog {
   // How long a call that has failed waits for its commit, its tasks running on.
   const absl::Duration late_patience_;
   const Records records_;
+  mutable Index index_;
   std::mutex commit_mutex_;  // held while a plain directory is committed
   std::atomic<uint64_t> failed_commits_ = 0;
   // Images of publications under way in a plain directory.

@@ -5,6 +5,7 @@
 #include <linux/kmemfs.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -15,6 +16,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/bounded_child.h"
@@ -72,9 +75,71 @@ void MakeChecksumsAt(const void* argument, int report) {
   }
 }
 
-// Of a pool that is read-only: what is not there is empty.
-absl::StatusOr<UniqueFd> OpenOrEmpty(int root, const std::string& name) {
+absl::Status Foreign(const std::string& pool, const std::string& name,
+                     absl::string_view why) {
+  return MakeError(
+      {.code = absl::StatusCode::kFailedPrecondition,
+       .reason = reason::kPoolMissing,
+       .message = absl::StrCat(pool, "/", name, " is not snapd's: ", why,
+                               "; snapd makes it for itself, mode 0700"),
+       .hint = "name another directory, or have that one renamed; if it is of "
+               "a pool that was copied, give it that owner and mode",
+       .metadata = {{"path", absl::StrCat(pool, "/", name)}}});
+}
+
+// What is in staging/ is removed, and what is in snapshots/ can be deleted by
+// name. Nobody else's directory may be taken for these.
+absl::Status CheckOurs(int root, int directory, const std::string& pool,
+                       const std::string& name) {
+  struct stat top;
+  struct stat info;
+  if (fstat(root, &top) != 0 || fstat(directory, &info) != 0) {
+    return ErrnoError(errno, absl::StrCat("cannot stat ", pool, "/", name));
+  }
+  if (info.st_dev != top.st_dev) {
+    return Foreign(pool, name, "another file system is mounted there");
+  }
+  if (info.st_uid != geteuid()) {
+    return Foreign(pool, name, absl::StrCat("its owner is uid ", info.st_uid));
+  }
+  if ((info.st_mode & 077) != 0) {
+    return Foreign(pool, name,
+                   absl::StrFormat("others may use it, its mode is %04o",
+                                   info.st_mode & 07777));
+  }
+  return absl::OkStatus();
+}
+
+// A staging/ with something in it, and no snapshots/ beside it, which is made
+// first.
+absl::Status CheckStagingAlone(int root, const std::string& pool) {
+  auto snapshots = Exists(root, "snapshots");
+  if (!snapshots.ok() || *snapshots) return snapshots.status();
+  auto staging = OpenDirectory(root, "staging");
+  if (absl::IsNotFound(staging.status())) return absl::OkStatus();
+  if (!staging.ok()) return staging.status();
+  auto left = ListDirectory(staging->get());
+  if (!left.ok() || left->empty()) return left.status();
+  return Foreign(pool, "staging", "no snapshots/ is beside it");
+}
+
+absl::StatusOr<UniqueFd> OpenOurs(int root, const std::string& pool,
+                                  const std::string& name) {
   auto directory = EnsureDirectory(root, name);
+  const std::string error = ErrnoNameOf(directory.status());
+  if (error == "ENOTDIR" || error == "ELOOP") {
+    return Foreign(pool, name, "it is no directory");
+  }
+  if (!directory.ok()) return directory;
+  absl::Status ours = CheckOurs(root, directory->get(), pool, name);
+  if (!ours.ok()) return ours;
+  return directory;
+}
+
+// Of a pool that is read-only: what is not there is empty.
+absl::StatusOr<UniqueFd> OpenOrEmpty(int root, const std::string& pool,
+                                     const std::string& name) {
+  auto directory = OpenOurs(root, pool, name);
   if (ErrnoNameOf(directory.status()) != "EROFS") return directory;
   std::string path = "/tmp/daxsnap.XXXXXX";
   if (mkdtemp(path.data()) == nullptr) return directory.status();
@@ -136,9 +201,16 @@ absl::StatusOr<Pool::Handles> Pool::OpenHandles(const std::string& path) {
         absl::StatusCode::kFailedPrecondition,
         absl::StrCat("pool ", path, " is in use by another snapd"), path);
   }
-  auto snapshots = OpenOrEmpty(handles.root.get(), "snapshots");
+  struct statvfs mount;
+  const bool read_only = fstatvfs(handles.root.get(), &mount) == 0 &&
+                         (mount.f_flag & ST_RDONLY) != 0;
+  absl::Status alone;
+  // Some of what a damaged one had may be gone, and nothing is removed there.
+  if (!read_only) alone = CheckStagingAlone(handles.root.get(), path);
+  if (!alone.ok()) return alone;
+  auto snapshots = OpenOrEmpty(handles.root.get(), path, "snapshots");
   if (!snapshots.ok()) return snapshots.status();
-  auto staging = OpenOrEmpty(handles.root.get(), "staging");
+  auto staging = OpenOrEmpty(handles.root.get(), path, "staging");
   if (!staging.ok()) return staging.status();
   handles.snapshots = *std::move(snapshots);
   handles.staging = *std::move(staging);

@@ -33,8 +33,9 @@ enum class Persistence {
 class Pool {
  public:
   // Opens `path`, makes the layout if it is not there, and locks the pool
-  // against another snapd. FAILED_PRECONDITION, POOL_MISSING if that fails. One
-  // that is read-only may lack the layout.
+  // against another snapd. FAILED_PRECONDITION, POOL_MISSING if that fails, or
+  // if what is there was not made by a snapd. One that is read-only may lack
+  // the layout.
   static absl::StatusOr<std::unique_ptr<Pool>> Open(const std::string& path);
 
   virtual ~Pool() = default;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapd/store/records.h"
 
+#include <cerrno>
 #include <cstddef>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "base/errors.h"
 #include "base/files.h"
 
 namespace daxsnap {
@@ -14,7 +16,8 @@ namespace {
 constexpr absl::string_view kSuffix = ".operation";
 // What ReplaceFileAt() leaves of a record if it is killed.
 constexpr absl::string_view kUnfinishedSuffix = ".operation.new";
-constexpr size_t kMaxRecord = size_t{1} << 20;
+// A task takes some 20 bytes of it.
+constexpr size_t kMaxRecord = size_t{16} << 20;
 
 std::string FileOf(const std::string& uid) {
   return absl::StrCat(uid, kSuffix);
@@ -23,8 +26,12 @@ std::string FileOf(const std::string& uid) {
 }  // namespace
 
 absl::Status Records::Write(const internal::Operation& operation) const {
-  return ReplaceFileAt(staging_, FileOf(operation.uid()),
-                       operation.SerializeAsString());
+  const std::string record = operation.SerializeAsString();
+  if (record.size() > kMaxRecord) {
+    return ErrnoError(EFBIG, absl::StrCat("a record of ", record.size(),
+                                          " bytes could not be read again"));
+  }
+  return ReplaceFileAt(staging_, FileOf(operation.uid()), record);
 }
 
 absl::StatusOr<internal::Operation> Records::Read(

@@ -21,7 +21,8 @@ class Records {
   // `staging` stays open as long as this lives.
   explicit Records(int staging) : staging_(staging) {}
 
-  // Makes the record of operation.uid(), or replaces it in one step.
+  // Makes the record of operation.uid(), or replaces it in one step. EFBIG if
+  // Read() would not take it.
   absl::Status Write(const internal::Operation& operation) const;
 
   // NOT_FOUND: there is none. DATA_LOSS: it does not hold. Another error says

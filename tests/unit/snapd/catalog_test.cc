@@ -388,6 +388,109 @@ TEST_F(CatalogTest, SecondSnapdIsKeptOut) {
   EXPECT_EQ(ErrorReasonOf(status), reason::kPoolMissing) << status;
 }
 
+// A file system may make the name durable before the content.
+TEST_F(CatalogTest, ManifestOfADirectoryIsDurableBeforeItReplacesTheOldOne) {
+  AddSnapshot(&catalog_, "a", 1);
+  auto directory = catalog_.Open("a");
+  auto manifest = catalog_.Read("a");
+  ASSERT_TRUE(manifest.ok());
+  manifest->mutable_snapshot()->set_owner_uid(2);
+  std::vector<std::string> calls;
+  {
+    const ScopedFileFault record(
+        [&](absl::string_view call, const std::string& name) {
+          if (name == "manifest.pb") calls.emplace_back(call);
+          return 0;
+        });
+    ASSERT_TRUE(catalog_.WriteManifest(directory->get(), *manifest).ok());
+  }
+  EXPECT_THAT(calls, ElementsAre("write", "sync", "rename"));
+  manifest->mutable_snapshot()->set_owner_uid(3);
+  {
+    const ScopedFileFault fail(FailWith(EIO, "sync", "manifest.pb"));
+    EXPECT_FALSE(catalog_.WriteManifest(directory->get(), *manifest).ok());
+  }
+  EXPECT_EQ(catalog_.Read("a")->snapshot().owner_uid(), 2u);
+  EXPECT_THAT(*ListDirectory(directory->get()),
+              ElementsAre("images", "manifest.pb"));
+}
+
+// What could be written and not read again would be lost.
+TEST_F(CatalogTest, WhatIsTooLargeToBeReadIsNotWritten) {
+  AddSnapshot(&catalog_, "a", 1);
+  auto directory = catalog_.Open("a");
+  v1::Manifest manifest = *catalog_.Read("a");
+  manifest.set_cpu_model(std::string(size_t{64} << 20, 'x'));
+  EXPECT_EQ(ErrnoNameOf(catalog_.WriteManifest(directory->get(), manifest)),
+            "EFBIG");
+  EXPECT_TRUE(catalog_.Read("a").ok());
+  internal::Operation operation;
+  operation.set_uid(NewUuid());
+  // More tasks than a machine has PIDs for by default.
+  for (int pid = 1; pid <= 100000; ++pid) {
+    internal::Victim* victim = operation.add_victims();
+    victim->set_pid(4000000 + pid);
+    victim->set_start_ticks(uint64_t{1} << 40);
+    victim->set_cpu_ticks(uint64_t{1} << 40);
+  }
+  ASSERT_TRUE(catalog_.records().Write(operation).ok());
+  EXPECT_TRUE(catalog_.records().Read(operation.uid()).ok());
+  operation.set_name(std::string(size_t{16} << 20, 'x'));
+  EXPECT_EQ(ErrnoNameOf(catalog_.records().Write(operation)), "EFBIG");
+  EXPECT_TRUE(catalog_.records().Read(operation.uid()).ok());
+}
+
+class ForeignTest : public testing::Test {
+ protected:
+  // It is refused, and what it holds is there yet.
+  void ExpectRefused(const std::string& why) {
+    const absl::Status status = Pool::Open(temp_.path()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_EQ(ErrorReasonOf(status), reason::kPoolMissing);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(why));
+  }
+  std::string Path(const std::string& name) const {
+    return temp_.path() + "/" + name;
+  }
+  TempDirectory temp_;
+};
+
+TEST_F(ForeignTest, DirectoriesThatOthersMayUseAreRefused) {
+  for (const char* name : {"snapshots", "staging"}) {
+    ASSERT_TRUE(Pool::Open(temp_.path()).ok());
+    ASSERT_EQ(chmod(Path(name).c_str(), 0755), 0);
+    ExpectRefused("its mode is 0755");
+    ASSERT_EQ(chmod(Path(name).c_str(), 0700), 0);
+  }
+  EXPECT_TRUE(Pool::Open(temp_.path()).ok());
+}
+
+TEST_F(ForeignTest, DirectoriesOfOthersAreRefused) {
+  ASSERT_EQ(geteuid(), 0u) << "only root can give files away";
+  for (const char* name : {"snapshots", "staging"}) {
+    ASSERT_TRUE(Pool::Open(temp_.path()).ok());
+    ASSERT_EQ(chown(Path(name).c_str(), 1000, 0), 0);
+    ExpectRefused("its owner is uid 1000");
+    ASSERT_EQ(chown(Path(name).c_str(), 0, 0), 0);
+  }
+}
+
+TEST_F(ForeignTest, WhatIsNoDirectoryIsRefused) {
+  ASSERT_EQ(symlink("/tmp", Path("snapshots").c_str()), 0);
+  ExpectRefused("it is no directory");
+}
+
+// It would be emptied.
+TEST_F(ForeignTest, StagingWithoutSnapshotsIsRefused) {
+  ASSERT_EQ(mkdir(Path("staging").c_str(), 0700), 0);
+  ASSERT_EQ(mkdir(Path("staging/website").c_str(), 0700), 0);
+  ExpectRefused("no snapshots/ is beside it");
+  // However often it is tried.
+  ExpectRefused("no snapshots/ is beside it");
+  ASSERT_EQ(rmdir(Path("staging/website").c_str()), 0);
+  EXPECT_TRUE(Pool::Open(temp_.path()).ok());
+}
+
 TEST(Pool, MissingDirectoryIsPoolMissing) {
   const absl::Status status = Pool::Open("/nonexistent").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);

@@ -108,12 +108,14 @@ TEST_F(ServiceTest, LackOfThreadsIsNoLackOfSpace) {
   std::shared_future<void> gone_on = go_on.get_future().share();
   std::atomic<int> waiting = 0;
   std::promise<void> all_wait;
-  const ScopedFileFault hold([&](absl::string_view call, const std::string&) {
-    if (call != "list" || waiting >= kCalls) return 0;
-    if (++waiting == kCalls) all_wait.set_value();
-    gone_on.wait();
-    return 0;
-  });
+  const ScopedFileFault hold(
+      [&](absl::string_view call, const std::string& name) {
+        if (call != "stat" || name != "snapshots" || waiting >= kCalls)
+          return 0;
+        if (++waiting == kCalls) all_wait.set_value();
+        gone_on.wait();
+        return 0;
+      });
   struct Call {
     grpc::ClientContext context;
     v1::ListSnapshotsRequest request;
