@@ -222,6 +222,7 @@ absl::StatusOr<DumpTimes> ReadDumpTimes(int work_directory) {
       .frozen_us = dump.frozen_time(),
       .pages_us = uint64_t{dump.memdump_time()} + dump.memwrite_time(),
       .pages_written = dump.pages_written(),
+      .shared_memory_pages_written = dump.shpages_written(),
   };
 }
 

@@ -77,7 +77,9 @@ struct DumpTimes {
   uint64_t freezing_us = 0;
   uint64_t frozen_us = 0;
   uint64_t pages_us = 0;
+  // Of private memory, whoever has written them.
   uint64_t pages_written = 0;
+  uint64_t shared_memory_pages_written = 0;
 };
 absl::StatusOr<DumpTimes> ReadDumpTimes(int work_directory);
 

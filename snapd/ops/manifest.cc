@@ -363,9 +363,20 @@ void AddStatistics(int directory, uint64_t callback_us,
     to->set_frozen_us(times->frozen_us -
                       std::min(times->frozen_us, callback_us));
     to->set_pages_us(times->pages_us);
-    if (!counted) pages->set_copied(times->pages_written);
+    // The plugin does not see all: shared memory, that of huge pages and what
+    // the kernel maps are written by CRIU itself, by copying.
+    const uint64_t seen = !counted
+                              ? 0
+                              : (*counts)->by_reference + (*counts)->shared +
+                                    (*counts)->copied + (*counts)->hole;
+    pages->set_copied((counted ? (*counts)->copied : 0) + times->pages_written -
+                      std::min(times->pages_written, seen) +
+                      times->shared_memory_pages_written);
   } else {
     LogWarning(absl::StrCat(snapshot->name(), ": ", times.status().message()));
+  }
+  if (pages->by_reference() + pages->shared() == 0 && pages->copied() > 0) {
+    snapshot->set_mode(v1::SNAPSHOT_MODE_COPIED);
   }
   if (auto bytes = BytesInDirectory(images->get()); bytes.ok()) {
     snapshot->set_image_bytes(*bytes);

@@ -108,13 +108,16 @@ void WriteImages(int images, int pid, const std::string& exe,
   WriteImage<pb::Mm>(images, "inventory.img", kCommonMagic, {});
 }
 
-void WriteStats(int work, int freezing_us, int frozen_us, int pages) {
+void WriteStats(int work, int freezing_us, int frozen_us, int pages,
+                int shared_memory_pages) {
   pb::Stats stats;
   stats.mutable_dump()->set_freezing_time(static_cast<uint32_t>(freezing_us));
   stats.mutable_dump()->set_frozen_time(static_cast<uint32_t>(frozen_us));
   stats.mutable_dump()->set_memdump_time(30);
   stats.mutable_dump()->set_memwrite_time(12);
   stats.mutable_dump()->set_pages_written(static_cast<uint64_t>(pages));
+  stats.mutable_dump()->set_shpages_written(
+      static_cast<uint64_t>(shared_memory_pages));
   WriteImage<pb::Stats>(work, "stats-dump", kServiceMagic, {stats});
 }
 

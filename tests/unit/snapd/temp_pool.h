@@ -55,7 +55,8 @@ void WriteImages(int images, int pid, const std::string& exe,
                  const std::vector<std::string>& files = {});
 
 // Writes stats-dump.
-void WriteStats(int work, int freezing_us, int frozen_us, int pages);
+void WriteStats(int work, int freezing_us, int frozen_us, int pages,
+                int shared_memory_pages = 0);
 
 // Writes daxsnap-stats.img.
 void WritePageCounts(int images, int by_reference, int shared, int copied,
