@@ -13,7 +13,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/errors.h"
-#include "base/files.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "host/launch/launch.h"
@@ -81,12 +80,6 @@ PoolHolder::Opener MakeOpener(const Options& options) {
   return OpenDefault;
 }
 
-absl::Status MakeSocketDirectory(const std::string& socket) {
-  const std::string directory = socket.substr(0, socket.rfind('/'));
-  // Others must reach the socket.
-  return EnsureDirectories(directory, 0755).status();
-}
-
 sigset_t BlockSignals() {
   sigset_t signals;
   sigemptyset(&signals);
@@ -116,9 +109,8 @@ absl::Status Serve(const Options& options) {
   }
   Operations operations(&pools, &engine, proc, std::move(host),
                         options.criu.work_directory + "/results");
-  if (absl::Status made = MakeSocketDirectory(options.socket); !made.ok()) {
-    return made;
-  }
+  absl::Status made = MakeSocketDirectory(options.socket, options.socket_group);
+  if (!made.ok()) return made;
   auto server =
       SocketServer::Start(options.socket, options.socket_group, &operations);
   if (!server.ok()) return server.status();

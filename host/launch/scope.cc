@@ -213,6 +213,26 @@ absl::StatusOr<std::filesystem::path> Cgroup2Mount() {
       "mount cgroup2");
 }
 
+// The file says "populated 0" if neither it nor what is below has a task.
+bool IsEmptyCgroup(const std::filesystem::path& cgroup) {
+  std::ifstream events(cgroup / "cgroup.events");
+  for (std::string line; std::getline(events, line);) {
+    if (line == "populated 0") return true;
+  }
+  return false;
+}
+
+// Those below first: tasks may have made some.
+void RemoveCgroup(const std::filesystem::path& cgroup) {
+  std::error_code ignored;
+  // Its ++ would throw.
+  for (std::filesystem::directory_iterator entry(cgroup, ignored), end;
+       entry != end; entry.increment(ignored)) {
+    if (entry->is_directory(ignored)) RemoveCgroup(entry->path());
+  }
+  rmdir(cgroup.c_str());
+}
+
 absl::StatusOr<Scope> ByHand(pid_t pid, const std::string& name) {
   absl::StatusOr<std::filesystem::path> mount = Cgroup2Mount();
   if (!mount.ok()) return mount.status();
@@ -226,13 +246,13 @@ absl::StatusOr<Scope> ByHand(pid_t pid, const std::string& name) {
     return absl::ErrnoToStatus(
         errno, absl::StrCat("cannot lock cgroup ", slice.string()));
   }
-  // Nobody else removes those whose tasks have ended; rmdir fails on the
-  // others.
+  // Nobody else removes those whose tasks have ended.
   std::error_code ignored;
-  // Its ++ would throw.
   for (std::filesystem::directory_iterator entry(slice, ignored), end;
        entry != end; entry.increment(ignored)) {
-    if (entry->path().extension() == ".scope") rmdir(entry->path().c_str());
+    if (entry->path().extension() == ".scope" && IsEmptyCgroup(entry->path())) {
+      RemoveCgroup(entry->path());
+    }
   }
   const std::filesystem::path dir = slice / name;
   if (mkdir(dir.c_str(), 0755) != 0) {

@@ -24,6 +24,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/errors.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "snapd/service/service.h"
 
@@ -64,6 +65,26 @@ absl::StatusOr<Caller> ReadPeer(int socket) {
     return ErrnoError(errno, "cannot read the peer's credentials");
   }
   return Caller{.uid = peer.uid, .gid = peer.gid};
+}
+
+absl::Status MakeSocketDirectory(const std::string& socket,
+                                 std::optional<gid_t> group) {
+  const std::string directory = socket.substr(0, socket.rfind('/'));
+  auto made = EnsureDirectories(directory, 0755);
+  if (!made.ok() || !group.has_value()) return made.status();
+  for (std::string at = directory; !at.empty(); at.resize(at.rfind('/'))) {
+    struct stat info;
+    if (stat(at.c_str(), &info) != 0) {
+      return ErrnoError(errno, absl::StrCat("cannot stat ", at));
+    }
+    const mode_t needed = info.st_gid == *group ? S_IXGRP : S_IXOTH;
+    if ((info.st_mode & needed) != 0) continue;
+    LogWarning(absl::StrCat("members of group ", *group, " cannot reach ",
+                            socket, ": ", at,
+                            " does not let them through; chmod it, or have the "
+                            "socket elsewhere (--socket)"));
+  }
+  return absl::OkStatus();
 }
 
 // The gRPC server for all connections of one identity.
@@ -171,9 +192,12 @@ void SocketServer::AcceptLoop() {
         {.fd = listener_.get(), .events = POLLIN, .revents = 0},
         {.fd = stop_.fd(), .events = POLLIN, .revents = 0},
     };
-    if (poll(poll_for, 2, -1) < 0 && errno != EINTR) {
+    const int fault = FileFault("poll", path_);
+    if (fault != 0 || poll(poll_for, 2, -1) < 0) {
+      const int error = fault != 0 ? fault : errno;
+      if (error == EINTR) continue;
       // Of memory, for example: it does not last.
-      LogError(absl::StrCat("cannot wait for connections: errno ", errno));
+      LogError(absl::StrCat("cannot wait for connections: errno ", error));
       absl::SleepFor(kRetryAfter);
       continue;
     }

@@ -33,6 +33,12 @@ namespace daxsnap {
 // Who is at the other end of a connected UNIX socket (SO_PEERCRED).
 absl::StatusOr<Caller> ReadPeer(int socket);
 
+// Makes the directory of a socket, unless it is there: others must reach the
+// socket, whatever the umask is. Warns of one that is there and keeps members
+// of `group` out.
+absl::Status MakeSocketDirectory(const std::string& socket,
+                                 std::optional<gid_t> group);
+
 // Thread-safe.
 class SocketServer {
  public:

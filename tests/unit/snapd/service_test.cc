@@ -34,6 +34,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 std::string ReasonOf(const grpc::Status& status) {
   google::rpc::Status rpc;
@@ -151,7 +152,11 @@ TEST_F(ServiceTest, CreateStreamsProgressThenTheResult) {
   int results = 0;
   while (stream->Read(&response)) {
     EXPECT_EQ(results, 0) << "the result is not the last message";
-    if (response.has_progress()) phases.push_back(response.progress().phase());
+    const int phase = response.progress().phase();
+    // Some are told of several times, with pages.
+    if (response.has_progress() && (phases.empty() || phases.back() != phase)) {
+      phases.push_back(phase);
+    }
     if (response.has_result()) ++results;
   }
   EXPECT_TRUE(stream->Finish().ok());
@@ -364,6 +369,53 @@ TEST_F(ServiceTest, SocketIsOpenToAGroup) {
   EXPECT_EQ(info.st_mode & 07777, 0660u);
   EXPECT_EQ(info.st_uid, 0u);
   EXPECT_EQ(info.st_gid, 65533u);
+}
+
+TEST(SocketDirectory, IsOpenToOthersWhateverTheUmask) {
+  const TempDirectory top;
+  const mode_t before = umask(077);
+  const absl::Status made =
+      MakeSocketDirectory(top.path() + "/a/b/sock", gid_t{65533});
+  umask(before);
+  ASSERT_TRUE(made.ok()) << made;
+  for (const char* directory : {"/a", "/a/b"}) {
+    struct stat info;
+    ASSERT_EQ(stat((top.path() + directory).c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 07777, 0755u) << directory;
+  }
+}
+
+TEST(SocketDirectory, SaysIfTheGroupCannotReachIt) {
+  const TempDirectory top;
+  const auto warning = [&](gid_t group) {
+    testing::internal::CaptureStderr();
+    const absl::Status made = MakeSocketDirectory(top.path() + "/sock", group);
+    EXPECT_TRUE(made.ok()) << made;
+    return testing::internal::GetCapturedStderr();
+  };
+  ASSERT_EQ(chmod(top.path().c_str(), 0700), 0);
+  EXPECT_THAT(warning(65533), HasSubstr(top.path() + " does not let them"));
+  ASSERT_EQ(chown(top.path().c_str(), 0, 65533), 0);
+  ASSERT_EQ(chmod(top.path().c_str(), 0710), 0);
+  EXPECT_THAT(warning(65533), Not(HasSubstr(top.path() + " does not")));
+  EXPECT_THAT(warning(65532), HasSubstr(top.path() + " does not let them"));
+}
+
+// Of memory, for example.
+TEST_F(ServiceTest, WaitThatFailsDoesNotMakeItDeaf) {
+  std::atomic<int> polls = 0;
+  const ScopedFileFault fail([&](absl::string_view call, const std::string&) {
+    return call == "poll" && ++polls <= 2 ? ENOMEM : 0;
+  });
+  // The first one wakes it from a wait that has begun before.
+  for (int i = 0; i < 3; ++i) {
+    auto stub = Stub();
+    grpc::ClientContext context;
+    v1::ListSnapshotsResponse response;
+    const grpc::Status status = stub->ListSnapshots(&context, {}, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+  }
+  EXPECT_GT(polls, 2);
 }
 
 // Not a connection that just closes.
