@@ -257,6 +257,7 @@ absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
     return status;
   }
 
+  session->SetTick(callbacks.working);
   DumpOutcome outcome;
   absl::Status complete;
   bool completed = false;
@@ -308,6 +309,7 @@ absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
     return status;
   }
 
+  session->SetTick(callbacks.working);
   const CgroupTasks tasks(outcome.placement.cgroup);
   absl::Status resuming;
   // All is restored. What CRIU still does is to let go of the tasks, which the
@@ -427,10 +429,27 @@ absl::StatusOr<bool> CriuEngine::HasLetGo(int work) {
 absl::StatusOr<std::string> CriuEngine::Version() {
   auto session = CriuSession::Start(Spec("version", "criu"));
   if (!session.ok()) return CannotStart(session.status());
+  // It has no task in its hands.
+  session->SetDeadline(absl::Now() + options_.version_timeout);
+  const CgroupTasks processes(session->task().cgroup);
+  bool late = false;
   Cancellation never;
   auto response = session->Run(
       CriuVersionRequest(), [](const std::string&) { return absl::OkStatus(); },
-      &never, [] {});
+      &never,
+      [&] {
+        late = true;
+        processes.Kill();
+      });
+  if (late) {
+    return MakeError(
+        {.code = absl::StatusCode::kUnavailable,
+         .reason = reason::kOverloaded,
+         .message = absl::StrCat(
+             options_.criu_path, " did not say its version within ",
+             absl::FormatDuration(options_.version_timeout)),
+         .hint = "run it with --version by hand"});
+  }
   if (!response.ok()) return response.status();
   const pb::Version& version = response->version();
   std::string text =

@@ -25,6 +25,8 @@ struct CriuOptions {
   int log_level = 2;
   // How long the CRIU of a restore that is cancelled gets to tidy up.
   absl::Duration tidy_timeout = absl::Seconds(30);
+  // How long CRIU gets to say which version it is.
+  absl::Duration version_timeout = absl::Seconds(10);
   // Where tasks get their PIDs that are made after a restore. If there is none,
   // the kernel goes on where it was.
   std::optional<launch::PidRange> child_pids = std::nullopt;

@@ -5,12 +5,15 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/errors.h"
+#include "base/stopwatch.h"
 #include "daxsnap/internal/criu.pb.h"
 
 namespace daxsnap {
@@ -20,6 +23,7 @@ namespace pb = ::daxsnap::internal::criu;
 
 constexpr int kSocketInCriu = 3;
 constexpr int kUrgeEveryMs = 100;
+constexpr int kTickEveryMs = 250;
 
 }  // namespace
 
@@ -95,11 +99,19 @@ void CriuSession::AwaitMessage(Cancellation** cancellation,
          .events = POLLIN,
          .revents = 0},
     };
-    const int ready =
-        poll(poll_for, 2, *cancellation == nullptr ? kUrgeEveryMs : -1);
+    int wait_ms = MillisecondsUntil(deadline_);
+    if (on_tick_) wait_ms = std::min(wait_ms, kTickEveryMs);
+    if (*cancellation == nullptr) wait_ms = kUrgeEveryMs;
+    const int ready = poll(poll_for, 2, wait_ms);
     if (ready < 0 && errno != EINTR) return;
-    if (poll_for[1].revents != 0) *cancellation = nullptr;
-    if (ready == 0 || poll_for[1].revents != 0) on_cancel();
+    if (poll_for[1].revents != 0 || absl::Now() >= deadline_) {
+      *cancellation = nullptr;
+    }
+    if (*cancellation != nullptr) {
+      if (ready == 0 && on_tick_) on_tick_();
+    } else if (ready == 0 || poll_for[1].revents != 0) {
+      on_cancel();
+    }
     if (poll_for[0].revents != 0) return;
   }
 }

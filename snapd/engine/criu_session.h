@@ -6,10 +6,12 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/cancellation.h"
 #include "base/unique_fd.h"
 #include "host/launch/launch.h"
@@ -51,6 +53,12 @@ class CriuSession {
       const NotificationHandler& handler, Cancellation* cancellation,
       const std::function<void()>& on_cancel);
 
+  // From then on a run counts as cancelled.
+  void SetDeadline(absl::Time deadline) { deadline_ = deadline; }
+
+  // Called some times a second while CRIU is silent and nobody has cancelled.
+  void SetTick(std::function<void()> on_tick) { on_tick_ = std::move(on_tick); }
+
   // For a handler: what is being answered cannot be undone, so a cancellation
   // that comes later is not heeded.
   void IgnoreCancellation() { heeds_cancellation_ = false; }
@@ -69,6 +77,8 @@ class CriuSession {
 
   UniqueFd socket_;
   launch::LaunchedTask task_;
+  std::function<void()> on_tick_;
+  absl::Time deadline_ = absl::InfiniteFuture();
   bool heeds_cancellation_ = true;
 };
 

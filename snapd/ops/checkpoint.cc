@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/stopwatch.h"
 #include "snapd/ops/manifest.h"
+#include "snapd/ops/page_progress.h"
 #include "snapd/ops/preflight.h"
 #include "snapd/ops/request_options.h"
 #include "snapd/store/names.h"
@@ -64,11 +65,12 @@ absl::StatusOr<bool> SameRequest(const v1::Snapshot& snapshot,
 Checkpoint::Checkpoint(const OperationParts& parts, const Caller& caller,
                        const v1::CreateSnapshotRequest& request,
                        const ProgressSink& progress, Cancellation* cancellation,
-                       std::string criu_version)
+                       std::string criu_version, PagesSink pages)
     : RecordedOperation(parts, caller, progress, cancellation),
       request_(request),
       options_(OptionsOf(request)),
-      criu_version_(std::move(criu_version)) {}
+      criu_version_(std::move(criu_version)),
+      pages_(std::move(pages)) {}
 
 absl::Status Checkpoint::CheckRequest() {
   if (absl::Status known = CheckKnown(request_); !known.ok()) return known;
@@ -260,6 +262,10 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
     return WriteRecord();
   };
   callbacks.images_complete = [&] { return OnImagesComplete(&staged); };
+  if (pages_) {
+    resident_pages_ = PagesToDump(*parts_.proc, tree_);
+    callbacks.working = [&] { TellPages(staged); };
+  }
 
   if (cancellation_->cancelled()) {
     return Abandon(std::move(staged), CancelledError());
@@ -301,6 +307,11 @@ absl::StatusOr<v1::CreateSnapshotResult> Checkpoint::Take(
   }
   RecordStatistics(staged, *outcome);
   return Complete(std::move(staged));
+}
+
+void Checkpoint::TellPages(const StagedSnapshot& staged) const {
+  const uint64_t done = PagesDumped(staged.images.get());
+  pages_(v1::PROGRESS_PHASE_DUMPING, done, std::max(done, resident_pages_));
 }
 
 absl::Status Checkpoint::ExplainFailure(const absl::Status& failure) const {

@@ -36,7 +36,7 @@ class Checkpoint : private RecordedOperation {
   Checkpoint(const OperationParts& parts, const Caller& caller,
              const v1::CreateSnapshotRequest& request,
              const ProgressSink& progress, Cancellation* cancellation,
-             std::string criu_version);
+             std::string criu_version, PagesSink pages = nullptr);
 
   absl::StatusOr<v1::CreateSnapshotResult> Run();
 
@@ -62,6 +62,8 @@ class Checkpoint : private RecordedOperation {
   absl::Duration SyncTimeout() const;
   absl::StatusOr<v1::CreateSnapshotResult> Take(StagedSnapshot staged);
   absl::Status OnImagesComplete(StagedSnapshot* staged);
+  // Says how far the dump is.
+  void TellPages(const StagedSnapshot& staged) const;
   // Says that the pool is full if that is why CRIU failed.
   absl::Status ExplainFailure(const absl::Status& failure) const;
   void RecordStatistics(const StagedSnapshot& staged,
@@ -87,8 +89,11 @@ class Checkpoint : private RecordedOperation {
   const v1::CreateSnapshotRequest request_;
   const v1::CheckpointOptions options_;
   const std::string criu_version_;
+  const PagesSink pages_;
 
   std::vector<TaskInfo> tree_;
+  // About; as of the beginning.
+  uint64_t resident_pages_ = 0;
   // Whose the snapshot will be, as of the freeze.
   uid_t owner_ = 0;
   // Those that are to be killed, in the order of the tree; zombies are not.

@@ -11,7 +11,6 @@
 #include "absl/strings/strip.h"
 #include "base/errors.h"
 #include "base/log.h"
-#include "daxsnap/v1/manifest.pb.h"
 #include "snapd/ops/checkpoint.h"
 #include "snapd/ops/deletion.h"
 #include "snapd/ops/restore.h"
@@ -26,6 +25,8 @@ constexpr int kMaxPageSize = 1000;
 constexpr size_t kMaxPageBytes = size_t{1} << 20;
 // What a page token begins with before it is encoded: its format.
 constexpr absl::string_view kTokenPrefix = "after:";
+// How long a call waits for the version of CRIU that another one asks for.
+constexpr absl::Duration kVersionPatience = absl::Seconds(2);
 
 std::string MakePageToken(const std::string& last) {
   return absl::WebSafeBase64Escape(absl::StrCat(kTokenPrefix, last));
@@ -63,24 +64,23 @@ absl::StatusOr<size_t> ParsePageSize(int32_t size) {
 struct Entry {
   enum Kind { kHidden, kIntact, kDamaged, kUnlisted, kPerhapsTheirs };
   Kind kind = kHidden;
-  v1::Snapshot snapshot;
+  Index::Entry snapshot;
   v1::UnlistedSnapshot unlisted;
 };
 
 // An error if snapd is short of something just now: it would befall each.
 absl::StatusOr<Entry> ReadFor(const Caller& caller, const Catalog& catalog,
                               const std::string& name) {
-  auto manifest = catalog.Read(name);
+  auto snapshot = catalog.Describe(name);
   Entry entry;
-  if (manifest.ok()) {
-    v1::Snapshot* snapshot = manifest->mutable_snapshot();
-    if (CheckSnapshotAccess(caller, snapshot->owner_uid(), name).ok()) {
+  if (snapshot.ok()) {
+    if (CheckSnapshotAccess(caller, (*snapshot)->owner_uid(), name).ok()) {
       entry.kind = Entry::kIntact;
-      entry.snapshot = std::move(*snapshot);
+      entry.snapshot = *std::move(snapshot);
     }
     return entry;
   }
-  const absl::Status& error = manifest.status();
+  const absl::Status& error = snapshot.status();
   const std::string reason = ErrorReasonOf(error);
   std::map<std::string, std::string> metadata = ErrorMetadataOf(error);
   if (reason == reason::kSnapshotMissing) return entry;
@@ -111,17 +111,24 @@ absl::StatusOr<Entry> ReadFor(const Caller& caller, const Catalog& catalog,
 }  // namespace
 
 std::string Operations::CriuVersion() {
-  const std::lock_guard lock(mutex_);
-  if (criu_version_.empty()) {
+  const auto known = [this] {
+    const std::lock_guard lock(mutex_);
+    return criu_version_;
+  };
+  if (std::string version = known(); !version.empty()) return version;
+  const auto ask = [&]() -> std::string {
+    // Another one may just have done so.
+    if (std::string version = known(); !version.empty()) return version;
     auto version = engine_->Version();
-    if (version.ok()) {
-      criu_version_ = *std::move(version);
-    } else {
+    if (!version.ok()) {
       LogWarning(
           absl::StrCat("no version of CRIU: ", version.status().message()));
+      return "";
     }
-  }
-  return criu_version_;
+    const std::lock_guard lock(mutex_);
+    return criu_version_ = *std::move(version);
+  };
+  return asking_version_.Do(kVersionPatience, ask).value_or("");
 }
 
 OperationParts Operations::PartsOn(OpenPool* open) {
@@ -137,13 +144,14 @@ OperationParts Operations::PartsOn(OpenPool* open) {
 
 absl::StatusOr<v1::CreateSnapshotResult> Operations::Create(
     const Caller& caller, const v1::CreateSnapshotRequest& request,
-    const ProgressSink& progress, Cancellation* cancellation) {
+    const ProgressSink& progress, Cancellation* cancellation,
+    const PagesSink& pages) {
   auto open = pools_->Get();
   if (!open.ok()) return open.status();
   if (absl::Status status = (*open)->pool->CheckWritable(); !status.ok())
     return status;
   Checkpoint checkpoint(PartsOn(*open), caller, request, progress, cancellation,
-                        CriuVersion());
+                        CriuVersion(), pages);
   auto result = checkpoint.Run();
   // The kernel makes checksums when it has nothing else to do, and brings them
   // to the device later. Where nothing else will tell that the memory has
@@ -180,13 +188,13 @@ absl::StatusOr<v1::GetSnapshotResponse> Operations::Get(
     const Caller& caller, const v1::GetSnapshotRequest& request) {
   auto open = pools_->Get();
   if (!open.ok()) return open.status();
-  auto manifest = (*open)->catalog.Read(request.name());
-  if (!manifest.ok()) return manifest.status();
-  absl::Status allowed = CheckSnapshotAccess(
-      caller, manifest->snapshot().owner_uid(), request.name());
+  auto snapshot = (*open)->catalog.Describe(request.name());
+  if (!snapshot.ok()) return snapshot.status();
+  absl::Status allowed =
+      CheckSnapshotAccess(caller, (*snapshot)->owner_uid(), request.name());
   if (!allowed.ok()) return allowed;
   v1::GetSnapshotResponse response;
-  *response.mutable_snapshot() = std::move(*manifest->mutable_snapshot());
+  *response.mutable_snapshot() = **snapshot;
   return response;
 }
 
@@ -220,8 +228,8 @@ absl::StatusOr<v1::ListSnapshotsResponse> Operations::List(
       break;
     }
     if (entry->kind == Entry::kIntact) {
-      bytes += entry->snapshot.ByteSizeLong();
-      *response.add_snapshots() = std::move(entry->snapshot);
+      bytes += entry->snapshot->ByteSizeLong();
+      *response.add_snapshots() = *entry->snapshot;
     } else if (entry->kind == Entry::kDamaged) {
       response.add_damaged(name);
     } else {

@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/cancellation.h"
+#include "base/shared_work.h"
 #include "daxsnap/v1/pool.pb.h"
 #include "daxsnap/v1/snapshot.pb.h"
 #include "host/task/proc.h"
@@ -46,7 +47,8 @@ class Operations {
 
   absl::StatusOr<v1::CreateSnapshotResult> Create(
       const Caller& caller, const v1::CreateSnapshotRequest& request,
-      const ProgressSink& progress, Cancellation* cancellation);
+      const ProgressSink& progress, Cancellation* cancellation,
+      const PagesSink& pages = nullptr);
 
   absl::StatusOr<v1::RestoreSnapshotResult> Restore(
       const Caller& caller, const v1::RestoreSnapshotRequest& request,
@@ -76,7 +78,8 @@ class Operations {
         absl::ToInt64Microseconds(absl::Now() - start_));
   }
 
-  // Version of CRIU, asked once; empty if it cannot be run.
+  // Version of CRIU, asked once. Empty if it cannot be run, or does not answer
+  // in time.
   std::string CriuVersion();
 
  private:
@@ -90,6 +93,7 @@ class Operations {
   Claims claims_;
   SyncFailures sync_failures_;
   KeptResults kept_results_;
+  SharedWork<std::string> asking_version_;
   std::mutex mutex_;
   std::string criu_version_;  // guarded by mutex_; empty until known
   ChecksumMaker checksums_;

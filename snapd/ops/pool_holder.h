@@ -9,6 +9,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/shared_work.h"
 #include "host/task/proc.h"
 #include "snapd/engine/engine.h"
 #include "snapd/store/catalog.h"
@@ -28,23 +30,36 @@ struct OpenPool {
 // The pool of this snapd. It is opened, and what an earlier snapd left of its
 // operations finished or undone, when it is first asked for; if that fails it
 // is tried again the next time, so that a pool can be attached while snapd
-// runs. Thread-safe.
+// runs. One thread opens it, and holds no lock meanwhile: a device or a CRIU
+// that hangs is in nobody else's way. Thread-safe.
 class PoolHolder {
  public:
   using Opener = std::function<absl::StatusOr<std::unique_ptr<Pool>>()>;
 
-  // `engine` outlives this.
-  PoolHolder(Opener opener, ProcFs proc, Engine* engine)
-      : opener_(std::move(opener)), proc_(std::move(proc)), engine_(engine) {}
+  // `engine` outlives this. Who comes while the pool is being opened waits for
+  // `patience`.
+  PoolHolder(Opener opener, ProcFs proc, Engine* engine,
+             absl::Duration patience = absl::Seconds(5))
+      : opener_(std::move(opener)),
+        proc_(std::move(proc)),
+        engine_(engine),
+        patience_(patience) {}
 
-  // The pool, valid as long as the holder; FAILED_PRECONDITION, POOL_MISSING.
+  // The pool, valid as long as the holder. FAILED_PRECONDITION, POOL_MISSING;
+  // UNAVAILABLE, POOL_MISSING while another thread is opening it.
   absl::StatusOr<OpenPool*> Get();
 
  private:
+  // Null until it is open.
+  OpenPool* open() const;
+  absl::StatusOr<OpenPool*> Open();
+
   const Opener opener_;
   const ProcFs proc_;
   Engine* const engine_;
-  std::mutex mutex_;
+  const absl::Duration patience_;
+  SharedWork<absl::StatusOr<OpenPool*>> opening_;
+  mutable std::mutex mutex_;
   std::unique_ptr<OpenPool> open_;  // guarded by mutex_; set once
 };
 

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -31,6 +32,11 @@ namespace daxsnap {
 
 // Told when an operation enters a phase. Does not block.
 using ProgressSink = std::function<void(v1::ProgressPhase)>;
+
+// Told some times a second how many pages of how many have been dumped or
+// restored, as far as that is known. Does not block.
+using PagesSink = std::function<void(v1::ProgressPhase, uint64_t pages_done,
+                                     uint64_t pages_total)>;
 
 // How operations deal with this machine besides what pool and engine do; tests
 // put something else in its place.

@@ -259,6 +259,9 @@ absl::StatusOr<v1::RestoreSnapshotResult> Restore::Start(int images) {
     // The last moment at which none of them has run.
     return cancellation_->cancelled() ? CancelledError() : noted;
   };
+  if (verify_events_.progress && parts_.pool->is_kmemfs()) {
+    callbacks.working = [&] { TellPages(before->counters()); };
+  }
   result_.mutable_times()->set_check_us(MicrosecondsSince(start_));
   progress_(v1::PROGRESS_PHASE_RESTORING);
   auto outcome = parts_.engine->Restore(restore, callbacks, cancellation_);
@@ -281,6 +284,20 @@ absl::StatusOr<v1::RestoreSnapshotResult> Restore::Start(int images) {
   Finish(outcome->pid);
   Audit("restore", "restored", outcome->pid);
   return std::move(result_);
+}
+
+void Restore::TellPages(const v1::PoolCounters& then) const {
+  auto info = parts_.pool->Info();
+  if (!info.ok()) return;
+  const v1::PoolCounters& now = info->counters();
+  const v1::SnapshotPages& stored = manifest_.snapshot().pages();
+  const uint64_t total =
+      stored.by_reference() + stored.shared() + stored.copied();
+  // Others may read at the same time.
+  const uint64_t done =
+      std::min(total, now.read_installed() + now.read_copied() -
+                          then.read_installed() - then.read_copied());
+  verify_events_.progress(v1::PROGRESS_PHASE_RESTORING, done, total);
 }
 
 absl::Status Restore::Note() {

@@ -11,6 +11,7 @@
 #include "base/unique_fd.h"
 #include "daxsnap/internal/operation.pb.h"
 #include "daxsnap/v1/manifest.pb.h"
+#include "daxsnap/v1/pool.pb.h"
 #include "daxsnap/v1/snapshot.pb.h"
 #include "snapd/ops/recorded_operation.h"
 #include "snapd/ops/verify.h"
@@ -48,6 +49,8 @@ class Restore : private RecordedOperation {
   // Whether what is restored is what was stored, if anybody asks.
   absl::Status Verify();
   absl::StatusOr<v1::RestoreSnapshotResult> Start(int images);
+  // Says how far the restore is, by what the pool has counted since.
+  void TellPages(const v1::PoolCounters& then) const;
   // Writes the record down. A full pool is no reason against a restore: then it
   // goes on without.
   absl::Status Note();

@@ -24,7 +24,8 @@ namespace daxsnap {
 enum class VerifyScope { kAll, kRestored };
 
 struct VerifyEvents {
-  // Told some times a second how many stored pages have been looked at.
+  // Told some times a second how many stored pages have been looked at, and by
+  // a restore then how many it has read.
   std::function<void(v1::ProgressPhase, uint64_t done, uint64_t total)>
       progress = {};
   // Told of each file when it has been looked at, in bytewise order.

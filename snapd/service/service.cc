@@ -114,9 +114,10 @@ class SnapshotServiceImpl : public v1::SnapshotService::CallbackService {
       const v1::CreateSnapshotRequest* request) override {
     return Stream<v1::CreateSnapshotResponse>(
         executor_, [this, request = *request](auto* reactor) {
+          const ProgressSender progress(reactor);
           return SendResult(
-              operations_->Create(caller_, request, ProgressSender(reactor),
-                                  reactor->cancellation()),
+              operations_->Create(caller_, request, progress,
+                                  reactor->cancellation(), progress),
               reactor);
         });
   }

@@ -345,6 +345,67 @@ TEST_F(CheckpointTest, ResultHasWhatTheManifestHas) {
   }
 }
 
+TEST_F(CheckpointTest, ProgressCountsPages) {
+  engine_.on_point = [this](const std::string& point) {
+    if (point != "images") return;
+    for (const std::string& name : pool_->Staging()) {
+      auto images = OpenDirectory(pool_->staging(), name + "/images");
+      if (!images.ok()) continue;
+      const std::string page(4096, 'x');
+      EXPECT_TRUE(ReplaceFileAt(images->get(), "pages-1.img", page).ok());
+      EXPECT_TRUE(
+          ReplaceFileAt(images->get(), "pages-22.img", page + page).ok());
+      EXPECT_TRUE(ReplaceFileAt(images->get(), "pagemap-1.img", page).ok());
+    }
+  };
+  uint64_t done = 0;
+  uint64_t total = 0;
+  auto result = operations_.Create(
+      kRoot, Request("a"), [](v1::ProgressPhase) {}, &cancellation_,
+      [&](v1::ProgressPhase phase, uint64_t pages_done, uint64_t pages_total) {
+        EXPECT_EQ(phase, v1::PROGRESS_PHASE_DUMPING);
+        done = pages_done;
+        total = pages_total;
+      });
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(done, 3u);
+  // What `sleep` has of its own.
+  EXPECT_GT(total, 10u);
+  EXPECT_LT(total, 10000u);
+}
+
+TEST_F(CheckpointTest, CriuThatDoesNotSayItsVersionStopsNobodyElse) {
+  std::promise<void> asked;
+  std::promise<void> answer;
+  engine_.on_version = [&]() -> absl::StatusOr<std::string> {
+    asked.set_value();
+    answer.get_future().wait();
+    return "4.2.1";
+  };
+  auto first = std::async(std::launch::async,
+                          [this] { return operations_.CriuVersion(); });
+  asked.get_future().wait();
+  auto result = Create(Request("a"));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->snapshot().versions().criu(), "");
+  answer.set_value();
+  EXPECT_EQ(first.get(), "4.2.1");
+  EXPECT_EQ(operations_.CriuVersion(), "4.2.1");
+}
+
+TEST_F(CheckpointTest, WhoTookAndDeletedWhatIsLogged) {
+  testing::internal::CaptureStderr();
+  ASSERT_TRUE(Create(Request("a")).ok());
+  v1::DeleteSnapshotRequest request;
+  request.set_name("a");
+  EXPECT_FALSE(operations_.Delete(kStranger, request).ok());
+  ASSERT_TRUE(operations_.Delete(kRoot, request).ok());
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, ::testing::HasSubstr("uid 0 took snapshot a\n"));
+  EXPECT_THAT(log, ::testing::HasSubstr("uid 0 deleted snapshot a\n"));
+  EXPECT_THAT(log, ::testing::Not(::testing::HasSubstr("uid 65533 deleted")));
+}
+
 TEST_F(CheckpointTest, CreateTimeIsTheTimeOfTheFreeze) {
   for (const bool leave_running : {true, false}) {
     const absl::Time before = absl::Now();

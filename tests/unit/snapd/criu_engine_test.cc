@@ -65,7 +65,8 @@ class CriuEngineTest : public testing::Test {
                        .work_directory = temp_.path() + "/run",
                        .log_directory = temp_.path() + "/log",
                        .log_level = 2,
-                       .tidy_timeout = absl::Milliseconds(100)});
+                       .tidy_timeout = absl::Milliseconds(100),
+                       .version_timeout = absl::Milliseconds(100)});
   }
 
   absl::StatusOr<DumpOutcome> Dump(const std::string& behaviour) {
@@ -285,6 +286,40 @@ TEST_F(CriuEngineTest, MissingCriuIsSaidSo) {
 
 TEST_F(CriuEngineTest, VersionIsCrius) {
   EXPECT_EQ(*Engine("ok").Version(), "4.1.1");
+}
+
+TEST_F(CriuEngineTest, VersionThatIsNeverSaidHasAnEnd) {
+  const absl::Status status = Engine("hang").Version().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  EXPECT_EQ(ErrorReasonOf(status), reason::kOverloaded);
+}
+
+TEST_F(CriuEngineTest, WhoWaitsIsToldThatItIsStillAtWork) {
+  const auto let_go = [this] {
+    ASSERT_TRUE(ReplaceFileAt(work_.get(), "go", "").ok());
+  };
+  callbacks_.working = let_go;
+  EXPECT_TRUE(Dump("wait").ok());
+  ASSERT_TRUE(RemoveTree(work_.get(), "go").ok());
+  restore_callbacks_.working = let_go;
+  EXPECT_TRUE(Restore("wait").ok());
+}
+
+// Without systemd nobody else removes them.
+TEST_F(CriuEngineTest, EmptyScopesOfAKilledSnapdGo) {
+  ASSERT_TRUE(Restore("ok").ok());
+  if (!placement_.scope.empty()) {
+    GTEST_SKIP() << "systemd sees to its scopes";
+  }
+  std::string mount = "/sys/fs/cgroup";
+  if (*Exists(AT_FDCWD, mount + "/unified")) mount += "/unified";
+  const std::string left =
+      mount + placement_.cgroup.substr(0, placement_.cgroup.rfind('/')) +
+      "/daxsnap-left-0123abcd.scope";
+  // One with a cgroup of its tasks' own in it.
+  ASSERT_TRUE(EnsureDirectories(left + "/below", 0755).ok());
+  ASSERT_TRUE(Engine("ok").Version().ok());
+  EXPECT_FALSE(*Exists(AT_FDCWD, left));
 }
 
 TEST_F(CriuEngineTest, RestoreTellsPidAndCgroup) {

@@ -6,7 +6,8 @@
 //   die     exits with status 7 when it gets the request
 //   gone    does so before
 //   write   writes until a write fails, then reports failure
-//   hang    never answers
+//   hang    never answers, nor does a child that has its socket
+//   wait    waits for a file "go" in the images
 //   orphan  leaves a large task behind, and reports failure
 //   late    dies once the tasks of a restore run
 //   let-go  likewise, before it could say so
@@ -165,6 +166,11 @@ bool Work(const std::string& behaviour, const pb::Request& request) {
     WriteUntilItFails(absl::StrCat(work, "/pages"));
     return false;
   }
+  if (behaviour == "wait") {
+    const std::string go =
+        absl::StrCat(ClientPath(request.opts().images_dir_fd()), "/go");
+    while (access(go.c_str(), F_OK) != 0) usleep(1000);
+  }
   if (request.type() == pb::DUMP) {
     if (!Notify("pre-dump") || !Notify("post-dump")) return false;
     WriteFile(absl::StrCat(work, "/stats-dump"), "x");
@@ -193,6 +199,7 @@ int Serve() {
   if (!Receive(&request)) return 0;
   if (behaviour == "die") return 7;
   if (behaviour == "hang") {
+    if (fork() < 0) return 11;
     for (;;) pause();
   }
   pb::Response response;

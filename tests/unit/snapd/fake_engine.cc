@@ -23,6 +23,7 @@ absl::StatusOr<DumpOutcome> FakeEngine::Dump(const DumpRequest& request,
   child_->Stop();
   WriteImages(request.images, request.task.pid, "/bin/sh", open_files);
   Point("images");
+  if (callbacks.working) callbacks.working();
   if (status.ok()) status = fail;
   if (status.ok() && cancellation->cancelled()) status = CancelledError();
   if (status.ok()) status = callbacks.images_complete();
@@ -66,6 +67,7 @@ absl::StatusOr<RestoreOutcome> FakeEngine::Restore(
   absl::Status status = callbacks.started(self->id, outcome.placement);
   if (!status.ok()) return status;
   Point("restore");
+  if (callbacks.working) callbacks.working();
   if (cancellation->cancelled()) return CancelledError();
   if (!fail.ok()) return fail;
   status = callbacks.resuming();

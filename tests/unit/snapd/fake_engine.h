@@ -45,6 +45,8 @@ class FakeEngine : public Engine {
   bool worker_ends = true;
   absl::StatusOr<TasksLeft> tasks_left = TasksLeft::kNone;
   absl::StatusOr<bool> has_let_go = false;
+  // Called in place of asking CRIU.
+  std::function<absl::StatusOr<std::string>()> on_version;
 
   // Waits until the dump under way is cancelled.
   void AwaitCancelled();
@@ -72,7 +74,9 @@ class FakeEngine : public Engine {
     return tasks_left;
   }
   absl::StatusOr<bool> HasLetGo(int /*work*/) override { return has_let_go; }
-  absl::StatusOr<std::string> Version() override { return "9.9"; }
+  absl::StatusOr<std::string> Version() override {
+    return on_version ? on_version() : "9.9";
+  }
 
  private:
   void Point(const std::string& point) {

@@ -83,6 +83,13 @@ TEST_F(RestoreTest, TellsPidAndScope) {
   EXPECT_EQ(engine_.restored.memory_node, std::nullopt);
 }
 
+TEST_F(RestoreTest, WhoRestoredWhatIsLogged) {
+  testing::internal::CaptureStderr();
+  ASSERT_TRUE(Restore("a", {.uid = 1000, .gid = 1000}).ok());
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              ::testing::HasSubstr("uid 1000 restored snapshot a\n"));
+}
+
 TEST_F(RestoreTest, OwnersMayStrangersMayNot) {
   EXPECT_TRUE(Restore("a", {.uid = 1000, .gid = 7}).ok());
   EXPECT_EQ(ErrorReasonOf(Restore("a", {.uid = 1001, .gid = 7}).status()),
