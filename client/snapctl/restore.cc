@@ -77,8 +77,10 @@ absl::Status Restore(const Options& options, const Context& context) {
     result = (*client)->RestoreSnapshot(request, call);
   }
   if (!result.ok()) {
-    // snapd gives its errors a reason; without one, nobody knows.
-    if (absl::IsUnavailable(result.status()) &&
+    // snapd gives its errors a reason; without one, nobody knows. Nor when it
+    // is called off: the tasks may just have begun to run.
+    if ((absl::IsUnavailable(result.status()) ||
+         absl::IsCancelled(result.status())) &&
         client::GetErrorDetails(result.status()).reason.empty() &&
         context.format != Format::kJson) {
       PrintRetry(options, request.request_id(), *context.err);

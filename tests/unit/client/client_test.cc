@@ -157,6 +157,21 @@ TEST_F(ClientTest, CommitUnderWayIsNotCancelled) {
   EXPECT_EQ(result->snapshot().name(), "a");
 }
 
+TEST_F(ClientTest, RestoreWhoseTasksBeginToRunIsNotCancelled) {
+  v1::RestoreSnapshotResponse resuming;
+  resuming.mutable_progress()->set_phase(v1::PROGRESS_PHASE_RESUMING);
+  v1::RestoreSnapshotResponse last;
+  last.mutable_result()->set_pid(42);
+  server_.restore_stream = {resuming, last};
+  Cancellation cancellation;
+  CallOptions options;
+  options.cancellation = &cancellation;
+  options.on_progress = [&](const v1::Progress&) { cancellation.Cancel(); };
+  const auto result = client_->RestoreSnapshot({}, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->pid(), 42);
+}
+
 TEST_F(ClientTest, CancellationBeforeTheCallEndsIt) {
   server_.hang = true;
   Cancellation cancellation;
