@@ -195,7 +195,9 @@ bool ParseMount(absl::string_view line, MountInfo* mount) {
       absl::StrSplit(halves.first, ' ');
   const std::vector<absl::string_view> own =
       absl::StrSplit(halves.second, absl::MaxSplits(' ', 2));
-  if (fields.size() < 6 || !absl::SimpleAtoi(fields[0], &mount->id) ||
+  // Without the " - " there are no words behind it at all.
+  if (fields.size() < 6 || own.empty() ||
+      !absl::SimpleAtoi(fields[0], &mount->id) ||
       !ParseDevice(fields[2], 10, &mount->device)) {
     return false;
   }

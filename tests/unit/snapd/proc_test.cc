@@ -88,8 +88,11 @@ TEST(ProcFs, ReadsMounts) {
   EXPECT_EQ(mounts->at(0).type, "ext4");
   EXPECT_EQ(mounts->at(1).mount_point, "/mnt/a b\\c");
   EXPECT_EQ(mounts->at(1).type, "tmpfs");
-  fake.AddFile("7/mountinfo", "gibberish\n");
-  EXPECT_TRUE(absl::IsInternal(fake.proc().ReadMounts(7).status()));
+  for (const char* text :
+       {"gibberish\n", "22 1 254:1 / / rw,relatime shared:1\n"}) {
+    fake.AddFile("7/mountinfo", text);
+    EXPECT_TRUE(absl::IsInternal(fake.proc().ReadMounts(7).status())) << text;
+  }
 }
 
 TEST(TaskKind, KernelThreadsZombiesThreadsAndInitAreRefused) {
