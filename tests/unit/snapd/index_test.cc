@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errors.h"
 #include "base/files.h"
@@ -206,6 +207,27 @@ TEST_F(SettlingIndexTest, ManifestThatIsCompletedIsReadAgain) {
     }
     EXPECT_EQ((*catalog_.Describe("a"))->owner_uid(), owner % 2);
   }
+}
+
+// A file system may give the next change the same time.
+TEST_F(IndexTest, WhatHasJustChangedIsNotKept) {
+  Index index(pool_->snapshots(), absl::Seconds(2));
+  const auto kept = [&index](absl::Duration modified, absl::Duration changed) {
+    const absl::Time now = absl::Now();
+    const Index::Mark mark = {.device = 1,
+                              .inode = 2,
+                              .size = 3,
+                              .modified = now + modified,
+                              .changed = now + changed};
+    index.Drop("a");
+    index.Keep("a", mark, std::make_shared<const v1::Snapshot>());
+    return index.Find("a", mark) != nullptr;
+  };
+  EXPECT_TRUE(kept(absl::Seconds(-3), absl::Seconds(-3)));
+  EXPECT_FALSE(kept(absl::Seconds(-1), absl::Seconds(-3)));
+  EXPECT_FALSE(kept(absl::Seconds(-3), absl::Seconds(-1)));
+  // The clock was set back.
+  EXPECT_FALSE(kept(absl::Hours(1), absl::Hours(1)));
 }
 
 TEST_F(IndexTest, DamageIsSeenAndSoIsItsRepair) {
