@@ -74,12 +74,31 @@ class Disks(unittest.TestCase):
         (self.state / "root.img").write_text("written by the guest")
         (self.state / "rootfs").write_text(str(self.build()))
         shutil.rmtree(self.cached)
-        with self.assertRaisesRegex(self.up.VmError, "which is gone.*--fresh"):
+        with self.assertRaisesRegex(self.up.VmError, "is gone.*--fresh"):
             self.make()
         self.assertEqual(self.text("root.img"), "written by the guest")
         self.make(fresh=True)
         self.assertEqual(self.text("root.img"), "root.img 2")
         self.assertEqual(self.text("id_ed25519"), "id_ed25519 2")
+
+    def test_disk_that_has_lost_a_key_is_refused_and_kept(self):
+        self.make()
+        (self.state / "root.img").write_text("written by the guest")
+        (self.state / "id_ed25519").unlink()
+        with self.assertRaisesRegex(self.up.VmError, "--fresh"):
+            self.make()
+        self.assertEqual(self.text("root.img"), "written by the guest")
+
+    def test_disk_that_was_removed_is_made_anew(self):
+        """With or without what an older `up` noted"""
+        for note in (None, "note"):
+            self.make(fresh=True)
+            (self.state / "root.img").unlink()
+            if note:
+                (self.state / "rootfs").write_text(str(self.cached / "root.img"))
+            self.make()
+            self.assertEqual(self.text("root.img"), f"root.img {self.built}")
+            self.assertEqual(self.text("id_ed25519"), f"id_ed25519 {self.built}")
 
     def test_half_a_disk_is_none(self):
         """The copying was interrupted."""
