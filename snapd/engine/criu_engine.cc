@@ -269,7 +269,7 @@ absl::StatusOr<DumpOutcome> CriuEngine::Dump(const DumpRequest& request,
         const absl::Time begin = absl::Now();
         complete = callbacks.images_complete();
         outcome.callback_us = MicrosecondsSince(begin);
-        if (complete.ok()) session->IgnoreCancellation();
+        if (complete.ok()) session->Agree();
         return complete;
       },
       cancellation, [criu_pid] { FailWrites(criu_pid); });
@@ -324,7 +324,7 @@ absl::StatusOr<RestoreOutcome> CriuEngine::Restore(
         if (script == "post-restore") {
           resuming = callbacks.resuming();
           agreed = resuming.ok();
-          if (agreed) session->IgnoreCancellation();
+          if (agreed) session->Agree();
         }
         complete =
             complete || script == "pre-resume" || script == "post-resume";

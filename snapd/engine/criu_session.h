@@ -60,8 +60,11 @@ class CriuSession {
   void SetTick(std::function<void()> on_tick) { on_tick_ = std::move(on_tick); }
 
   // For a handler: what is being answered cannot be undone, so a cancellation
-  // that comes later is not heeded.
-  void IgnoreCancellation() { heeds_cancellation_ = false; }
+  // that comes later is not heeded, and nobody is told that all is under way.
+  void Agree() {
+    heeds_cancellation_ = false;
+    on_tick_ = nullptr;
+  }
 
  private:
   CriuSession(UniqueFd socket, launch::LaunchedTask task)

@@ -43,7 +43,8 @@ struct DumpCallbacks {
   // to kill the tasks, or with leave_running to resume them. An error: it
   // resumes them, and Dump returns that error.
   std::function<absl::Status()> images_complete;
-  // Called some times a second while the worker is at it, if it is there.
+  // Called some times a second while the worker is at it, until images_complete
+  // has agreed, if it is there.
   std::function<void()> working = nullptr;
 };
 
@@ -91,7 +92,8 @@ struct RestoreCallbacks {
   // this process or is cancelled. An error: they are ended, and Restore returns
   // it.
   std::function<absl::Status()> resuming;
-  // Called some times a second while the worker is at it, if it is there.
+  // Called some times a second while the worker is at it, until resuming has
+  // agreed, if it is there.
   std::function<void()> working = nullptr;
 };
 

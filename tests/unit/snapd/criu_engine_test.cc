@@ -305,6 +305,17 @@ TEST_F(CriuEngineTest, WhoWaitsIsToldThatItIsStillAtWork) {
   EXPECT_TRUE(Restore("wait").ok());
 }
 
+// What was told last is the phase from which there is no way back.
+TEST_F(CriuEngineTest, WhoHasAgreedIsNotToldThatItIsStillAtWork) {
+  const auto ticked = [this] {
+    ASSERT_TRUE(ReplaceFileAt(work_.get(), "ticked", "").ok());
+  };
+  callbacks_.working = ticked;
+  EXPECT_TRUE(Dump("busy").ok());
+  restore_callbacks_.working = ticked;
+  EXPECT_TRUE(Restore("busy").ok());
+}
+
 // Without systemd nobody else removes them.
 TEST_F(CriuEngineTest, EmptyScopesOfAKilledSnapdGo) {
   ASSERT_TRUE(Restore("ok").ok());

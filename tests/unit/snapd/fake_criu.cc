@@ -8,6 +8,7 @@
 //   write   writes until a write fails, then reports failure
 //   hang    never answers, nor does a child that has its socket
 //   wait    waits for a file "go" in the images
+//   busy    fails if "ticked" is there soon after what it has told of last
 //   orphan  leaves a large task behind, and reports failure
 //   late    dies once the tasks of a restore run
 //   let-go  likewise, before it could say so
@@ -171,12 +172,26 @@ bool Work(const std::string& behaviour, const pb::Request& request) {
         absl::StrCat(ClientPath(request.opts().images_dir_fd()), "/go");
     while (access(go.c_str(), F_OK) != 0) usleep(1000);
   }
+  const auto ticked = [&] {
+    if (behaviour != "busy") return false;
+    const std::string file =
+        absl::StrCat(ClientPath(request.opts().images_dir_fd()), "/ticked");
+    for (int i = 0; i < 700; ++i) {
+      if (access(file.c_str(), F_OK) == 0) return true;
+      usleep(1000);
+    }
+    return false;
+  };
   if (request.type() == pb::DUMP) {
-    if (!Notify("pre-dump") || !Notify("post-dump")) return false;
+    if (!Notify("pre-dump") || !Notify("post-dump") || ticked()) {
+      return false;
+    }
     WriteFile(absl::StrCat(work, "/stats-dump"), "x");
     return Notify("post-resume");
   }
-  if (!Notify("pre-restore") || !Notify("post-restore")) return false;
+  if (!Notify("pre-restore") || !Notify("post-restore") || ticked()) {
+    return false;
+  }
   if (behaviour == "half" || behaviour == "running") {
     MakeTask(request, behaviour == "half");
     _exit(7);
