@@ -91,9 +91,13 @@ class Recovery {
       if (absl::Status ended = EndRest(); !ended.ok()) return ended;
     }
     if (!catalog_->CheckWritable().ok()) return Keep();
+    // It is whole and durable without.
     AddStatistics(directory->get(), /*callback_us=*/0, &*manifest);
     absl::Status written = catalog_->WriteManifest(directory->get(), *manifest);
-    if (!written.ok()) return written;
+    if (!written.ok()) {
+      LogWarning(absl::StrCat("snapshot ", staged.name,
+                              " lacks statistics: ", written.message()));
+    }
     return catalog_->Finish(std::move(staged));
   }
 

@@ -18,6 +18,7 @@
 #include "snapd/ops/recovery.h"
 #include "snapd/store/catalog.h"
 #include "tests/unit/base/child.h"
+#include "tests/unit/base/testing.h"
 #include "tests/unit/snapd/fake_engine.h"
 #include "tests/unit/snapd/temp_pool.h"
 
@@ -138,6 +139,17 @@ TEST_F(ReconcileTest, KeepsAPublicationWhoseTaskIsGone) {
   auto manifest = Catalog(pool_.get()).Read("a");
   ASSERT_TRUE(manifest.ok());
   EXPECT_EQ(manifest->snapshot().image_bytes(), 5u);
+}
+
+// Statistics are not worth the snapshot of tasks that are gone.
+TEST_F(ReconcileTest, KeepsAPublicationWhoseManifestCannotBeWrittenAgain) {
+  Child task;
+  Publish(OperationOn(task));
+  task.Kill();
+  const ScopedFileFault fault(FailWith(EIO, "sync", "manifest.pb"));
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), IsEmpty());
+  EXPECT_THAT(pool_->Snapshots(), ElementsAre("a"));
 }
 
 TEST_F(ReconcileTest, TakesBackAPublicationWhoseTaskOthersHaveEnded) {
