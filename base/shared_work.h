@@ -3,6 +3,7 @@
 #define DAXSNAP_BASE_SHARED_WORK_H_
 
 #include <algorithm>
+#include <chrono>
 #include <future>
 #include <mutex>
 #include <optional>
@@ -18,41 +19,58 @@ template <typename Result>
 class SharedWork {
  public:
   // Does the work, or waits for the result of a thread that is at it already:
-  // nullopt if that has none within `patience`. Who does the work waits for
-  // nobody.
+  // nullopt if that has none within `patience` of its beginning, or has thrown.
+  // So who comes late to work that hangs does not wait. Who does the work waits
+  // for nobody.
   template <typename Work>
   std::optional<Result> Do(absl::Duration patience, Work work) {
-    std::promise<Result> promise;
-    std::shared_future<Result> other;
+    std::promise<std::optional<Result>> promise;
+    std::shared_future<std::optional<Result>> other;
+    std::chrono::steady_clock::time_point began;
     {
       const std::lock_guard lock(mutex_);
       if (under_way_.valid()) {
         other = under_way_;
+        began = began_;
       } else {
         under_way_ = promise.get_future().share();
+        began_ = std::chrono::steady_clock::now();
       }
     }
     if (other.valid()) {
       // Clocks overflow with what is for ever.
       const absl::Duration wait = std::min(patience, absl::Hours(24 * 365));
-      if (other.wait_for(absl::ToChronoMilliseconds(wait)) !=
+      if (other.wait_until(began + absl::ToChronoMilliseconds(wait)) !=
           std::future_status::ready) {
         return std::nullopt;
       }
       return other.get();
     }
-    Result result = work();
-    {
-      const std::lock_guard lock(mutex_);
-      under_way_ = {};
+    std::optional<Result> result;
+    try {
+      result = work();
+    } catch (...) {
+      End(&promise, std::nullopt);
+      throw;
     }
-    promise.set_value(result);
+    End(&promise, result);
     return result;
   }
 
  private:
+  void End(std::promise<std::optional<Result>>* promise,
+           const std::optional<Result>& result) {
+    {
+      const std::lock_guard lock(mutex_);
+      under_way_ = {};
+    }
+    promise->set_value(result);
+  }
+
   std::mutex mutex_;
-  std::shared_future<Result> under_way_;  // guarded by mutex_
+  // Both guarded by mutex_.
+  std::shared_future<std::optional<Result>> under_way_;
+  std::chrono::steady_clock::time_point began_;
 };
 
 }  // namespace daxsnap
