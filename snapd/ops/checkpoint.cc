@@ -65,7 +65,8 @@ absl::StatusOr<bool> SameRequest(const v1::Snapshot& snapshot,
 Checkpoint::Checkpoint(const OperationParts& parts, const Caller& caller,
                        const v1::CreateSnapshotRequest& request,
                        const ProgressSink& progress, Cancellation* cancellation,
-                       std::string criu_version, PagesSink pages)
+                       std::function<std::string()> criu_version,
+                       PagesSink pages)
     : RecordedOperation(parts, caller, progress, cancellation),
       request_(request),
       options_(OptionsOf(request)),
@@ -483,7 +484,7 @@ absl::Status Checkpoint::MakeManifestOf(StagedSnapshot* staged) {
   input.name = name_;
   input.uid = staged->uid;
   input.boot_id = record_.boot_id();
-  input.criu_version = criu_version_;
+  input.criu_version = criu_version_();
   input.create_time = create_time_;
   input.left_running = options_.leave_running();
   input.pool_is_kmemfs = parts_.pool->is_kmemfs();

@@ -2,6 +2,7 @@
 #ifndef DAXSNAP_SNAPD_OPS_CHECKPOINT_H_
 #define DAXSNAP_SNAPD_OPS_CHECKPOINT_H_
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -33,10 +34,12 @@ namespace daxsnap {
 // cancellation included, takes the snapshot back and lets the tasks run on.
 class Checkpoint : private RecordedOperation {
  public:
+  // `criu_version` is called with the tasks frozen: it does not block.
   Checkpoint(const OperationParts& parts, const Caller& caller,
              const v1::CreateSnapshotRequest& request,
              const ProgressSink& progress, Cancellation* cancellation,
-             std::string criu_version, PagesSink pages = nullptr);
+             std::function<std::string()> criu_version,
+             PagesSink pages = nullptr);
 
   absl::StatusOr<v1::CreateSnapshotResult> Run();
 
@@ -88,7 +91,7 @@ class Checkpoint : private RecordedOperation {
 
   const v1::CreateSnapshotRequest request_;
   const v1::CheckpointOptions options_;
-  const std::string criu_version_;
+  const std::function<std::string()> criu_version_;
   const PagesSink pages_;
 
   std::vector<TaskInfo> tree_;

@@ -25,8 +25,6 @@ constexpr int kMaxPageSize = 1000;
 constexpr size_t kMaxPageBytes = size_t{1} << 20;
 // What a page token begins with before it is encoded: its format.
 constexpr absl::string_view kTokenPrefix = "after:";
-// How long a call waits for the version of CRIU that another one asks for.
-constexpr absl::Duration kVersionPatience = absl::Seconds(2);
 
 std::string MakePageToken(const std::string& last) {
   return absl::WebSafeBase64Escape(absl::StrCat(kTokenPrefix, last));
@@ -110,27 +108,6 @@ absl::StatusOr<Entry> ReadFor(const Caller& caller, const Catalog& catalog,
 
 }  // namespace
 
-std::string Operations::CriuVersion() {
-  const auto known = [this] {
-    const std::lock_guard lock(mutex_);
-    return criu_version_;
-  };
-  if (std::string version = known(); !version.empty()) return version;
-  const auto ask = [&]() -> std::string {
-    // Another one may just have done so.
-    if (std::string version = known(); !version.empty()) return version;
-    auto version = engine_->Version();
-    if (!version.ok()) {
-      LogWarning(
-          absl::StrCat("no version of CRIU: ", version.status().message()));
-      return "";
-    }
-    const std::lock_guard lock(mutex_);
-    return criu_version_ = *std::move(version);
-  };
-  return asking_version_.Do(kVersionPatience, ask).value_or("");
-}
-
 OperationParts Operations::PartsOn(OpenPool* open) {
   return {.proc = &proc_,
           .host = &host_,
@@ -150,8 +127,12 @@ absl::StatusOr<v1::CreateSnapshotResult> Operations::Create(
   if (!open.ok()) return open.status();
   if (absl::Status status = (*open)->pool->CheckWritable(); !status.ok())
     return status;
-  Checkpoint checkpoint(PartsOn(*open), caller, request, progress, cancellation,
-                        CriuVersion(), pages);
+  // Waits a while now, before any task stands still. What comes later is not
+  // too late for the manifest.
+  (void)criu_version_.Get();
+  Checkpoint checkpoint(
+      PartsOn(*open), caller, request, progress, cancellation,
+      [this] { return criu_version_.Known(); }, pages);
   auto result = checkpoint.Run();
   // The kernel makes checksums when it has nothing else to do, and brings them
   // to the device later. Where nothing else will tell that the memory has

@@ -7,7 +7,6 @@
 #define DAXSNAP_SNAPD_OPS_OPERATIONS_H_
 
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <utility>
 
@@ -16,7 +15,6 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/cancellation.h"
-#include "base/shared_work.h"
 #include "daxsnap/v1/pool.pb.h"
 #include "daxsnap/v1/snapshot.pb.h"
 #include "host/task/proc.h"
@@ -24,6 +22,7 @@
 #include "snapd/ops/access.h"
 #include "snapd/ops/checksum_maker.h"
 #include "snapd/ops/claims.h"
+#include "snapd/ops/criu_version.h"
 #include "snapd/ops/kept_results.h"
 #include "snapd/ops/pool_holder.h"
 #include "snapd/ops/recorded_operation.h"
@@ -43,7 +42,8 @@ class Operations {
         proc_(std::move(proc)),
         host_(std::move(host)),
         sync_failures_(host_.sync_directory, proc_),
-        kept_results_(results) {}
+        kept_results_(results),
+        criu_version_(engine) {}
 
   absl::StatusOr<v1::CreateSnapshotResult> Create(
       const Caller& caller, const v1::CreateSnapshotRequest& request,
@@ -80,7 +80,7 @@ class Operations {
 
   // Version of CRIU, asked once. Empty if it cannot be run, or does not answer
   // in time.
-  std::string CriuVersion();
+  std::string GetCriuVersion() { return criu_version_.Get(); }
 
  private:
   OperationParts PartsOn(OpenPool* open);
@@ -93,9 +93,7 @@ class Operations {
   Claims claims_;
   SyncFailures sync_failures_;
   KeptResults kept_results_;
-  SharedWork<std::string> asking_version_;
-  std::mutex mutex_;
-  std::string criu_version_;  // guarded by mutex_; empty until known
+  CriuVersion criu_version_;
   ChecksumMaker checksums_;
 };
 

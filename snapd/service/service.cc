@@ -223,7 +223,7 @@ class DaemonServiceImpl : public v1::DaemonService::CallbackService {
   absl::StatusOr<v1::GetDaemonResponse> Describe() {
     v1::GetDaemonResponse response;
     response.set_version(kVersion);
-    response.set_criu_version(operations_->CriuVersion());
+    response.set_criu_version(operations_->GetCriuVersion());
     response.set_kernel_release(KernelRelease());
     response.set_pid(getpid());
     response.set_uptime_us(operations_->UptimeMicroseconds());

@@ -383,14 +383,35 @@ TEST_F(CheckpointTest, CriuThatDoesNotSayItsVersionStopsNobodyElse) {
     return "4.2.1";
   };
   auto first = std::async(std::launch::async,
-                          [this] { return operations_.CriuVersion(); });
+                          [this] { return operations_.GetCriuVersion(); });
   asked.get_future().wait();
   auto result = Create(Request("a"));
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->snapshot().versions().criu(), "");
   answer.set_value();
   EXPECT_EQ(first.get(), "4.2.1");
-  EXPECT_EQ(operations_.CriuVersion(), "4.2.1");
+  EXPECT_EQ(operations_.GetCriuVersion(), "4.2.1");
+}
+
+TEST_F(CheckpointTest, VersionThatCriuSaysDuringTheDumpIsInTheSnapshot) {
+  std::promise<void> asked;
+  std::promise<void> answer;
+  engine_.on_version = [&]() -> absl::StatusOr<std::string> {
+    asked.set_value();
+    answer.get_future().wait();
+    return "4.2.1";
+  };
+  auto first = std::async(std::launch::async,
+                          [this] { return operations_.GetCriuVersion(); });
+  asked.get_future().wait();
+  engine_.on_point = [&](const std::string& point) {
+    if (point != "started") return;
+    answer.set_value();
+    EXPECT_EQ(first.get(), "4.2.1");
+  };
+  auto result = Create(Request("a"));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->snapshot().versions().criu(), "4.2.1");
 }
 
 TEST_F(CheckpointTest, WhoTookAndDeletedWhatIsLogged) {
