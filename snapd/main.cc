@@ -5,12 +5,15 @@
 
 #include <csignal>
 #include <cstdio>
+#include <ctime>
+#include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errors.h"
 #include "base/log.h"
@@ -21,6 +24,7 @@
 #include "snapd/engine/criu_engine.h"
 #include "snapd/ops/operations.h"
 #include "snapd/ops/pool_holder.h"
+#include "snapd/ops/pool_opening.h"
 #include "snapd/service/options.h"
 #include "snapd/service/socket_server.h"
 
@@ -29,6 +33,10 @@ namespace {
 
 // How long calls get to end by themselves when snapd is told to.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(30);
+// After so long what waits for snapd to be ready need not wait for the pool.
+// More than a worker of an earlier snapd gets to end, and less than systemd
+// gives snapd to start.
+constexpr absl::Duration kReadyPatience = absl::Seconds(60);
 
 absl::Status PoolMissing(std::string message, std::string key,
                          std::string value, std::string hint) {
@@ -104,9 +112,6 @@ absl::Status Serve(const Options& options) {
   host.sync_directory = absl::StrCat(criu.work_directory, "/syncs");
   CriuEngine engine(std::move(criu));
   PoolHolder pools(MakeOpener(options), proc, &engine);
-  if (auto open = pools.Get(); !open.ok()) {
-    LogError(absl::StrCat("no pool: ", open.status().message()));
-  }
   Operations operations(&pools, &engine, proc, std::move(host),
                         options.criu.work_directory + "/results");
   absl::Status made = MakeSocketDirectory(options.socket, options.socket_group);
@@ -115,12 +120,27 @@ absl::Status Serve(const Options& options) {
       SocketServer::Start(options.socket, options.socket_group, &operations);
   if (!server.ok()) return server.status();
   LogInfo(absl::StrCat("snapd ", kVersion, " listens on ", options.socket));
-  sd_notify(0, "READY=1");
-  int signal = 0;
-  sigwait(&signals, &signal);
+  // Once the socket is ours: another snapd may be at work on that pool. And
+  // ready once it is open, as who starts after snapd has use for it.
+  PoolOpening opening(&pools, [] { sd_notify(0, "READY=1"); });
+  const timespec patience = absl::ToTimespec(kReadyPatience);
+  int signal = sigtimedwait(&signals, nullptr, &patience);
+  if (signal < 0) {
+    if (!opening.AwaitEnd(absl::ZeroDuration())) {
+      LogWarning("the pool is still being opened; calls are told so");
+      sd_notify(0, "READY=1");
+    }
+    sigwait(&signals, &signal);
+  }
   LogInfo(absl::StrCat("signal ", signal, ": ending"));
   sd_notify(0, "STOPPING=1");
+  const absl::Time deadline = absl::Now() + kShutdownGrace;
   (*server)->Shutdown(kShutdownGrace);
+  if (!opening.AwaitEnd(deadline - absl::Now())) {
+    LogWarning("the pool is still being opened; ending all the same");
+    // Without destructors: that thread uses what they destroy.
+    _exit(0);
+  }
   return absl::OkStatus();
 }
 
