@@ -12,6 +12,8 @@
  *   files    private file mappings, some pages written; unreadable, locked and
  *            adjacent mappings; holes
  *   tree     3 levels of fork with pages of all levels and holes
+ *   idletree as tree, and with shared memory; after SIGCONT each level lets the
+ *            next go on, waits for SIGUSR1, passes it on, and only then checks
  *   large    one mapping of MIB, and a sparse one
  *   work     as large, but after SIGCONT it goes on changing and checking its
  *            memory until SIGUSR1, and only then checks all and exits
@@ -192,57 +194,7 @@ static void run_files(void) {
     check_page(locked + i * PAGE, 40000 + i, "locked page");
 }
 
-/* tree */
-
-static const size_t tree_pages = 2048;
-
-/* Which level wrote page I last, as seen at LEVEL; -1: nobody, it is a hole. */
-static int writer_of(size_t i, int level) {
-  if (level >= 1 && i / 64 == 5) return -1; /* dropped by level 1 */
-  if (level >= 2 && i % 7 == 0) return 2;
-  if (level >= 1 && i % 4 == 0) return 1;
-  return i % 11 == 10 ? -1 : 0; /* never written */
-}
-
-static void run_tree(char* area, int level) {
-  pid_t child = 0;
-  int status;
-
-  if (level == 0) area = map_anon(tree_pages * PAGE);
-  if (level == 1 && madvise(area + 5 * 64 * PAGE, 64 * PAGE, MADV_DONTNEED))
-    die("madvise: %s", strerror(errno));
-  for (size_t i = 0; i < tree_pages; i++)
-    if (writer_of(i, level) == level)
-      fill_page(area + i * PAGE, level * 100000UL + i);
-
-  if (level < 2) {
-    child = fork();
-    if (child < 0) die("fork: %s", strerror(errno));
-    if (child == 0) {
-      run_tree(area, level + 1);
-      exit(0);
-    }
-    if (waitpid(child, &status, WUNTRACED) != child || !WIFSTOPPED(status))
-      die("the child did not stop");
-  }
-  stop();
-
-  for (size_t i = 0; i < tree_pages; i++) {
-    int writer = writer_of(i, level);
-
-    if (writer < 0)
-      check_zero(area + i * PAGE, "hole in a tree");
-    else
-      check_page(area + i * PAGE, writer * 100000UL + i, "page in a tree");
-  }
-  if (child) {
-    kill(child, SIGCONT);
-    if (waitpid(child, &status, 0) != child || status != 0)
-      die("the child failed");
-  }
-}
-
-/* large, work, idle */
+/* What comes after SIGCONT */
 
 enum after { EXIT, WORK, IDLE };
 
@@ -255,6 +207,14 @@ static int asked(void) {
   return sigtimedwait(&usr1, NULL, &now) == SIGUSR1;
 }
 
+static void block_usr1(void) {
+  sigset_t usr1;
+
+  sigemptyset(&usr1);
+  sigaddset(&usr1, SIGUSR1);
+  sigprocmask(SIG_BLOCK, &usr1, NULL);
+}
+
 static void idle(void) {
   sigset_t usr1;
   int sig;
@@ -263,6 +223,74 @@ static void idle(void) {
   sigaddset(&usr1, SIGUSR1);
   if (sigwait(&usr1, &sig)) die("sigwait");
 }
+
+/* tree */
+
+static const size_t tree_pages = 2048, common_pages = 16;
+static char* common;
+
+/* Which level wrote page I last, as seen at LEVEL; -1: nobody, it is a hole. */
+static int writer_of(size_t i, int level) {
+  if (level >= 1 && i / 64 == 5) return -1; /* dropped by level 1 */
+  if (level >= 2 && i % 7 == 0) return 2;
+  if (level >= 1 && i % 4 == 0) return 1;
+  return i % 11 == 10 ? -1 : 0; /* never written */
+}
+
+static void run_tree(char* area, int level, enum after after) {
+  pid_t child = 0;
+  int status;
+
+  if (level == 0) {
+    block_usr1();
+    area = map_anon(tree_pages * PAGE);
+    if (after == IDLE)
+      common = map(common_pages * PAGE, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1);
+    for (size_t i = 0; common && i < common_pages; i++)
+      fill_page(common + i * PAGE, 900000 + i);
+  }
+  if (level == 1 && madvise(area + 5 * 64 * PAGE, 64 * PAGE, MADV_DONTNEED))
+    die("madvise: %s", strerror(errno));
+  for (size_t i = 0; i < tree_pages; i++)
+    if (writer_of(i, level) == level)
+      fill_page(area + i * PAGE, level * 100000UL + i);
+
+  if (level < 2) {
+    child = fork();
+    if (child < 0) die("fork: %s", strerror(errno));
+    if (child == 0) {
+      run_tree(area, level + 1, after);
+      exit(0);
+    }
+    if (waitpid(child, &status, WUNTRACED) != child || !WIFSTOPPED(status))
+      die("the child did not stop");
+  }
+  stop();
+  if (after == IDLE) {
+    if (child) kill(child, SIGCONT);
+    idle();
+    if (child) kill(child, SIGUSR1);
+  }
+
+  for (size_t i = 0; i < tree_pages; i++) {
+    int writer = writer_of(i, level);
+
+    if (writer < 0)
+      check_zero(area + i * PAGE, "hole in a tree");
+    else
+      check_page(area + i * PAGE, writer * 100000UL + i, "page in a tree");
+  }
+  for (size_t i = 0; common && i < common_pages; i++)
+    check_page(common + i * PAGE, 900000 + i, "shared page");
+  if (child) {
+    kill(child, SIGCONT);
+    if (waitpid(child, &status, 0) != child || status != 0)
+      die("the child failed");
+  }
+}
+
+/* large, work, idle */
 
 static void work(char* area, size_t pages, uint64_t* seed) {
   uint64_t random = 1;
@@ -281,7 +309,6 @@ static void run_large(size_t mib, enum after after) {
   size_t pages = mib * (MIB / PAGE);
   char *area = map_anon(pages * PAGE), *sparse = map_anon(pages * PAGE);
   uint64_t* seed = calloc(pages, sizeof(*seed));
-  sigset_t usr1;
 
   if (!seed) die("no memory");
   for (size_t i = 0; i < pages; i++) {
@@ -290,9 +317,7 @@ static void run_large(size_t mib, enum after after) {
   }
   for (size_t i = 0; i < pages; i += 1 + i % 37)
     fill_page(sparse + i * PAGE, 3 * pages + i);
-  sigemptyset(&usr1);
-  sigaddset(&usr1, SIGUSR1);
-  sigprocmask(SIG_BLOCK, &usr1, NULL);
+  block_usr1();
 
   stop();
 
@@ -315,7 +340,9 @@ int main(int argc, char** argv) {
   else if (!strcmp(kind, "files"))
     run_files();
   else if (!strcmp(kind, "tree"))
-    run_tree(NULL, 0);
+    run_tree(NULL, 0, EXIT);
+  else if (!strcmp(kind, "idletree"))
+    run_tree(NULL, 0, IDLE);
   else if (!strcmp(kind, "large"))
     run_large(mib, EXIT);
   else if (!strcmp(kind, "work"))

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tasks to dump, CRIU's commands, and the comparison of image directories."""
 
+import contextlib
 import ctypes
+import errno
 import filecmp
 import fcntl
 import os
@@ -87,6 +89,68 @@ def status_field(pid, field):
     return re.search(rf"^{field}:\s*(\S+)", text, re.M).group(1)
 
 
+def wait_until_asleep(pid):
+    while status_field(pid, "State") != "S":
+        os.sched_yield()
+
+
+def group_of(leader):
+    """The PIDs of a process group."""
+    found = []
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[2]) == leader:
+                found.append(int(stat.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return found
+
+
+def tree_kib(leader):
+    """Of a process group: anonymous memory that is mapped, and that it needs for that, in KiB."""
+    rollups = "".join(pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in group_of(leader))
+    return tuple(sum(map(int, re.findall(rf"^{field}: *(\d+) kB", rollups, re.M)))
+                 for field in ("Anonymous", "Pss_Anon"))
+
+
+@contextlib.contextmanager
+def own_cgroup():
+    """What is begun here is charged to a cgroup of its own: its directory."""
+    top = pathlib.Path("/sys/fs/cgroup")
+    before = top / pathlib.Path("/proc/self/cgroup").read_text().strip().removeprefix("0::/") / "cgroup.procs"
+    (top / "cgroup.subtree_control").write_text("+memory")
+    group = top / "criu-test"
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text("0")
+        yield group
+    finally:
+        for pid in (group / "cgroup.procs").read_text().split():
+            before.write_text(pid)
+        group.rmdir()
+
+
+@contextlib.contextmanager
+def swapped_out(group, leader):
+    """The memory of a process group, which a cgroup was charged with, swapped out to a file."""
+    swap = pathlib.Path("/var/tmp/criu-test.swap")
+    for command in ("fallocate -l 64M", "chmod 600", "mkswap -q", "swapon"):
+        subprocess.run([*command.split(), swap], check=True)
+    try:
+        try:
+            (group / "memory.reclaim").write_text("16M")
+        except OSError as error:
+            # It is more than there is.
+            check(error.errno == errno.EAGAIN, f"memory.reclaim: {error}")
+        for pid in group_of(leader):
+            swapped = int(status_field(pid, "VmSwap"))
+            check(swapped > 1024, f"pid {pid} has {swapped} KiB swapped out")
+        yield
+    finally:
+        subprocess.run(["swapoff", swap], check=True)
+        swap.unlink()
+
+
 class Task:
     """A criu_task that has set its memory up and stopped itself."""
 
@@ -130,8 +194,7 @@ class Task:
 
     def wait_until_asleep(self):
         """Until an idle task waits for its signal: where it is a moment before shows in its memory."""
-        while status_field(self.pid, "State") != "S":
-            os.sched_yield()
+        wait_until_asleep(self.pid)
 
     def was_killed(self):
         """Reaps a task that CRIU dumped and killed, with its children."""
