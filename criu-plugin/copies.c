@@ -47,6 +47,7 @@ static struct {
 	uint64_t vaddr, img_off;
 	size_t nr;
 	uint64_t places[COPIES_MAX_RANGE]; /* 0: nobody else can have it */
+	bool moved[COPIES_MAX_RANGE]; /* What was copied from this place is another page. */
 } range = { .pid = -1, .img_fd = -1, .pagemap = -1, .mem = -1, .source = -1 };
 
 static uint64_t page_size;
@@ -159,6 +160,7 @@ int copies_look_at(int pid, int img_fd, uint64_t vaddr, size_t nr_pages, uint64_
 		uint64_t entry = range.places[i];
 
 		range.places[i] = 0;
+		range.moved[i] = false;
 		if (!(entry & (PM_PRESENT | PM_SWAP)) || (entry & (PM_FILE | PM_EXCLUSIVE)))
 			continue;
 		if (!(entry & PM_NUMBER)) {
@@ -195,28 +197,49 @@ static const struct copy *find(size_t i)
 {
 	struct copy *slot;
 
-	if (!range.places[i] || !table.size)
+	if (!range.places[i] || range.moved[i] || !table.size)
 		return NULL;
 	slot = slot_of(range.places[i]);
 	return slot->place ? slot : NULL;
 }
 
-/* Read to odd addresses, so that the pages are copied and not mapped. */
-static bool equal(uint64_t vaddr, const struct copy *copy, size_t nr_pages)
+static void give_up(size_t first, size_t nr_pages)
+{
+	memset(range.moved + first, true, nr_pages);
+}
+
+/*
+ * How many pages from the first on are what was copied; those that are not are not looked
+ * at again. Read to odd addresses, so that the pages are copied and not mapped.
+ */
+static size_t nr_equal(size_t first, size_t nr_pages, const struct copy *copy)
 {
 	static char *buf;
 	const ssize_t len = nr_pages * page_size;
 	char *ours, *theirs;
+	size_t i, nr = 0;
 
 	if (!buf)
 		buf = malloc(2 * BATCH * page_size + ODD);
-	if (!buf || open_proc(&range.mem, range.pid, "mem"))
-		return false;
+	if (!buf || open_proc(&range.mem, range.pid, "mem")) {
+		give_up(first, nr_pages);
+		return 0;
+	}
 	/* malloc() aligns to 16 at least */
 	ours = buf + ODD;
 	theirs = ours + BATCH * page_size;
-	return pread(range.mem, ours, len, vaddr) == len && pread(copy->source, theirs, len, copy->offset) == len &&
-	       !memcmp(ours, theirs, len);
+	if (pread(range.mem, ours, len, range.vaddr + first * page_size) != len ||
+	    pread(copy->source, theirs, len, copy->offset) != len) {
+		give_up(first, nr_pages);
+		return 0;
+	}
+	for (i = 0; i < nr_pages; i++) {
+		if (memcmp(ours + i * page_size, theirs + i * page_size, page_size))
+			range.moved[first + i] = true;
+		else if (nr == i)
+			nr++;
+	}
+	return nr;
 }
 
 size_t copies_clone(size_t first)
@@ -234,13 +257,18 @@ size_t copies_clone(size_t first)
 			break;
 	}
 
-	if (!equal(range.vaddr + first * page_size, copy, nr))
+	nr = nr_equal(first, nr, copy);
+	if (!nr)
 		return 0;
 	clone.src_fd = copy->source;
 	clone.src_offset = copy->offset;
 	clone.src_length = nr * page_size;
 	clone.dest_offset = range.img_off + first * page_size;
-	return ioctl(range.img_fd, FICLONERANGE, &clone) ? 0 : nr;
+	if (ioctl(range.img_fd, FICLONERANGE, &clone)) {
+		give_up(first, nr);
+		return 0;
+	}
+	return nr;
 }
 
 size_t copies_none(size_t first)
