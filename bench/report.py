@@ -122,12 +122,12 @@ def tables(result):
     for name, title in OPERATIONS:
         cells = [f"{rows[mib, name][0]:.0f} ({rows[mib, name][1]:.2f} ×)" for mib in sizes]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    lines += ["", "CRIU, by reference into the pool against stock 4.1.1 into tmpfs, on the same boot, in "
+    lines += ["", "CRIU, by reference into the pool against stock CRIU into tmpfs, on the same boot, in "
               "milliseconds (ratio):", "", *figure_head(result), *figure_rows(result, FIGURES)]
     cells = [f"{row['by_reference']:.3%}" for row in criu_rows(result)]
     lines.append("| pages taken without a copy | " + " | ".join(cells) + " |")
     if all("spliced_pages" in row for row in criu_rows(result)):
-        lines += ["", "Stock CRIU 4.1.1 without plugin, images on kmemfs (by `splice(2)`) against images on tmpfs:",
+        lines += ["", "Stock CRIU without plugin, images on kmemfs (by `splice(2)`) against images on tmpfs:",
                   "", *figure_head(result), *figure_rows(result, SPLICED)]
     return "\n".join(lines)
 

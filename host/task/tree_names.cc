@@ -302,7 +302,7 @@ class Reader {
     return absl::OkStatus();
   }
 
-  // source: bind_unix_sk() of CRIU 4.1.1
+  // source: bind_unix_sk() of CRIU 4.2.1
   static bool IsBoundAgain(int socket) {
     const auto option = [socket](int name) {
       int value = 0;

@@ -531,7 +531,7 @@ absl::Status CheckPidsFree(const v1::Manifest& manifest, const ProcFs& proc) {
 }
 
 absl::Status CheckRemappedLinks(const v1::Manifest& manifest) {
-  // source: create_link_remap() of CRIU 4.1.1
+  // source: create_link_remap() of CRIU 4.2.1
   constexpr absl::string_view kPrefix = "link_remap.";
   for (const v1::FileRecord& file : manifest.files()) {
     const std::string& path = file.path();
