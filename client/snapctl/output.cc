@@ -84,7 +84,7 @@ ordered_json SingularToJson(const Message& message,
   return nullptr;
 }
 
-// The API has repeated strings and messages only.
+// The API has repeated strings, enums and messages only.
 ordered_json RepeatedToJson(const Message& message,
                             const FieldDescriptor& field) {
   const Reflection& reflection = *message.GetReflection();
@@ -92,6 +92,10 @@ ordered_json RepeatedToJson(const Message& message,
   for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
       array.push_back(reflection.GetRepeatedString(message, &field, i));
+    } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
+      array.push_back(
+          EnumToJson(*field.enum_type(),
+                     reflection.GetRepeatedEnumValue(message, &field, i)));
     } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
       array.push_back(
           MessageToJson(reflection.GetRepeatedMessage(message, &field, i)));

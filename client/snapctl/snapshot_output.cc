@@ -2,8 +2,13 @@
 #include "client/snapctl/snapshot_output.h"
 
 #include <map>
+#include <string>
+#include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "base/reasons.h"
 #include "base/utf8.h"
 #include "client/snapctl/output.h"
@@ -14,6 +19,19 @@ namespace {
 std::string ModeName(v1::SnapshotMode mode) {
   const auto* value = v1::SnapshotMode_descriptor()->FindValueByNumber(mode);
   return value == nullptr ? absl::StrCat(mode) : EnumName(*value);
+}
+
+// "cpu affinity, eventfd"
+std::string LossNames(const v1::Snapshot& snapshot) {
+  std::vector<std::string> names;
+  for (const int loss : snapshot.stock_criu_losses()) {
+    const auto* value = v1::StockCriuLoss_descriptor()->FindValueByNumber(loss);
+    names.push_back(value == nullptr
+                        ? absl::StrCat(loss)
+                        : absl::AsciiStrToLower(absl::StrReplaceAll(
+                              EnumName(*value), {{"_", " "}})));
+  }
+  return absl::StrJoin(names, ", ");
 }
 
 std::string Bytes(std::uint64_t pages, const v1::Snapshot& snapshot) {
@@ -85,6 +103,9 @@ void PrintDetails(const v1::Snapshot& snapshot, std::ostream& out) {
     const bool lost = finding.consequence() == v1::FINDING_CONSEQUENCE_LOST;
     fields.Add(lost ? "does not come back" : "limited",
                ToPrintableUtf8(finding.message()));
+  }
+  if (snapshot.stock_criu_losses_size() > 0) {
+    fields.Add("stock CRIU loses", LossNames(snapshot));
   }
   fields.Add("pool", OrDash(snapshot.pool_uuid()));
   fields.Add("generation", absl::StrCat(snapshot.pool_generation()));

@@ -19,6 +19,7 @@
 #include "base/files.h"
 #include "daxsnap-stats.pb.h"
 #include "daxsnap/internal/criu.pb.h"
+#include "snapd/engine/image_entries.h"
 
 namespace daxsnap {
 namespace {
@@ -40,46 +41,12 @@ constexpr size_t kMaxImage = size_t{256} << 20;
 // Of the plugin.
 constexpr char kPageCountsFile[] = "daxsnap-stats.img";
 
-absl::Status Damaged(const std::string& name) {
-  return absl::DataLossError(absl::StrCat("image ", name, " does not parse"));
-}
-
 // Takes a little-endian number off the front.
 bool TakeU32(absl::string_view* data, uint32_t* value) {
   if (data->size() < sizeof(*value)) return false;
   std::memcpy(value, data->data(), sizeof(*value));
   data->remove_prefix(sizeof(*value));
   return true;
-}
-
-// An image: one or two magic numbers, then entries {size, message}.
-template <typename Entry>
-absl::StatusOr<std::vector<Entry>> ReadEntries(int directory,
-                                               const std::string& name) {
-  auto content = ReadFileAt(directory, name, kMaxImage);
-  if (!content.ok()) {
-    if (!absl::IsNotFound(content.status())) return content.status();
-    return absl::DataLossError(absl::StrCat("image ", name, " is missing"));
-  }
-  absl::string_view data = *content;
-  uint32_t magic = 0;
-  if (!TakeU32(&data, &magic)) return Damaged(name);
-  if ((magic == kCommonMagic || magic == kServiceMagic) &&
-      !TakeU32(&data, &magic)) {
-    return Damaged(name);
-  }
-  std::vector<Entry> entries;
-  while (!data.empty()) {
-    uint32_t size = 0;
-    if (!TakeU32(&data, &size) || size > data.size()) return Damaged(name);
-    Entry entry;
-    if (!entry.ParseFromArray(data.data(), static_cast<int>(size))) {
-      return Damaged(name);
-    }
-    data.remove_prefix(size);
-    entries.push_back(std::move(entry));
-  }
-  return entries;
 }
 
 absl::Status ReadTasks(int images, ImageSet* set) {
@@ -94,7 +61,7 @@ absl::Status ReadTasks(int images, ImageSet* set) {
     }
     set->tasks.push_back(std::move(task));
   }
-  return set->tasks.empty() ? Damaged("pstree.img") : absl::OkStatus();
+  return set->tasks.empty() ? DamagedImage("pstree.img") : absl::OkStatus();
 }
 
 // IDs of the files that any task maps. Zombies have no mm image.
@@ -168,6 +135,53 @@ absl::StatusOr<std::map<std::string, uint64_t>> ListImages(int images) {
   return sizes;
 }
 
+// An image: one or two magic numbers, then entries {size, message}.
+absl::StatusOr<std::vector<std::string>> ReadRawEntries(
+    int directory, const std::string& name) {
+  auto content = ReadFileAt(directory, name, kMaxImage);
+  if (!content.ok()) {
+    if (!absl::IsNotFound(content.status())) return content.status();
+    return absl::DataLossError(absl::StrCat("image ", name, " is missing"));
+  }
+  absl::string_view data = *content;
+  uint32_t magic = 0;
+  if (!TakeU32(&data, &magic)) return DamagedImage(name);
+  if ((magic == kCommonMagic || magic == kServiceMagic) &&
+      !TakeU32(&data, &magic)) {
+    return DamagedImage(name);
+  }
+  std::vector<std::string> entries;
+  while (!data.empty()) {
+    uint32_t size = 0;
+    if (!TakeU32(&data, &size) || size > data.size()) return DamagedImage(name);
+    entries.emplace_back(data.substr(0, size));
+    data.remove_prefix(size);
+  }
+  return entries;
+}
+
+absl::Status VisitTasks(
+    int images, const std::vector<ImageTask>& tasks,
+    const std::function<void(const pb::Mm&)>& mm,
+    const std::function<void(const pb::ThreadCore&)>& core) {
+  for (const ImageTask& task : tasks) {
+    const std::string mm_name = absl::StrCat("mm-", task.pid, ".img");
+    auto exists = Exists(images, mm_name);
+    if (!exists.ok()) return exists.status();
+    if (!*exists) continue;
+    auto mms = ReadEntries<pb::Mm>(images, mm_name);
+    if (!mms.ok()) return mms.status();
+    for (const pb::Mm& entry : *mms) mm(entry);
+    for (const pid_t thread : task.thread_ids) {
+      auto cores =
+          ReadEntries<pb::Core>(images, absl::StrCat("core-", thread, ".img"));
+      if (!cores.ok()) return cores.status();
+      for (const pb::Core& entry : *cores) core(entry.thread_core());
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ImageSet> ReadImageSet(int images) {
   ImageSet set;
   if (absl::Status status = ReadTasks(images, &set); !status.ok()) {
@@ -190,22 +204,14 @@ absl::StatusOr<std::set<ImagePolicy>> ReadPolicies(int images) {
       policies.insert({of.mempolicy(), of.mempolicy_nodes()});
     }
   };
-  for (const ImageTask& task : set.tasks) {
-    const std::string mm_name = absl::StrCat("mm-", task.pid, ".img");
-    auto exists = Exists(images, mm_name);
-    if (!exists.ok()) return exists.status();
-    if (!*exists) continue;
-    auto mms = ReadEntries<pb::Mm>(images, mm_name);
-    if (!mms.ok()) return mms.status();
-    for (const pb::Mm& mm : *mms) {
-      for (const pb::Vma& vma : mm.vmas()) note(vma);
-    }
-    for (const pid_t thread : task.thread_ids) {
-      auto cores =
-          ReadEntries<pb::Core>(images, absl::StrCat("core-", thread, ".img"));
-      if (!cores.ok()) return cores.status();
-      for (const pb::Core& core : *cores) note(core.thread_core());
-    }
+  if (absl::Status status = VisitTasks(
+          images, set.tasks,
+          [&note](const pb::Mm& mm) {
+            for (const pb::Vma& vma : mm.vmas()) note(vma);
+          },
+          note);
+      !status.ok()) {
+    return status;
   }
   return policies;
 }
@@ -214,7 +220,7 @@ absl::StatusOr<DumpTimes> ReadDumpTimes(int work_directory) {
   auto entries = ReadEntries<pb::Stats>(work_directory, "stats-dump");
   if (!entries.ok()) return entries.status();
   if (entries->size() != 1 || !entries->front().has_dump()) {
-    return Damaged("stats-dump");
+    return DamagedImage("stats-dump");
   }
   const pb::DumpStats& dump = entries->front().dump();
   return DumpTimes{
@@ -232,7 +238,7 @@ absl::StatusOr<std::optional<PageCounts>> ReadPageCounts(int images) {
   if (absl::IsNotFound(content.status())) return std::nullopt;
   if (!content.ok()) return content.status();
   criu::DumpStats stats;
-  if (!stats.ParseFromString(*content)) return Damaged(name);
+  if (!stats.ParseFromString(*content)) return DamagedImage(name);
   return PageCounts{
       .by_reference = stats.pages_by_reference(),
       .shared = stats.pages_shared(),

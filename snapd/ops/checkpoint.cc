@@ -13,6 +13,7 @@
 #include "base/files.h"
 #include "base/log.h"
 #include "base/stopwatch.h"
+#include "snapd/engine/stock_losses.h"
 #include "snapd/ops/manifest.h"
 #include "snapd/ops/page_progress.h"
 #include "snapd/ops/preflight.h"
@@ -509,6 +510,9 @@ absl::Status Checkpoint::MakeManifestOf(StagedSnapshot* staged) {
   snapshot->mutable_findings()->Assign(lost_writes_.begin(),
                                        lost_writes_.end());
   snapshot->mutable_findings()->Add(findings_.begin(), findings_.end());
+  auto losses = ReadStockLosses(staged->images.get(), *images);
+  if (!losses.ok()) return losses.status();
+  snapshot->mutable_stock_criu_losses()->Assign(losses->begin(), losses->end());
   snapshot->set_forced(options_.force() && !options_.leave_running() &&
                        (HasLoss(findings_) || HasLoss(lost_writes_)));
   return absl::OkStatus();

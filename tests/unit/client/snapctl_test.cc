@@ -120,6 +120,22 @@ TEST_F(SnapctlTest, InspectShowsFindings) {
   EXPECT_EQ(Json()["findings"][0]["consequence"], "LOST");
 }
 
+TEST_F(SnapctlTest, InspectSaysWhatStockCriuLoses) {
+  v1::Snapshot& snapshot = server_.snapshots["a"];
+  snapshot.set_name("a");
+  ASSERT_TRUE(Run({"inspect", "a"}).ok());
+  EXPECT_EQ(out_.str().find("stock CRIU"), std::string::npos);
+  snapshot.add_stock_criu_losses(v1::STOCK_CRIU_LOSS_EVENTFD);
+  snapshot.add_stock_criu_losses(v1::STOCK_CRIU_LOSS_CPU_AFFINITY);
+  out_.str("");
+  ASSERT_TRUE(Run({"inspect", "a"}).ok());
+  EXPECT_THAT(out_.str(), ::testing::ContainsRegex(
+                              "stock CRIU loses +eventfd, cpu affinity\n"));
+  out_.str("");
+  ASSERT_TRUE(Run({"inspect", "a", "-o", "json"}).ok());
+  EXPECT_EQ(Json()["stock_criu_losses"][1], "CPU_AFFINITY");
+}
+
 TEST_F(SnapctlTest, CheckpointRefusesTimeoutsThatMakeNoSense) {
   for (const char* seconds : {"0", "-1", "86401", "soon", ""}) {
     EXPECT_EQ(ExitCode(Run({"checkpoint", "42",

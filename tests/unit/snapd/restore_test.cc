@@ -257,9 +257,9 @@ TEST_F(RestoreTest, VerifiesWhereNobodyPromisesThatMemoryKeepsIt) {
     ASSERT_TRUE(result.ok()) << result.status();
     EXPECT_EQ(result->has_verification(), wanted)
         << static_cast<int>(memory) << " " << policy;
-    // The manifest and four images.
-    EXPECT_EQ(result->verification().files(), wanted ? 5u : 0u);
-    EXPECT_EQ(result->verification().bytes_verified(), wanted ? 5 * 4096u : 0u);
+    // The manifest and five images.
+    EXPECT_EQ(result->verification().files(), wanted ? 6u : 0u);
+    EXPECT_EQ(result->verification().bytes_verified(), wanted ? 6 * 4096u : 0u);
   }
 }
 
@@ -297,7 +297,7 @@ TEST_F(RestoreTest, PagesWithoutChecksumAreToldAndNoReasonToRefuse) {
   auto result = Restore("a");
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->verification().bytes_verified(), 0u);
-  EXPECT_EQ(result->verification().bytes_without_checksum(), 5 * 4096u);
+  EXPECT_EQ(result->verification().bytes_without_checksum(), 6 * 4096u);
 }
 
 TEST_F(RestoreTest, VerificationThatCannotReadIsNotDamage) {

@@ -27,21 +27,18 @@ std::string U32(uint32_t value) {
   return std::string(reinterpret_cast<const char*>(&value), sizeof(value));
 }
 
-template <typename Entry>
-void WriteImage(int directory, const std::string& name, uint32_t first_magic,
-                const std::vector<Entry>& entries) {
+constexpr uint32_t kServiceMagic = 0x55105940;
+
+}  // namespace
+
+void WriteRawImage(int directory, const std::string& name, uint32_t first_magic,
+                   const std::vector<std::string>& entries) {
   std::string bytes = U32(first_magic) + U32(0x12345678);
-  for (const Entry& entry : entries) {
-    const std::string body = entry.SerializeAsString();
+  for (const std::string& body : entries) {
     bytes += U32(static_cast<uint32_t>(body.size())) + body;
   }
   ASSERT_TRUE(ReplaceFileAt(directory, name, bytes).ok());
 }
-
-constexpr uint32_t kCommonMagic = 0x54564319;
-constexpr uint32_t kServiceMagic = 0x55105940;
-
-}  // namespace
 
 std::unique_ptr<TestPool> TestPool::Open(const std::string& path) {
   auto handles = OpenHandles(path);
@@ -105,6 +102,8 @@ void WriteImages(int images, int pid, const std::string& exe,
   WriteImage<pb::FileEntry>(images, "files.img", kCommonMagic, entries);
   WriteImage<pb::Mm>(images, absl::StrCat("mm-", pid, ".img"), kCommonMagic,
                      {mm});
+  WriteImage<pb::Core>(images, absl::StrCat("core-", pid, ".img"), kCommonMagic,
+                       {pb::Core()});
   WriteImage<pb::Mm>(images, "inventory.img", kCommonMagic, {});
 }
 

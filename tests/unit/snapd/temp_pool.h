@@ -49,6 +49,23 @@ class TestPool : public Pool {
   int commits_ = 0;
 };
 
+// source: criu/include/magic.h
+inline constexpr uint32_t kCommonMagic = 0x54564319;
+
+// An image of CRIU's, of serialized entries.
+void WriteRawImage(int directory, const std::string& name, uint32_t first_magic,
+                   const std::vector<std::string>& entries);
+
+template <typename Entry>
+void WriteImage(int directory, const std::string& name, uint32_t first_magic,
+                const std::vector<Entry>& entries) {
+  std::vector<std::string> serialized;
+  for (const Entry& entry : entries) {
+    serialized.push_back(entry.SerializeAsString());
+  }
+  WriteRawImage(directory, name, first_magic, serialized);
+}
+
 // Writes the images that snapd reads: a tree of `pid` alone that maps `exe` and
 // has `files` open.
 void WriteImages(int images, int pid, const std::string& exe,

@@ -102,13 +102,14 @@ class VerifyTest : public OperationsTestBase {
 
 TEST_F(VerifyTest, LooksAtEveryFileOfASnapshot) {
   EXPECT_TRUE(Verify("a").ok());
-  EXPECT_THAT(Paths(), ElementsAre("images/files.img", "images/inventory.img",
-                                   "images/mm-4242.img", "images/pages-1.img",
-                                   "images/pstree.img", "manifest.pb"));
+  EXPECT_THAT(Paths(), ElementsAre("images/core-4242.img", "images/files.img",
+                                   "images/inventory.img", "images/mm-4242.img",
+                                   "images/pages-1.img", "images/pstree.img",
+                                   "manifest.pb"));
   ASSERT_EQ(results_.size(), 1u);
   const v1::Verification& totals = results_[0].verification();
-  EXPECT_EQ(totals.files(), 6u);
-  EXPECT_EQ(totals.bytes_verified(), 15 * kPage);
+  EXPECT_EQ(totals.files(), 7u);
+  EXPECT_EQ(totals.bytes_verified(), 16 * kPage);
   EXPECT_EQ(totals.bytes_without_checksum(), 0u);
   EXPECT_EQ(totals.bytes_damaged(), 0u);
   EXPECT_THAT(phases_, ElementsAre(v1::PROGRESS_PHASE_CHECKING,
@@ -129,7 +130,7 @@ TEST_F(VerifyTest, AnImageThatIsMissingIsDamage) {
   const absl::Status status = Verify("a");
   EXPECT_EQ(ErrorReasonOf(status), reason::kSnapshotDamaged) << status;
   EXPECT_EQ(ErrorMetadataOf(status)["path"], "images/pages-2.img");
-  EXPECT_EQ(files_.size(), 6u) << "what is there was not looked at";
+  EXPECT_EQ(files_.size(), 7u) << "what is there was not looked at";
 }
 
 TEST_F(VerifyTest, NamesWhatIsDamagedAndGoesOnBehindIt) {
@@ -144,13 +145,13 @@ TEST_F(VerifyTest, NamesWhatIsDamagedAndGoesOnBehindIt) {
   EXPECT_EQ(metadata["length"], "8192");
   EXPECT_EQ(metadata["bytes_damaged"], "12288");
   EXPECT_THAT(metadata["hint"], ::testing::Not(HasSubstr("rm")));
-  const v1::FileVerification& file = files_[3];
+  const v1::FileVerification& file = files_[4];
   EXPECT_EQ(file.bytes_damaged(), 3 * kPage);
   EXPECT_EQ(file.bytes_verified(), 7 * kPage);
   ASSERT_EQ(file.damaged_size(), 2);
   EXPECT_EQ(file.damaged(1).offset(), 7 * kPage);
   EXPECT_EQ(file.damaged(1).length(), kPage);
-  EXPECT_EQ(files_.size(), 6u) << "files behind it were not looked at";
+  EXPECT_EQ(files_.size(), 7u) << "files behind it were not looked at";
   EXPECT_EQ(results_.size(), 1u);
 }
 
@@ -235,7 +236,7 @@ TEST_F(VerifyTest, ManifestThatDoesNotHoldIsDamageAndTheRestIsLookedAt) {
   auto directory = catalog().Open("a");
   ASSERT_TRUE(ReplaceFileAt(directory->get(), "manifest.pb", "junk").ok());
   EXPECT_EQ(Verify("a").code(), absl::StatusCode::kDataLoss);
-  EXPECT_EQ(files_.size(), 6u);
+  EXPECT_EQ(files_.size(), 7u);
   // Whose it is is not known.
   EXPECT_EQ(Verify("a", {.uid = 1000, .gid = 7}).code(),
             absl::StatusCode::kDataLoss);
@@ -290,7 +291,7 @@ TEST_F(VerifyTest, WhatIsNoFileIsLeftAlone) {
   ASSERT_EQ(mkfifoat(directory->get(), "fifo", 0600), 0);
   ASSERT_EQ(symlinkat("/etc/passwd", directory->get(), "link"), 0);
   EXPECT_TRUE(Verify("a").ok());
-  EXPECT_EQ(files_.size(), 6u);
+  EXPECT_EQ(files_.size(), 7u);
 }
 
 }  // namespace
