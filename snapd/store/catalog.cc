@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <cstdio>
 #include <memory>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -376,20 +375,18 @@ absl::StatusOr<Index::Entry> Catalog::Describe(const std::string& name) const {
   if (absl::Status valid = ValidateSnapshotName(name); !valid.ok()) {
     return valid;
   }
-  const std::optional<Index::Mark> mark = index_.MarkOf(name);
-  Index::Entry entry;
-  if (mark.has_value()) entry = index_.Find(name, *mark);
-  if (entry != nullptr) {
+  const Index::Sight sight = index_.Look(name);
+  if (sight.entry != nullptr) {
     if (IsHidden(name)) return SnapshotMissing(name);
-    absl::Status finished = CheckFinished(*entry);
+    absl::Status finished = CheckFinished(*sight.entry);
     if (!finished.ok()) return finished;
-    return entry;
+    return sight.entry;
   }
   auto manifest = Read(name);
   if (!manifest.ok()) return manifest.status();
-  entry = std::make_shared<const v1::Snapshot>(
+  auto entry = std::make_shared<const v1::Snapshot>(
       std::move(*manifest->mutable_snapshot()));
-  if (mark.has_value()) index_.Keep(name, *mark, entry);
+  if (sight.mark.has_value()) index_.Keep(name, *sight.mark, entry);
   return entry;
 }
 

@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -59,13 +60,14 @@ struct StagedSnapshot {
 // Claims.
 class Catalog {
  public:
-  // `pool` outlives the catalog. For `settle` see Index.
+  // `pool` outlives the catalog. For `settle` and `clock` see Index.
   explicit Catalog(Pool* pool, absl::Duration late_patience = absl::Seconds(10),
-                   absl::Duration settle = absl::Seconds(2))
+                   absl::Duration settle = absl::Seconds(2),
+                   Index::Clock clock = Index::Monotonic)
       : pool_(pool),
         late_patience_(late_patience),
         records_(pool->staging()),
-        index_(pool->snapshots(), settle) {}
+        index_(pool->snapshots(), settle, std::move(clock)) {}
   // Waits for publications that are under way.
   ~Catalog();
 

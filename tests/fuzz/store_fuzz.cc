@@ -3,12 +3,18 @@
 // Manifests and records of operations that are not as snapd has written them:
 // they are damaged, newer or whole, whoever reads them; what is whole can be
 // written again; and recovery comes to an end and leaves a pool that works.
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <filesystem>
 #include <memory>
 #include <string>
 
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/errors.h"
 #include "base/files.h"
 #include "daxsnap/internal/operation.pb.h"
@@ -24,6 +30,7 @@
 namespace daxsnap::fuzz {
 namespace {
 
+constexpr absl::Duration kSettle = absl::Seconds(2);
 constexpr char kUid[] = "01234567-89ab-cdef-0123-456789abcdef";
 constexpr char kBoot[] = "fedcba98-7654-3210-fedc-ba9876543210";
 
@@ -81,18 +88,23 @@ class Store {
                      std::string(kBoot) + "\n");
     std::filesystem::create_directory(directory_.Path("pool"));
     pool_ = TestPool::Open(directory_.Path("pool"));
-    catalog_ = std::make_unique<Catalog>(pool_.get());
+    catalog_ = std::make_unique<Catalog>(pool_.get(), absl::Seconds(10),
+                                         kSettle, [this] { return now_; });
   }
 
   void ReadManifest(Input* input) {
     AddIfMissing();
     directory_.Write("pool/snapshots/a/manifest.pb",
                      Edited(input, SomeManifest().SerializeAsString()));
+    // The clock of the file system may stand still.
+    const timespec times[] = {{.tv_sec = ++modified_, .tv_nsec = 0},
+                              {.tv_sec = modified_, .tv_nsec = 0}};
+    Require(utimensat(AT_FDCWD,
+                      directory_.Path("pool/snapshots/a/manifest.pb").c_str(),
+                      times, 0) == 0,
+            "its time can be set");
+    RequireListed();
     auto manifest = catalog_->Read("a");
-    auto described = catalog_->Describe("a");
-    Require(manifest.status().code() == described.status().code() &&
-                manifest.status().message() == described.status().message(),
-            "list and restore agree");
     if (!manifest.ok()) {
       const std::string reason = ErrorReasonOf(manifest.status());
       Require(reason == reason::kSnapshotDamaged ||
@@ -100,8 +112,6 @@ class Store {
               "it is called damaged or newer: " + reason);
       return;
     }
-    Require((*described)->uid() == manifest->snapshot().uid(),
-            "what is listed is what is read");
     (void)PidsOf(*manifest);
     (void)CheckCpu(*manifest, {.model = "x", .features = {"sse"}});
     (void)CheckNodes(*manifest, {{.mode = 2, .nodes = 3}}, 1, 1);
@@ -111,6 +121,13 @@ class Store {
     Require(catalog_->WriteManifest(directory->get(), *manifest).ok(),
             "it can be written again");
     Require(catalog_->Read("a").ok(), "and read again");
+    // What is listed was kept of the one that this replaces.
+    RequireListed();
+    manifest->mutable_snapshot()->set_owner_uid(
+        manifest->snapshot().owner_uid() + 1);
+    Require(catalog_->WriteManifest(directory->get(), *manifest).ok(),
+            "it can be changed");
+    RequireListed();
   }
 
   void Recover(Input* input) {
@@ -144,6 +161,30 @@ class Store {
   }
 
  private:
+  // Of manifest.pb as it is, all that is listed is what is read: when it is
+  // seen first, when it is kept, and from memory.
+  void RequireListed() {
+    auto manifest = catalog_->Read("a");
+    for (int i = 0; i < 3; ++i) {
+      int opened = 0;
+      const ScopedFileFault count(
+          [&opened](absl::string_view call, const std::string&) {
+            if (call == "open") ++opened;
+            return 0;
+          });
+      auto described = catalog_->Describe("a");
+      Require(manifest.status().code() == described.status().code() &&
+                  manifest.status().message() == described.status().message(),
+              "list and restore agree");
+      Require(!manifest.ok() || (*described)->DebugString() ==
+                                    manifest->snapshot().DebugString(),
+              "what is listed is what is read");
+      Require((opened == 0) == (manifest.ok() && i == 2),
+              "what is whole is kept, and nothing else");
+      now_ += kSettle;
+    }
+  }
+
   void AddIfMissing() {
     auto has = catalog_->Has("a");
     if (has.ok() && *has) return;
@@ -151,6 +192,8 @@ class Store {
   }
 
   Directory directory_;
+  absl::Duration now_;
+  time_t modified_ = 0;
   std::unique_ptr<TestPool> pool_;
   std::unique_ptr<Catalog> catalog_;
 };

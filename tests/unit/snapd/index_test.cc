@@ -12,8 +12,10 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <ctime>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -33,12 +35,14 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
+constexpr absl::Duration kSettle = absl::Seconds(2);
+
 class IndexTest : public testing::Test {
  protected:
-  explicit IndexTest(absl::Duration settle = absl::ZeroDuration())
+  IndexTest()
       : pool_(TestPool::Open(temp_.path())),
-        settle_(settle),
-        catalog_(pool_.get(), absl::Seconds(10), settle) {}
+        catalog_(pool_.get(), absl::Seconds(10), kSettle,
+                 [this] { return now_; }) {}
 
   StagedSnapshot Stage(const std::string& name) {
     internal::Operation operation;
@@ -57,8 +61,15 @@ class IndexTest : public testing::Test {
     return status.ToString(absl::StatusToStringMode::kWithNoExtraData);
   }
 
-  // What List and Get see, and that it is what is read.
+  // What List and Get see, and that it is what is read. All of it is in memory
+  // then.
   std::vector<std::string> Seen() {
+    std::vector<std::string> seen = SeenNow();
+    Remember();
+    return seen;
+  }
+
+  std::vector<std::string> SeenNow() {
     std::vector<std::string> seen;
     const auto names = catalog_.List("");
     for (const std::string& name : *names) {
@@ -77,6 +88,32 @@ class IndexTest : public testing::Test {
       seen.push_back(name);
     }
     return seen;
+  }
+
+  // Lets the clock run until all is kept.
+  void Remember() {
+    // The next change has another time, also where clocks tick slowly.
+    const timespec times[] = {{.tv_sec = ++modified_, .tv_nsec = 0},
+                              {.tv_sec = modified_, .tv_nsec = 0}};
+    ASSERT_EQ(futimens(pool_->snapshots(), times), 0);
+    for (int i = 0; i < 2; ++i) {
+      const auto names = catalog_.List("");
+      for (const std::string& name : *names) (void)catalog_.Describe(name);
+      now_ += kSettle;
+    }
+  }
+
+  // Calls but stat that are made for List and Describe.
+  int CallsToSee() {
+    int calls = 0;
+    const ScopedFileFault count(
+        [&](absl::string_view call, const std::string&) {
+          if (call != "stat") ++calls;
+          return 0;
+        });
+    const auto names = catalog_.List("");
+    for (const std::string& name : *names) (void)catalog_.Describe(name);
+    return calls;
   }
 
   // Nothing is opened or read for it.
@@ -102,14 +139,9 @@ class IndexTest : public testing::Test {
 
   TempDirectory temp_;
   std::unique_ptr<TestPool> pool_;
-  const absl::Duration settle_;
+  absl::Duration now_;
+  time_t modified_ = 0;
   Catalog catalog_;
-};
-
-// As snapd has it.
-class SettlingIndexTest : public IndexTest {
- protected:
-  SettlingIndexTest() : IndexTest(absl::Seconds(2)) {}
 };
 
 TEST_F(IndexTest, WhatWasReadOnceIsInMemory) {
@@ -122,7 +154,7 @@ TEST_F(IndexTest, WhatWasReadOnceIsInMemory) {
 TEST_F(IndexTest, ANewCatalogFindsAll) {
   AddSnapshot(&catalog_, "a", 0);
   EXPECT_THAT(Seen(), ElementsAre("a"));
-  Catalog again(pool_.get(), absl::Seconds(10), settle_);
+  Catalog again(pool_.get());
   EXPECT_THAT(*again.List(""), ElementsAre("a"));
   EXPECT_TRUE(again.Describe("a").ok());
 }
@@ -181,16 +213,16 @@ TEST_F(IndexTest, DeletedIsGoneUnlessThatFails) {
 }
 
 // Its manifest may have the inode, the size and the times of the one before.
-TEST_F(SettlingIndexTest, NameThatIsUsedAgainIsAnotherSnapshot) {
+TEST_F(IndexTest, NameThatIsUsedAgainIsAnotherSnapshot) {
   for (unsigned owner = 0; owner < 100; ++owner) {
     AddSnapshot(&catalog_, "a", owner % 2);
-    EXPECT_THAT(Seen(), ElementsAre("a"));
+    EXPECT_THAT(SeenNow(), ElementsAre("a"));
     ASSERT_TRUE(catalog_.Delete("a").ok());
-    EXPECT_THAT(Seen(), IsEmpty());
+    EXPECT_THAT(SeenNow(), IsEmpty());
   }
 }
 
-TEST_F(SettlingIndexTest, ManifestThatIsCompletedIsReadAgain) {
+TEST_F(IndexTest, ManifestThatIsCompletedIsReadAgain) {
   StagedSnapshot staged = Stage("a");
   ASSERT_TRUE(catalog_.Publish(&staged).ok());
   v1::Manifest manifest;
@@ -210,24 +242,93 @@ TEST_F(SettlingIndexTest, ManifestThatIsCompletedIsReadAgain) {
 }
 
 // A file system may give the next change the same time.
-TEST_F(IndexTest, WhatHasJustChangedIsNotKept) {
-  Index index(pool_->snapshots(), absl::Seconds(2));
-  const auto kept = [&index](absl::Duration modified, absl::Duration changed) {
-    const absl::Time now = absl::Now();
-    const Index::Mark mark = {.device = 1,
-                              .inode = 2,
-                              .size = 3,
-                              .modified = now + modified,
-                              .changed = now + changed};
-    index.Drop("a");
-    index.Keep("a", mark, std::make_shared<const v1::Snapshot>());
-    return index.Find("a", mark) != nullptr;
+TEST_F(IndexTest, WhatMayHaveJustChangedIsNotKept) {
+  AddSnapshot(&catalog_, "a", 0);
+  EXPECT_GT(CallsToSee(), 0);
+  now_ += kSettle - absl::Nanoseconds(1);
+  EXPECT_GT(CallsToSee(), 0);
+  now_ += absl::Nanoseconds(1);
+  // Read once more, and kept.
+  EXPECT_GT(CallsToSee(), 0);
+  EXPECT_EQ(CallsToSee(), 0);
+  // Another mark begins anew.
+  ASSERT_EQ(truncate(Path("a/manifest.pb").c_str(), 1), 0);
+  EXPECT_GT(CallsToSee(), 0);
+  ASSERT_EQ(mkdir(Path("b").c_str(), 0700), 0);
+  EXPECT_GT(CallsToSee(), 0);
+}
+
+// Between the look and the read there may have been a change of the same mark.
+TEST_F(IndexTest, WhoIsHeldUpWhileReadingKeepsNothing) {
+  AddSnapshot(&catalog_, "a", 0);
+  {
+    const ScopedFileFault held_up(
+        [&](absl::string_view call, const std::string&) {
+          if (call != "stat") now_ += absl::Hours(1);
+          return 0;
+        });
+    EXPECT_THAT(*catalog_.List(""), ElementsAre("a"));
+    EXPECT_TRUE(catalog_.Describe("a").ok());
+  }
+  EXPECT_GT(CallsToSee(), 0);
+  EXPECT_EQ(CallsToSee(), 0);
+}
+
+// The mark was another one, or none, when the reader began.
+TEST_F(IndexTest, WhatIsReadIsNotKeptUnderALaterMark) {
+  AddSnapshot(&catalog_, "a", 0);
+  Index index(pool_->snapshots(), kSettle, [this] { return now_; });
+  EXPECT_FALSE(index.Look("a").mark.has_value());
+  now_ += kSettle;
+  const Index::Sight early = index.Look("a");
+  ASSERT_TRUE(early.mark.has_value());
+  ASSERT_EQ(truncate(Path("a/manifest.pb").c_str(), 1), 0);
+  EXPECT_FALSE(index.Look("a").mark.has_value());
+  index.Keep("a", *early.mark, std::make_shared<const v1::Snapshot>());
+  now_ += kSettle;
+  const Index::Sight late = index.Look("a");
+  EXPECT_TRUE(late.mark.has_value());
+  EXPECT_EQ(late.entry, nullptr);
+  index.Drop("a");
+  index.Keep("a", *late.mark, std::make_shared<const v1::Snapshot>());
+  EXPECT_EQ(index.Look("a").entry, nullptr);
+}
+
+// The clock was set back, or the pool comes from a machine that is ahead.
+TEST_F(IndexTest, WhatIsOfTheFutureIsKept) {
+  AddSnapshot(&catalog_, "a", 0);
+  const time_t ahead = absl::ToTimeT(absl::Now() + absl::Hours(1));
+  const timespec times[] = {{.tv_sec = ahead, .tv_nsec = 0},
+                            {.tv_sec = ahead, .tv_nsec = 0}};
+  for (const char* path : {"a/manifest.pb", ""}) {
+    ASSERT_EQ(utimensat(AT_FDCWD, Path(path).c_str(), times, 0), 0);
+  }
+  EXPECT_GT(CallsToSee(), 0);
+  now_ += kSettle;
+  EXPECT_GT(CallsToSee(), 0);
+  EXPECT_THAT(SeenFromMemory(), ElementsAre("a"));
+}
+
+TEST(IndexMark, EachThingThatChangesMakesAnother) {
+  const struct stat info = {};
+  const auto differs = [&info](auto change) {
+    struct stat changed = info;
+    change(&changed);
+    return Index::Mark::Of(changed) != Index::Mark::Of(info);
   };
-  EXPECT_TRUE(kept(absl::Seconds(-3), absl::Seconds(-3)));
-  EXPECT_FALSE(kept(absl::Seconds(-1), absl::Seconds(-3)));
-  EXPECT_FALSE(kept(absl::Seconds(-3), absl::Seconds(-1)));
-  // The clock was set back.
-  EXPECT_FALSE(kept(absl::Hours(1), absl::Hours(1)));
+  EXPECT_FALSE(differs([](struct stat*) {}));
+  EXPECT_TRUE(differs([](struct stat* of) { of->st_dev = 1; }));
+  EXPECT_TRUE(differs([](struct stat* of) { of->st_ino = 1; }));
+  EXPECT_TRUE(differs([](struct stat* of) { of->st_nlink = 1; }));
+  EXPECT_TRUE(differs([](struct stat* of) { of->st_size = 1; }));
+  EXPECT_TRUE(differs([](struct stat* of) { of->st_mtim.tv_nsec = 1; }));
+  EXPECT_TRUE(differs([](struct stat* of) { of->st_ctim.tv_nsec = 1; }));
+}
+
+TEST(IndexClock, RunsOn) {
+  const absl::Duration before = Index::Monotonic();
+  EXPECT_GT(before, absl::ZeroDuration());
+  EXPECT_GE(Index::Monotonic(), before);
 }
 
 TEST_F(IndexTest, DamageIsSeenAndSoIsItsRepair) {
