@@ -4,10 +4,15 @@
 
 #include <string>
 
+#include "absl/strings/string_view.h"
+
 namespace daxsnap {
 
 // A fresh random UUID in text form.
 std::string NewUuid();
+
+// Whether it looks like one of NewUuid().
+bool IsUuid(absl::string_view text);
 
 }  // namespace daxsnap
 

@@ -13,7 +13,9 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -24,9 +26,11 @@
 #include "base/errors.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "host/pool/info.h"
 #include "host/pool/origin.h"
 #include "host/pool/pool.h"
+#include "snapd/store/records.h"
 
 namespace daxsnap {
 namespace {
@@ -88,9 +92,11 @@ absl::Status Foreign(const std::string& pool, const std::string& name,
 }
 
 // What is in staging/ is removed, and what is in snapshots/ can be deleted by
-// name. Nobody else's directory may be taken for these.
+// name. Nobody else's directory may be taken for these. Nothing is removed from
+// a pool that is read-only, so there it is enough that nobody else can have
+// written what is restored.
 absl::Status CheckOurs(int root, int directory, const std::string& pool,
-                       const std::string& name) {
+                       const std::string& name, bool read_only) {
   struct stat top;
   struct stat info;
   if (fstat(root, &top) != 0 || fstat(directory, &info) != 0) {
@@ -102,44 +108,76 @@ absl::Status CheckOurs(int root, int directory, const std::string& pool,
   if (info.st_uid != geteuid()) {
     return Foreign(pool, name, absl::StrCat("its owner is uid ", info.st_uid));
   }
-  if ((info.st_mode & 077) != 0) {
-    return Foreign(pool, name,
-                   absl::StrFormat("others may use it, its mode is %04o",
-                                   info.st_mode & 07777));
-  }
+  if ((info.st_mode & 077) == 0) return absl::OkStatus();
+  absl::Status foreign =
+      Foreign(pool, name,
+              absl::StrFormat("others may use it, its mode is %04o",
+                              info.st_mode & 07777));
+  if (!read_only || (info.st_mode & 022) != 0) return foreign;
+  LogWarning(foreign.message());
   return absl::OkStatus();
 }
 
-// A staging/ with something in it, and no snapshots/ beside it, which is made
-// first.
-absl::Status CheckStagingAlone(int root, const std::string& pool) {
+// What is in the directory `name` of a pool; nothing if that is not there.
+absl::StatusOr<std::vector<std::string>> ListIn(int root,
+                                                const std::string& name) {
+  auto directory = OpenDirectory(root, name);
+  if (absl::IsNotFound(directory.status())) return std::vector<std::string>();
+  const std::string error = ErrnoNameOf(directory.status());
+  // Refused by name later.
+  if (error == "ENOTDIR" || error == "ELOOP") return std::vector<std::string>();
+  if (!directory.ok()) return directory.status();
+  return ListDirectory(directory->get());
+}
+
+// Before any of both is made: whether what is in snapshots/ and staging/ can be
+// snapd's. Others call a directory so, too, root's and mode 0700.
+absl::Status CheckContent(int root, const std::string& pool) {
+  auto left = ListIn(root, "staging");
+  if (!left.ok()) return left.status();
+  for (const std::string& entry : *left) {
+    if (!Records::UidOf(entry).empty()) continue;
+    return Foreign(pool, "staging",
+                   absl::StrCat("snapd makes nothing called ",
+                                ToPrintableUtf8(entry), " there"));
+  }
+  // snapshots/ is made first.
   auto snapshots = Exists(root, "snapshots");
-  if (!snapshots.ok() || *snapshots) return snapshots.status();
-  auto staging = OpenDirectory(root, "staging");
-  if (absl::IsNotFound(staging.status())) return absl::OkStatus();
-  if (!staging.ok()) return staging.status();
-  auto left = ListDirectory(staging->get());
-  if (!left.ok() || left->empty()) return left.status();
-  return Foreign(pool, "staging", "no snapshots/ is beside it");
+  if (!snapshots.ok()) return snapshots.status();
+  if (!*snapshots && !left->empty()) {
+    return Foreign(pool, "staging", "no snapshots/ is beside it");
+  }
+  auto staging = Exists(root, "staging");
+  if (!staging.ok() || *staging) return staging.status();
+  auto names = ListIn(root, "snapshots");
+  if (!names.ok() || names->empty()) return names.status();
+  // They may have been copied there.
+  for (const std::string& name : *names) {
+    auto manifest =
+        Exists(root, absl::StrCat("snapshots/", name, "/manifest.pb"));
+    if (manifest.ok() && *manifest) return absl::OkStatus();
+  }
+  return Foreign(pool, "snapshots",
+                 "no staging/ is beside it, and no manifest.pb in it");
 }
 
 absl::StatusOr<UniqueFd> OpenOurs(int root, const std::string& pool,
-                                  const std::string& name) {
+                                  const std::string& name, bool read_only) {
   auto directory = EnsureDirectory(root, name);
   const std::string error = ErrnoNameOf(directory.status());
   if (error == "ENOTDIR" || error == "ELOOP") {
     return Foreign(pool, name, "it is no directory");
   }
   if (!directory.ok()) return directory;
-  absl::Status ours = CheckOurs(root, directory->get(), pool, name);
+  absl::Status ours = CheckOurs(root, directory->get(), pool, name, read_only);
   if (!ours.ok()) return ours;
   return directory;
 }
 
 // Of a pool that is read-only: what is not there is empty.
 absl::StatusOr<UniqueFd> OpenOrEmpty(int root, const std::string& pool,
-                                     const std::string& name) {
-  auto directory = OpenOurs(root, pool, name);
+                                     const std::string& name, bool read_only) {
+  auto directory = OpenOurs(root, pool, name, read_only);
   if (ErrnoNameOf(directory.status()) != "EROFS") return directory;
   std::string path = "/tmp/daxsnap.XXXXXX";
   if (mkdtemp(path.data()) == nullptr) return directory.status();
@@ -204,13 +242,14 @@ absl::StatusOr<Pool::Handles> Pool::OpenHandles(const std::string& path) {
   struct statvfs mount;
   const bool read_only = fstatvfs(handles.root.get(), &mount) == 0 &&
                          (mount.f_flag & ST_RDONLY) != 0;
-  absl::Status alone;
+  absl::Status content;
   // Some of what a damaged one had may be gone, and nothing is removed there.
-  if (!read_only) alone = CheckStagingAlone(handles.root.get(), path);
-  if (!alone.ok()) return alone;
-  auto snapshots = OpenOrEmpty(handles.root.get(), path, "snapshots");
+  if (!read_only) content = CheckContent(handles.root.get(), path);
+  if (!content.ok()) return content;
+  auto snapshots =
+      OpenOrEmpty(handles.root.get(), path, "snapshots", read_only);
   if (!snapshots.ok()) return snapshots.status();
-  auto staging = OpenOrEmpty(handles.root.get(), path, "staging");
+  auto staging = OpenOrEmpty(handles.root.get(), path, "staging", read_only);
   if (!staging.ok()) return staging.status();
   handles.snapshots = *std::move(snapshots);
   handles.staging = *std::move(staging);

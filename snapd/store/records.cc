@@ -3,12 +3,14 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "base/errors.h"
 #include "base/files.h"
+#include "base/uuid.h"
 
 namespace daxsnap {
 namespace {
@@ -55,15 +57,20 @@ absl::Status Records::Remove(const std::string& uid) const {
   return RemoveTree(staging_, FileOf(uid));
 }
 
+std::string Records::UidOf(absl::string_view entry) {
+  if (!absl::ConsumeSuffix(&entry, kUnfinishedSuffix)) {
+    absl::ConsumeSuffix(&entry, kSuffix);
+  }
+  return IsUuid(entry) ? std::string(entry) : std::string();
+}
+
 absl::StatusOr<std::set<std::string>> Records::List() const {
   auto entries = ListDirectory(staging_);
   if (!entries.ok()) return entries.status();
   std::set<std::string> uids;
-  for (absl::string_view entry : *entries) {
-    if (!absl::ConsumeSuffix(&entry, kUnfinishedSuffix)) {
-      absl::ConsumeSuffix(&entry, kSuffix);
-    }
-    uids.emplace(entry);
+  for (const std::string& entry : *entries) {
+    std::string uid = UidOf(entry);
+    if (!uid.empty()) uids.insert(std::move(uid));
   }
   return uids;
 }

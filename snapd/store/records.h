@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "daxsnap/internal/operation.pb.h"
 
 namespace daxsnap {
@@ -32,7 +33,12 @@ class Records {
   // OK if there is none.
   absl::Status Remove(const std::string& uid) const;
 
-  // The UIDs of all that is in staging, with and without a record.
+  // The UID that something in staging is of; empty if snapd makes nothing of
+  // that name.
+  static std::string UidOf(absl::string_view entry);
+
+  // The UIDs of all that is in staging, with and without a record. What has
+  // another name is not ours.
   absl::StatusOr<std::set<std::string>> List() const;
 
  private:

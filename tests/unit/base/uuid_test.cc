@@ -12,5 +12,17 @@ TEST(Uuid, Differs) {
   EXPECT_NE(one, NewUuid());
 }
 
+TEST(Uuid, IsToldFromOtherNames) {
+  const std::string uuid = NewUuid();
+  EXPECT_TRUE(IsUuid(uuid));
+  EXPECT_FALSE(IsUuid(""));
+  EXPECT_FALSE(IsUuid(uuid + "0"));
+  EXPECT_FALSE(IsUuid(uuid.substr(1)));
+  EXPECT_FALSE(IsUuid("g" + uuid.substr(1)));
+  EXPECT_FALSE(IsUuid("A" + uuid.substr(1)));
+  EXPECT_FALSE(IsUuid("-" + uuid.substr(1)));
+  EXPECT_FALSE(IsUuid("0123456789abcdef0123456789abcdef0123"));
+}
+
 }  // namespace
 }  // namespace daxsnap

@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -440,6 +443,54 @@ TEST_F(CatalogTest, WhatIsTooLargeToBeReadIsNotWritten) {
   EXPECT_TRUE(catalog_.records().Read(operation.uid()).ok());
 }
 
+// A pool that cannot be changed, as far as this process sees it.
+class ReadOnlyTest : public testing::Test {
+ protected:
+  // In a mount namespace of its own, as only root can; the exit status says
+  // whether it opened.
+  bool Opens() const {
+    const pid_t child = fork();
+    if (child == 0) {
+      const char* path = temp_.path().c_str();
+      if (unshare(CLONE_NEWNS) != 0 ||
+          mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+          mount(path, path, nullptr, MS_BIND, nullptr) != 0 ||
+          mount(nullptr, path, nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY,
+                nullptr) != 0) {
+        _exit(2);
+      }
+      _exit(Pool::Open(temp_.path()).ok() ? 0 : 1);
+    }
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_NE(WEXITSTATUS(status), 2) << "it cannot be mounted";
+    return WEXITSTATUS(status) == 0;
+  }
+  std::string Path(const std::string& name) const {
+    return temp_.path() + "/" + name;
+  }
+  TempDirectory temp_;
+};
+
+TEST_F(ReadOnlyTest, OpensIfNobodyElseCanHaveWrittenToIt) {
+  ASSERT_EQ(geteuid(), 0u) << "only root can mount";
+  ASSERT_TRUE(Pool::Open(temp_.path()).ok());
+  const std::string snapshots = Path("snapshots");
+  EXPECT_TRUE(Opens());
+  ASSERT_EQ(chmod(snapshots.c_str(), 0755), 0);
+  EXPECT_TRUE(Opens());
+  ASSERT_EQ(chmod(snapshots.c_str(), 0770), 0);
+  EXPECT_FALSE(Opens());
+  ASSERT_EQ(chmod(snapshots.c_str(), 0700), 0);
+  ASSERT_EQ(chown(snapshots.c_str(), 1000, 0), 0);
+  EXPECT_FALSE(Opens());
+  ASSERT_EQ(chown(snapshots.c_str(), 0, 0), 0);
+  // Nothing is removed.
+  ASSERT_EQ(mkdir(Path("staging/website").c_str(), 0700), 0);
+  EXPECT_TRUE(Opens());
+}
+
 class ForeignTest : public testing::Test {
  protected:
   // It is refused, and what it holds is there yet.
@@ -482,12 +533,41 @@ TEST_F(ForeignTest, WhatIsNoDirectoryIsRefused) {
 
 // It would be emptied.
 TEST_F(ForeignTest, StagingWithoutSnapshotsIsRefused) {
+  const std::string left = Path("staging/") + NewUuid();
   ASSERT_EQ(mkdir(Path("staging").c_str(), 0700), 0);
-  ASSERT_EQ(mkdir(Path("staging/website").c_str(), 0700), 0);
+  ASSERT_EQ(mkdir(left.c_str(), 0700), 0);
   ExpectRefused("no snapshots/ is beside it");
   // However often it is tried.
   ExpectRefused("no snapshots/ is beside it");
-  ASSERT_EQ(rmdir(Path("staging/website").c_str()), 0);
+  ASSERT_EQ(rmdir(left.c_str()), 0);
+  EXPECT_TRUE(Pool::Open(temp_.path()).ok());
+}
+
+TEST_F(ForeignTest, StagingWithOtherNamesIsRefused) {
+  for (const char* name : {"website", "u.operation", ".operation",
+                           "01234567-89AB-cdef-0123-456789abcdef"}) {
+    ASSERT_TRUE(Pool::Open(temp_.path()).ok());
+    const std::string path = Path("staging/") + name;
+    ASSERT_EQ(mkdir(path.c_str(), 0700), 0);
+    ExpectRefused(std::string("nothing called ") + name);
+    ExpectRefused(std::string("nothing called ") + name);
+    ASSERT_EQ(rmdir(path.c_str()), 0);
+  }
+  for (const char* suffix : {"", ".operation", ".operation.new"}) {
+    ASSERT_EQ(mkdir((Path("staging/") + NewUuid() + suffix).c_str(), 0700), 0);
+  }
+  EXPECT_TRUE(Pool::Open(temp_.path()).ok());
+}
+
+// As in a repository of a backup program.
+TEST_F(ForeignTest, SnapshotsOfAnotherProgramAreRefused) {
+  ASSERT_EQ(mkdir(Path("snapshots").c_str(), 0700), 0);
+  ASSERT_EQ(mkdir(Path("snapshots/0123abcd").c_str(), 0700), 0);
+  ExpectRefused("no staging/ is beside it");
+  ExpectRefused("no staging/ is beside it");
+  // One that was copied there.
+  ASSERT_EQ(mkdir(Path("snapshots/copied").c_str(), 0700), 0);
+  ASSERT_EQ(mkdir(Path("snapshots/copied/manifest.pb").c_str(), 0700), 0);
   EXPECT_TRUE(Pool::Open(temp_.path()).ok());
 }
 

@@ -111,13 +111,23 @@ TEST_F(ReconcileTest, RemovesWhatWasBeingMade) {
 }
 
 TEST_F(ReconcileTest, RemovesWhatHasNoRecord) {
-  ASSERT_TRUE(EnsureDirectory(pool_->staging(), "garbage").ok());
+  const std::string garbage = NewUuid();
+  const std::string deleted = NewUuid();
+  ASSERT_TRUE(EnsureDirectory(pool_->staging(), garbage).ok());
   ASSERT_TRUE(
-      ReplaceFileAt(pool_->staging(), "garbage/operation.pb", "\xff").ok());
-  ASSERT_TRUE(EnsureDirectory(pool_->staging(), "deleted").ok());
-  ASSERT_TRUE(EnsureDirectory(pool_->staging(), "deleted/images").ok());
+      ReplaceFileAt(pool_->staging(), garbage + "/operation.pb", "\xff").ok());
+  ASSERT_TRUE(EnsureDirectory(pool_->staging(), deleted).ok());
+  ASSERT_TRUE(EnsureDirectory(pool_->staging(), deleted + "/images").ok());
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(pool_->Staging(), IsEmpty());
+}
+
+// Somebody puts it there while the pool is open.
+TEST_F(ReconcileTest, LeavesWhatSnapdHasNotMade) {
+  ASSERT_TRUE(EnsureDirectory(pool_->staging(), "website").ok());
+  ASSERT_TRUE(EnsureDirectory(pool_->staging(), NewUuid()).ok());
+  EXPECT_TRUE(Reconcile().ok());
+  EXPECT_THAT(pool_->Staging(), ElementsAre("website"));
 }
 
 TEST_F(ReconcileTest, TakesBackAPublicationWhoseTaskRunsOn) {
@@ -537,7 +547,8 @@ TEST_F(ReconcileTest, WhatANewerSnapdDoesIsLeftToIt) {
 }
 
 TEST_F(ReconcileTest, HalfARecordGoes) {
-  ASSERT_TRUE(ReplaceFileAt(pool_->staging(), "u.operation.new", "x").ok());
+  ASSERT_TRUE(
+      ReplaceFileAt(pool_->staging(), NewUuid() + ".operation.new", "x").ok());
   EXPECT_TRUE(Reconcile().ok());
   EXPECT_THAT(pool_->Staging(), IsEmpty());
 }

@@ -510,7 +510,7 @@ TEST_F(RestoreTest, ResultsAreThereForTheNextSnapd) {
 // A damaged pool is what one restores from.
 TEST_F(RestoreTest, RecordThatCannotBeReadIsNoReasonNotToRestore) {
   internal::Operation record;
-  record.set_uid("0123456789abcdef");
+  record.set_uid("01234567-89ab-cdef-0123-456789abcdef");
   ASSERT_TRUE(catalog().records().Write(record).ok());
   const ScopedFileFault fault(FailWith(EIO, "open", ".operation"));
   for (const char* id : {"", "r"}) {

@@ -291,7 +291,8 @@ def rebuilt(machine):
     machine.sh("systemctl restart snapd")
     expect(machine.snapctl_json("ls") == before, "the list differs after a restart")
     machine.snapctl("rm", "rebuilt-a")
-    machine.sh(f"mkdir {POOL}/staging/left; echo x >{POOL}/staging/left/file; sync -f {POOL}")
+    left = f"{POOL}/staging/01234567-89ab-cdef-0123-456789abcdef"
+    machine.sh(f"mkdir {left}; echo x >{left}/file; sync -f {POOL}")
     machine.power_cycle()
     # Nobody has brought the device up: that is snapd's own work.
     expect(machine.run("mountpoint", "-q", POOL, check=False).returncode != 0, "the pool is mounted already")
