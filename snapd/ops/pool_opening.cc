@@ -2,6 +2,7 @@
 #include "snapd/ops/pool_opening.h"
 
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
@@ -11,7 +12,7 @@ namespace daxsnap {
 PoolOpening::PoolOpening(PoolHolder* pools, std::function<void()> ended) {
   // std::thread reports a lack of threads by an exception only.
   try {
-    thread_ = std::thread([this, pools, ended] {
+    thread_ = std::thread([this, pools, ended = std::move(ended)] {
       if (auto open = pools->Get(); !open.ok()) {
         LogError(absl::StrCat("no pool: ", open.status().message()));
       }

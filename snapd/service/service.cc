@@ -95,7 +95,7 @@ grpc::ServerWriteReactor<Response>* Stream(Executor* executor, Work work) {
 template <typename Response, typename Result>
 absl::Status SendResult(absl::StatusOr<Result> result,
                         StreamReactor<Response>* reactor) {
-  const absl::Status status = result.status();
+  absl::Status status = result.status();
   if (!status.ok()) return status;
   Response response;
   *response.mutable_result() = *std::move(result);
