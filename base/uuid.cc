@@ -3,8 +3,6 @@
 
 #include <uuid/uuid.h>
 
-#include <cstddef>
-
 namespace daxsnap {
 
 std::string NewUuid() {
@@ -16,14 +14,12 @@ std::string NewUuid() {
 }
 
 bool IsUuid(absl::string_view text) {
-  if (text.size() != UUID_STR_LEN - 1) return false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-    const bool digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-    if (dash ? c != '-' : !digit) return false;
-  }
-  return true;
+  const std::string copy(text);
+  uuid_t uuid;
+  if (uuid_parse(copy.c_str(), uuid) != 0) return false;
+  char as_made[UUID_STR_LEN];
+  uuid_unparse_lower(uuid, as_made);
+  return text == as_made;
 }
 
 }  // namespace daxsnap
