@@ -69,13 +69,11 @@ absl::StatusOr<std::set<uint64_t>> ReadMappedIds(
     int images, const std::vector<ImageTask>& tasks) {
   std::set<uint64_t> ids;
   for (const ImageTask& task : tasks) {
-    const std::string name = absl::StrCat("mm-", task.pid, ".img");
-    auto exists = Exists(images, name);
-    if (!exists.ok()) return exists.status();
-    if (!*exists) continue;
-    auto entries = ReadEntries<pb::Mm>(images, name);
+    auto entries =
+        ReadEntriesIfAny<pb::Mm>(images, absl::StrCat("mm-", task.pid, ".img"));
     if (!entries.ok()) return entries.status();
-    for (const pb::Mm& mm : *entries) {
+    if (!entries->has_value()) continue;
+    for (const pb::Mm& mm : **entries) {
       ids.insert(mm.exe_file_id());
       for (const pb::Vma& vma : mm.vmas()) {
         if ((vma.status() & (kVmaFilePrivate | kVmaFileShared)) != 0) {
@@ -165,13 +163,11 @@ absl::Status VisitTasks(
     const std::function<void(const pb::Mm&)>& mm,
     const std::function<void(const pb::ThreadCore&)>& core) {
   for (const ImageTask& task : tasks) {
-    const std::string mm_name = absl::StrCat("mm-", task.pid, ".img");
-    auto exists = Exists(images, mm_name);
-    if (!exists.ok()) return exists.status();
-    if (!*exists) continue;
-    auto mms = ReadEntries<pb::Mm>(images, mm_name);
+    auto mms =
+        ReadEntriesIfAny<pb::Mm>(images, absl::StrCat("mm-", task.pid, ".img"));
     if (!mms.ok()) return mms.status();
-    for (const pb::Mm& entry : *mms) mm(entry);
+    if (!mms->has_value()) continue;
+    for (const pb::Mm& entry : **mms) mm(entry);
     for (const pid_t thread : task.thread_ids) {
       auto cores =
           ReadEntries<pb::Core>(images, absl::StrCat("core-", thread, ".img"));

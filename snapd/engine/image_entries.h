@@ -5,13 +5,16 @@
 #define DAXSNAP_SNAPD_ENGINE_IMAGE_ENTRIES_H_
 
 #include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "base/files.h"
 #include "daxsnap/internal/criu.pb.h"
 #include "snapd/engine/criu_images.h"
 
@@ -40,6 +43,18 @@ absl::StatusOr<std::vector<Entry>> ReadEntries(int directory,
     }
   }
   return entries;
+}
+
+// Likewise; nullopt if there is no such image: a dead task has none.
+template <typename Entry>
+absl::StatusOr<std::optional<std::vector<Entry>>> ReadEntriesIfAny(
+    int directory, const std::string& name) {
+  auto exists = Exists(directory, name);
+  if (!exists.ok()) return exists.status();
+  if (!*exists) return std::nullopt;
+  auto entries = ReadEntries<Entry>(directory, name);
+  if (!entries.ok()) return entries.status();
+  return *std::move(entries);
 }
 
 // Calls `mm` with the memory of each task, and `core` with what is of each of

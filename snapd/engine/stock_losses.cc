@@ -10,9 +10,9 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/files.h"
 #include "daxsnap/internal/criu.pb.h"
 #include "snapd/engine/image_entries.h"
 
@@ -75,15 +75,13 @@ absl::StatusOr<std::map<uint32_t, pid_t>> ReadFirstHolders(
   std::map<uint32_t, pid_t> holders;
   for (const ImageTask& task : set.tasks) {
     const std::string ids_name = absl::StrCat("ids-", task.pid, ".img");
-    // A dead task has none.
-    auto exists = Exists(images, ids_name);
-    if (!exists.ok()) return exists.status();
-    if (!*exists) continue;
-    auto ids = ReadEntries<pb::TaskIds>(images, ids_name);
-    if (!ids.ok()) return ids.status();
-    if (ids->size() != 1) return DamagedImage(ids_name);
+    auto read = ReadEntriesIfAny<pb::TaskIds>(images, ids_name);
+    if (!read.ok()) return read.status();
+    if (!read->has_value()) continue;
+    const std::vector<pb::TaskIds>& ids = **read;
+    if (ids.size() != 1) return DamagedImage(ids_name);
     auto fds = ReadEntries<pb::Fdinfo>(
-        images, absl::StrCat("fdinfo-", ids->front().files_id(), ".img"));
+        images, absl::StrCat("fdinfo-", ids.front().files_id(), ".img"));
     if (!fds.ok()) return fds.status();
     for (const pb::Fdinfo& fd : *fds) {
       const auto [holder, first] = holders.try_emplace(fd.id(), task.pid);
