@@ -375,38 +375,26 @@ TEST_F(CheckpointTest, ProgressCountsPages) {
 }
 
 TEST_F(CheckpointTest, CriuThatDoesNotSayItsVersionStopsNobodyElse) {
-  std::promise<void> asked;
-  std::promise<void> answer;
-  engine_.on_version = [&]() -> absl::StatusOr<std::string> {
-    asked.set_value();
-    answer.get_future().wait();
-    return "4.2.1";
-  };
+  HeldVersion held(&engine_);
   auto first = std::async(std::launch::async,
                           [this] { return operations_.GetCriuVersion(); });
-  asked.get_future().wait();
+  held.AwaitAsked();
   auto result = Create(Request("a"));
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->snapshot().versions().criu(), "");
-  answer.set_value();
+  held.Say();
   EXPECT_EQ(first.get(), "4.2.1");
   EXPECT_EQ(operations_.GetCriuVersion(), "4.2.1");
 }
 
 TEST_F(CheckpointTest, VersionThatCriuSaysDuringTheDumpIsInTheSnapshot) {
-  std::promise<void> asked;
-  std::promise<void> answer;
-  engine_.on_version = [&]() -> absl::StatusOr<std::string> {
-    asked.set_value();
-    answer.get_future().wait();
-    return "4.2.1";
-  };
+  HeldVersion held(&engine_);
   auto first = std::async(std::launch::async,
                           [this] { return operations_.GetCriuVersion(); });
-  asked.get_future().wait();
+  held.AwaitAsked();
   engine_.on_point = [&](const std::string& point) {
     if (point != "started") return;
-    answer.set_value();
+    held.Say();
     EXPECT_EQ(first.get(), "4.2.1");
   };
   auto result = Create(Request("a"));

@@ -58,21 +58,15 @@ TEST_F(CriuVersionTest, FailureIsNotForGood) {
 }
 
 TEST_F(CriuVersionTest, WhoGoesOnWithoutItSaysSo) {
-  std::promise<void> asked;
-  std::promise<void> answer;
-  engine_.on_version = [&]() -> absl::StatusOr<std::string> {
-    asked.set_value();
-    answer.get_future().wait();
-    return "4.2.1";
-  };
+  HeldVersion held(&engine_);
   CriuVersion version(&engine_, absl::Milliseconds(1));
   auto first = std::async(std::launch::async, [&] { return version.Get(); });
-  asked.get_future().wait();
+  held.AwaitAsked();
   testing::internal::CaptureStderr();
   EXPECT_EQ(version.Get(), "");
   EXPECT_THAT(testing::internal::GetCapturedStderr(),
               ::testing::HasSubstr("CRIU has not said its version yet"));
-  answer.set_value();
+  held.Say();
   EXPECT_EQ(first.get(), "4.2.1");
   EXPECT_EQ(version.Known(), "4.2.1");
 }

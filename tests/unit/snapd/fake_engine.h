@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <functional>
+#include <future>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,25 @@ class FakeEngine : public Engine {
 
   Child* const child_;
   std::atomic<Cancellation*> dumping_ = nullptr;
+};
+
+// A version of CRIU, 4.2.1, that the engine says when it is let. One call.
+class HeldVersion {
+ public:
+  explicit HeldVersion(FakeEngine* engine) {
+    engine->on_version = [this]() -> absl::StatusOr<std::string> {
+      asked_.set_value();
+      answer_.get_future().wait();
+      return "4.2.1";
+    };
+  }
+
+  void AwaitAsked() { asked_.get_future().wait(); }
+  void Say() { answer_.set_value(); }
+
+ private:
+  std::promise<void> asked_;
+  std::promise<void> answer_;
 };
 
 }  // namespace daxsnap
